@@ -1,0 +1,39 @@
+"""Names for places in a transformer, the same for every architecture."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from interp_core.errors import InterpError
+
+Kind = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def check_kind(kind: str) -> Kind:
+    """Return `kind` if it names a site; otherwise raise InterpError with the nearest name that does."""
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(KINDS)}."
+        raise InterpError(f"unknown site kind {kind!r}; {hint}")
+    return kind
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place: what is read or edited (`kind`), in which block (`layer`, from 0), for `head_out` in which head.
+
+    `head=None` at `head_out` means all heads at once, concatenated as the output projection reads them.
+    """
+
+    kind: Kind
+    layer: int
+    head: int | None = None
+
+    def __post_init__(self) -> None:
+        check_kind(self.kind)
+        if self.head is not None and self.kind != "head_out":
+            raise InterpError(f"head={self.head} goes with kind 'head_out', not with {self.kind!r}; leave head out.")
+
+    def __str__(self) -> str:
+        return f"{self.kind}.L{self.layer}" + ("" if self.head is None else f"H{self.head}")

@@ -1,0 +1,240 @@
+"""Recordings: a file and its labels (`Clip`), its samples (`read_audio`) and what can be measured on them (`acoustics`).
+
+Whatever is wrong with a file is found here, in the file's own sample rate and before any model sees it, and is raised
+as `BadAudio`, whose message names the file and says what to do.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.lib.stride_tricks import sliding_window_view
+
+from interp_core.errors import InterpError
+
+F0_RANGE_HZ = (60.0, 600.0)  # creaky male to excited female or child speech
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording and what is known about it. Two clips are equal when id and content are, wherever the file lies.
+
+    Attributes:
+        clip_id: unique in its manifest.
+        path: the audio file.
+        labels: every further manifest column that has a value for this clip, as text.
+        digest: SHA-256 of the file's bytes, in hex.
+    """
+
+    clip_id: str
+    path: Path = field(compare=False)
+    labels: Mapping[str, str] = field(compare=False)
+    digest: str
+
+    def label(self, column: str) -> str | None:
+        """The clip's value in a manifest column, or None where it has none."""
+        return self.labels.get(column)
+
+
+@dataclass(frozen=True)
+class ClipLimits:
+    """The durations that are accepted, in seconds, both ends included."""
+
+    min_seconds: float = 0.1
+    max_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_seconds <= self.max_seconds:
+            raise InterpError(
+                f"clip limits of {self.min_seconds:g} to {self.max_seconds:g} s leave no clip; "
+                "give 0 < min_seconds <= max_seconds."
+            )
+
+
+class BadAudio(InterpError):
+    """A file that cannot be used as a clip; `reason` is the message without the file's name."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path} {reason}.")
+        self.path = Path(path)
+        self.reason = reason
+
+
+def check_file(path: Path | str) -> None:
+    """Raise BadAudio unless `path` is an existing, readable, regular file that holds at least one byte."""
+    try:
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise BadAudio(path, "is a folder; give an audio file")
+        if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait for ever
+            raise BadAudio(path, "is not a regular file; give an audio file")
+        if found.st_size == 0:
+            raise BadAudio(path, "is empty (0 bytes); replace it or leave it out")
+        with open(path, "rb"):
+            pass
+    except PermissionError as error:
+        raise BadAudio(path, "cannot be read: permission denied; give this user read permission") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadAudio(path, "does not exist; fix the path") from error
+    except (OSError, ValueError) as error:  # too long a name, a loop of links, a zero byte in the name
+        said = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise BadAudio(path, f"cannot be opened ({said}); fix the path") from error
+
+
+def file_digest(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hex. Errors: BadAudio where there is no file to read."""
+    check_file(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decode(path: Path | str, limits: ClipLimits | None = None) -> tuple[np.ndarray, int]:
+    """Read a file in its own sample rate, mixed to mono by the mean of its channels.
+
+    Returns:
+        (samples, rate): float32 [n_samples], full scale is 1; rate in Hz.
+    Raises:
+        BadAudio: no such file, unreadable, undecodable, too short or long for `limits`, NaN or infinite samples.
+    """
+    limits = limits or ClipLimits()
+    check_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            # The header is checked first, so that a recording of hours is refused without being decoded. One frame
+            # past the limit is still read, because the header of a compressed or cut-off file may be wrong.
+            _check_duration(path, file.frames, rate, limits)
+            channels = file.read(int(limits.max_seconds * rate) + 1, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        said = error.error_string.rstrip(". ")
+        raise BadAudio(path, f"cannot be decoded ({said}); convert it to WAV or FLAC") from error
+    _check_duration(path, len(channels), rate, limits)
+    bad = ~np.isfinite(channels).all(axis=1)
+    if bad.any():
+        first = int(bad.argmax()) / rate
+        raise BadAudio(
+            path,
+            f"holds {int(bad.sum())} NaN or infinite samples of {len(bad)}, the first at {first:.3f} s; export it again",
+        )
+    return channels.mean(axis=1, dtype=np.float64).astype(np.float32), rate
+
+
+def read_audio(path: Path | str, sample_rate: int, limits: ClipLimits | None = None) -> np.ndarray:
+    """Read a clip as a model takes it.
+
+    Args:
+        path: any file that libsndfile decodes (WAV, FLAC, OGG, MP3, AIFF, ...), any rate, any number of channels.
+        sample_rate: wanted rate in Hz; other rates are converted by soxr's high-quality band-limited resampler.
+        limits: accepted durations, 0.1 to 30 s by default.
+    Returns:
+        Mono samples, float32 [ceil(seconds * sample_rate)], full scale is 1.
+    Raises:
+        BadAudio (an InterpError): see `decode`.
+    """
+    samples, rate = decode(path, limits)
+    if rate == sample_rate:
+        return samples
+    import librosa  # slow to import, and not needed by those who only look at manifests
+
+    return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+
+
+def _check_duration(path: Path | str, frames: int, rate: int, limits: ClipLimits) -> None:
+    seconds = frames / rate
+    if frames <= 0:
+        raise BadAudio(path, "holds 0 samples; replace it or leave it out")
+    if seconds < limits.min_seconds:
+        lasts = _seconds(seconds, limits.min_seconds)
+        raise BadAudio(path, f"lasts {lasts} s, shorter than the {limits.min_seconds:g} s minimum; leave it out")
+    if seconds > limits.max_seconds:
+        lasts = _seconds(seconds, limits.max_seconds)
+        raise BadAudio(
+            path, f"lasts {lasts} s, longer than the {limits.max_seconds:g} s limit; cut it or raise --max-seconds"
+        )
+
+
+def _seconds(value: float, limit: float) -> str:
+    """One decimal, or as many as it takes for the text to differ from the limit's."""
+    return f"{value:.1f}" if abs(value - limit) >= 0.1 else f"{value:.6f}".rstrip("0")
+
+
+@dataclass(frozen=True)
+class Acoustics:
+    """What a clip sounds like, measured on its samples.
+
+    Attributes:
+        duration_s: seconds.
+        f0_median_hz: median fundamental frequency of the voiced frames, Hz; NaN where no frame is voiced.
+        rms: root mean square of all samples, 1 = full scale.
+        zero_crossing_rate: sign changes a sample step, in [0, 1]; a sine of f Hz has 2 f / sample_rate.
+        spectral_centroid_hz: mean over frames of the magnitude spectrum's centroid, frames weighted by their total
+            magnitude so that pauses do not count; NaN for silence.
+    """
+
+    duration_s: float
+    f0_median_hz: float
+    rms: float
+    zero_crossing_rate: float
+    spectral_centroid_hz: float
+
+
+def acoustics(samples: np.ndarray, sample_rate: int) -> Acoustics:
+    """Measure duration, median F0, RMS, zero-crossing rate and spectral centroid.
+
+    Args:
+        samples: [n_samples] mono, finite, n_samples >= 2.
+        sample_rate: Hz.
+    Raises:
+        InterpError: not a finite mono signal.
+    """
+    import librosa
+
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1 or len(samples) < 2 or not np.isfinite(samples).all():
+        raise InterpError(f"samples {samples.shape} must be [n >= 2], mono and finite; read them with read_audio.")
+    n_fft = min(2048, len(samples))
+    magnitude = np.abs(librosa.stft(samples, n_fft=n_fft, hop_length=max(1, n_fft // 4)))
+    centroid = np.nan
+    if magnitude.sum() > 0:
+        frames = librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate, n_fft=n_fft)[0]
+        centroid = float(np.average(frames, weights=magnitude.sum(axis=0)))
+    crossings = librosa.zero_crossings(samples, pad=False).sum()
+    return Acoustics(
+        duration_s=len(samples) / sample_rate,
+        f0_median_hz=_median_f0(samples, sample_rate),
+        rms=float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
+        zero_crossing_rate=float(crossings / (len(samples) - 1)),
+        spectral_centroid_hz=centroid,
+    )
+
+
+def _median_f0(samples: np.ndarray, sample_rate: int) -> float:
+    """Median of YIN's F0 over voiced frames: a tenth of the clip's peak frame energy, and periodic at YIN's own lag.
+
+    Probabilistic YIN would decide on voicing itself but takes hundreds of milliseconds a clip.
+    """
+    import librosa
+
+    low, high = F0_RANGE_HZ
+    frame = int(np.ceil(4 * sample_rate / low))
+    if len(samples) < frame or sample_rate < 2.5 * high:
+        return float("nan")
+    hop = max(1, sample_rate // 100)
+    f0 = librosa.yin(
+        samples, fmin=low, fmax=high, sr=sample_rate, frame_length=frame, hop_length=hop, center=False
+    )
+    windows = sliding_window_view(samples, frame)[::hop][: len(f0)].astype(np.float64)
+    energy = np.square(windows).mean(axis=1)
+    voiced = []
+    for window, pitch in zip(windows[energy > 0.1 * energy.max()], f0[energy > 0.1 * energy.max()], strict=True):
+        lag = round(sample_rate / pitch)
+        early, late = window[:-lag], window[lag:]
+        power = np.sqrt(np.dot(early, early) * np.dot(late, late))
+        if power > 0 and np.dot(early, late) / power > 0.7:
+            voiced.append(pitch)
+    return float(np.median(voiced)) if voiced else float("nan")

@@ -1,0 +1,207 @@
+"""Intervals and tests for pairs of clips that share texts or speakers.
+
+Two clips make a pair, and each clip sits in a cluster: the text, speaker or patient that was really sampled. Pairs
+that share a cluster are not independent, neither as recipients nor as donors, so everything here resamples clusters.
+Layers are columns: one resample serves them all, which keeps the curve's layers comparable and costs one matrix
+product.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from interp_core.errors import InterpError
+
+FEWEST_FOR_INTERVAL = 10  # clusters; a percentile interval over fewer is far too narrow
+FEWEST_FOR_TEST = 6  # clusters; the smallest two-sided p of five sign flips is 2 / 2**5 = .0625
+
+Floats = NDArray[np.float64]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a rate; unlike the percentile bootstrap it has a width at 0 and at 1.
+
+    Args:
+        successes: count, 0 to n.
+        n: count of independent trials (clusters, where the trials are clustered).
+    Returns:
+        low, high in [0, 1]; both NaN where n is 0.
+    Source: Wilson 1927, JASA 22:209; without continuity correction.
+    """
+    if n == 0:
+        return float("nan"), float("nan")
+    found = stats.binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def count_clusters(
+    recipient_clusters: Sequence[str], donor_clusters: Sequence[str], support: ArrayLike | None = None
+) -> NDArray[np.int64]:
+    """How many distinct clusters the supported pairs touch, on either side, for each layer.
+
+    Args:
+        recipient_clusters, donor_clusters: [n_pairs] names.
+        support: [n_pairs, n_layers] bool, the pairs a number rests on; None means all of them in one column.
+    Returns:
+        [n_layers] counts.
+    """
+    recipients, donors, n_clusters = _codes(recipient_clusters, donor_clusters)
+    mask = np.ones((len(recipients), 1), bool) if support is None else np.asarray(support, bool)
+    touched = np.zeros((n_clusters, mask.shape[1]), bool)
+    np.logical_or.at(touched, recipients, mask)
+    np.logical_or.at(touched, donors, mask)
+    return touched.sum(axis=0)
+
+
+def pigeonhole_weights(
+    recipient_clusters: Sequence[str], donor_clusters: Sequence[str], *, draws: int = 2000, seed: int = 42
+) -> Floats:
+    """Bootstrap weights of pairs when the clusters behind their two clips are drawn again with replacement.
+
+    Each draw takes as many clusters as there are, from the clusters of both sides together. A pair weighs the product
+    of the two multiplicities, and one multiplicity where both clips sit in the same cluster, which was drawn once.
+
+    Args:
+        recipient_clusters, donor_clusters: [n_pairs] names, of one population of clusters.
+    Returns:
+        [draws, n_pairs] weights, whole numbers as float64. A draw may leave no pair at all (a row of zeros).
+    Source: Owen 2007, Annals of Applied Statistics 1:386 (arXiv:0712.1111), with one population for both factors as
+        for dyads in Davezies et al. 2021, Annals of Statistics 49:845.
+    """
+    recipients, donors, n_clusters = _codes(recipient_clusters, donor_clusters)
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=draws).astype(np.float64)
+    return times[:, recipients] * np.where(recipients == donors, 1.0, times[:, donors])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % limits a layer, [n_layers] each; NaN where there is none, and then `method` says why."""
+
+    low: Floats
+    high: Floats
+    method: str
+
+
+def pigeonhole_interval(
+    numerators: ArrayLike, weights: Floats, *, n_clusters: ArrayLike, denominators: ArrayLike | None = None
+) -> Interval:
+    """95 % percentile interval of a mean, or of a ratio of sums, for every layer at once.
+
+    Args:
+        numerators: [n_pairs, n_layers] values (or [n_pairs] for one layer); finite, 0 where a pair does not count.
+        weights: [draws, n_pairs] from `pigeonhole_weights`.
+        n_clusters: clusters the number rests on, one or [n_layers], from `count_clusters`.
+        denominators: like numerators; 1 and 0 make the mean over a subset of pairs. None: the mean over all pairs.
+    Returns:
+        The 2.5 and 97.5 percentiles over the draws whose denominator is not 0 (a draw without a single pair that
+        counts has no ratio). NaN for layers under 10 clusters or without such a draw.
+    Raises:
+        InterpError: shapes that do not fit, or a value that is not finite.
+    """
+    top = np.asarray(numerators, np.float64)
+    top = top[:, None] if top.ndim == 1 else top
+    bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, np.float64).reshape(top.shape)
+    if top.ndim != 2 or weights.ndim != 2 or weights.shape[1] != len(top):
+        raise InterpError(f"weights {weights.shape} must be [draws, n_pairs] for values {top.shape} [n_pairs, layers].")
+    if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
+        raise InterpError("a value to resample is NaN or infinite; give 0 over 0 to pairs that do not count.")
+    clusters = np.broadcast_to(np.asarray(n_clusters), top.shape[1])
+    totals, parts = weights @ bottom, weights @ top  # [draws, n_layers]
+    ratios = np.divide(parts, totals, out=np.full_like(parts, np.nan), where=totals != 0)
+    low, high = np.full((2, top.shape[1]), np.nan)
+    for layer in np.flatnonzero((clusters >= FEWEST_FOR_INTERVAL) & np.isfinite(ratios).any(axis=0)):
+        defined = ratios[np.isfinite(ratios[:, layer]), layer]
+        low[layer], high[layer] = np.percentile(defined, [2.5, 97.5])
+    if np.isfinite(low).any():
+        method = f"pigeonhole bootstrap, {len(weights)} draws"
+    else:
+        fewest = int(clusters.min()) if clusters.size else 0
+        method = f"no interval: {fewest} clusters, {FEWEST_FOR_INTERVAL} needed"
+    return Interval(low, high, method)
+
+
+@dataclass(frozen=True)
+class MaxTest:
+    """A test over all layers. `adjusted_p` and `statistic` are [n_layers]; both None where it cannot be done."""
+
+    adjusted_p: Floats | None
+    statistic: Floats | None
+    n_clusters: int
+    method: str  # names the test, or says why there is none
+
+
+def sign_flip_max_test(
+    differences: ArrayLike, clusters: Sequence[str], *, draws: int = 10_000, seed: int = 42
+) -> MaxTest:
+    """Family-wise p of every layer for "the differences are symmetric about 0", two-sided.
+
+    The sign of all differences of a cluster is flipped together; a layer's p is the share of flips whose largest |t|
+    over layers reaches the layer's own |t|. t is the mean over its cluster-robust standard error with the mean 0 of
+    the null hypothesis put in: t = sum_c S_c / sqrt(sum_c S_c^2), S_c a cluster's sum. Flips leave that error alone,
+    and for clusters of one size t orders layers and flips just as the error about the sample mean does, without
+    dividing by 0 when all differences agree: the strongest possible effect.
+
+    Args:
+        differences: [n_pairs, n_layers], for example flipped by the donor minus flipped by a random donor.
+        clusters: [n_pairs] names; the recipient's cluster.
+        draws: random flips; where there are no more than that, each of the 2**n_clusters is taken once instead.
+    Returns:
+        adjusted_p in (0, 1]: (1 + hits) / (1 + draws), or hits / 2**n_clusters when exact. A layer whose clusters all
+        sum to 0 has t = 0 and p = 1. Under 6 clusters no p, method "not testable: ...".
+    Raises:
+        InterpError: not [n_pairs, n_layers] with a cluster a row, or a difference that is not finite.
+    Source: Westfall & Young 1993 (max-T); Romano & Wolf 2005, Econometrica 73:1237 (studentised maximum).
+    """
+    values = np.asarray(differences, np.float64)
+    if values.ndim != 2 or len(values) != len(clusters):
+        raise InterpError(f"differences {values.shape} must be [n_pairs, n_layers] with {len(clusters)} rows.")
+    if not np.isfinite(values).all():
+        raise InterpError("a difference is NaN or infinite; leave out pairs that lack one of the two conditions.")
+    names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    n_clusters, n_layers = len(names), values.shape[1]
+    if n_clusters < FEWEST_FOR_TEST:
+        return MaxTest(None, None, n_clusters, f"not testable: {n_clusters} clusters, {FEWEST_FOR_TEST} needed")
+    sums = np.zeros((n_clusters, n_layers))
+    np.add.at(sums, codes, values)
+    error = np.sqrt((sums**2).sum(axis=0))
+    scaled = np.divide(sums, error, out=np.zeros_like(sums), where=error > 0)  # [clusters, layers]
+    statistic = scaled.sum(axis=0)
+    bar = np.abs(statistic) * (1 - 1e-9)  # counts repeat exactly in discrete data, up to the order of the sum
+    exact = 2**n_clusters <= draws
+    hits = np.zeros(n_layers)
+    for signs in _all_signs(n_clusters) if exact else _random_signs(n_clusters, draws, seed):
+        largest = np.abs(signs @ scaled).max(axis=1, initial=0)  # [flips]
+        hits += (largest[:, None] >= bar).sum(axis=0)
+    p = hits / 2**n_clusters if exact else (1 + hits) / (1 + draws)
+    flips = f"all {2**n_clusters} flips" if exact else f"{draws} flips"
+    return MaxTest(
+        p, statistic, n_clusters, f"sign-flip max-t over layers, two-sided, {flips} of {n_clusters} clusters"
+    )
+
+
+def _codes(recipient_clusters: Sequence[str], donor_clusters: Sequence[str]) -> tuple[NDArray, NDArray, int]:
+    """Number the clusters of both sides in sorted order, so that the row order of the pairs changes no draw."""
+    if len(recipient_clusters) != len(donor_clusters) or not len(recipient_clusters):
+        raise InterpError(
+            f"{len(recipient_clusters)} recipient and {len(donor_clusters)} donor clusters; give one of each a pair."
+        )
+    both = np.concatenate([np.asarray(recipient_clusters, dtype=str), np.asarray(donor_clusters, dtype=str)])
+    names, codes = np.unique(both, return_inverse=True)
+    return codes[: len(recipient_clusters)], codes[len(recipient_clusters) :], len(names)
+
+
+def _all_signs(n_clusters: int) -> Iterator[Floats]:
+    """Every pattern of +1 and -1 once, [2**n_clusters, n_clusters], the identity included."""
+    bits = (np.arange(2**n_clusters)[:, None] >> np.arange(n_clusters)) & 1
+    yield np.where(bits == 1, -1.0, 1.0)
+
+
+def _random_signs(n_clusters: int, draws: int, seed: int) -> Iterator[Floats]:
+    """`draws` patterns of +1 and -1, in slices of at most [1000, n_clusters]."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, draws, 1000):
+        yield rng.choice(np.array([-1.0, 1.0]), size=(min(1000, draws - start), n_clusters))

@@ -1,0 +1,165 @@
+"""How a growing batch of rows travels through the blocks: two lanes, one for any model, one for causal decoders.
+
+A lane holds n recipients. Rows are stacked [rows * n, pos, d_model], row-major: all recipients of the first patched
+layer, then all of the next. `FullLane` carries every position under the keyword arguments that the clean run gave each
+block. `SuffixLane` carries only the positions that an edit can change and reads the keys and values before
+them from a clean run.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from interp_core.models.subject import Subject
+from interp_core.sites import Site
+from interp_core.trace.clean import CleanRun
+from interp_core.trace.hooks import captured
+
+
+class Lane(Protocol):
+    n: int
+
+    def clean(self, layer: int) -> Tensor:
+        """[n, pos, d_model] that enters block `layer` unedited; layer n_layers is what leaves the last block."""
+
+    def run(self, layer: int, rows: Tensor) -> Tensor:
+        """Run block `layer` on [rows * n, pos, d_model]."""
+
+    def place(self, i: int, positions: Tensor) -> Tensor:
+        """Turn recipient i's own positions into indices along this lane's positions."""
+
+
+class FullLane:
+    """Every position, under the arguments that the library itself passed to each block in the clean run."""
+
+    def __init__(self, subject: Subject, runs: Sequence[CleanRun]) -> None:
+        self.n = len(runs)
+        self._subject = subject
+        batch = subject.padded([run.prompted for run in runs])
+        self._pads = [batch["inputs_embeds"].shape[1] - run.prompted.n_pos for run in runs]
+        last = Site("resid_post", subject.n_layers - 1)
+        with captured(subject, [last], calls=list(subject.blocks)) as store:
+            subject.decoder(**batch, use_cache=False)
+        self._calls = [store.calls[block] for block in subject.blocks]
+        self._last = store[last]
+
+    def clean(self, layer: int) -> Tensor:
+        if layer == len(self._calls):
+            return self._last
+        args, kwargs = self._calls[layer]
+        return args[0] if args else kwargs["hidden_states"]
+
+    def run(self, layer: int, rows: Tensor) -> Tensor:
+        args, kwargs = self._calls[layer]
+        repeats = len(rows) // self.n
+        rest = {name: _repeated(v, self.n, repeats) for name, v in kwargs.items() if name != "hidden_states"}
+        return _hidden(self._subject.blocks[layer](rows, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest))
+
+    def place(self, i: int, positions: Tensor) -> Tensor:
+        return positions + self._pads[i]
+
+
+class SuffixLane:
+    """The positions from `starts[i]` on, behind the keys and values of `prefixes[i]` (causal decoders only).
+
+    Args:
+        subject: a model whose `shortcut_refusal` is None.
+        runs: the recipients.
+        prefixes: whose keys and values stand before the start; the recipient itself, or the donor where its whole
+            trajectory up to the start is patched in.
+        starts: the first position of each recipient that is recomputed.
+    """
+
+    def __init__(
+        self, subject: Subject, runs: Sequence[CleanRun], prefixes: Sequence[CleanRun], starts: Sequence[int]
+    ) -> None:
+        self.n = len(runs)
+        self._subject, self._runs, self._starts = subject, runs, starts
+        self.tails = [run.prompted.n_pos - start for run, start in zip(runs, starts, strict=True)]
+        self.width, before = max(self.tails), max(starts)
+        device = runs[0].resid.device
+        self._keys = _left_aligned([p.keys for p in prefixes], starts, before)
+        self._values = _left_aligned([p.values for p in prefixes], starts, before)
+        query = torch.arange(self.width, device=device)
+        first = self.width - torch.tensor(self.tails, device=device)[:, None]
+        start = torch.tensor(starts, device=device)[:, None]
+        self.position_ids = (start + query[None] - first).clamp(min=0)
+        seen_before = torch.arange(before, device=device)[None] < start
+        seen_after = (query[None, None] <= query[None, :, None]) & (query[None] >= first)[:, None]
+        keep = torch.cat([seen_before[:, None].expand(-1, self.width, -1), seen_after], -1)
+        self.mask = additive(keep, runs[0].resid.dtype)
+        rotary = subject.hf.get_submodule(subject.arch.rotary)
+        self._rotary = rotary(runs[0].resid, self.position_ids)
+
+    def clean(self, layer: int) -> Tensor:
+        out = self._runs[0].resid.new_zeros(self.n, self.width, self._runs[0].resid.shape[-1])
+        for i, (run, tail) in enumerate(zip(self._runs, self.tails, strict=True)):
+            out[i, self.width - tail :] = run.resid[layer, run.prompted.n_pos - tail :]
+        return out
+
+    def run(self, layer: int, rows: Tensor, mask: Tensor | None = None) -> Tensor:
+        repeats = len(rows) // self.n
+        cos, sin = self._rotary
+        return _hidden(
+            self._subject.blocks[layer](
+                rows,
+                attention_mask=self.mask.repeat(repeats, 1, 1, 1) if mask is None else mask,
+                position_ids=self.position_ids.repeat(repeats, 1),
+                position_embeddings=(cos.repeat(repeats, 1, 1), sin.repeat(repeats, 1, 1)),
+                past_key_values=_FrozenKeys(self._keys[layer], self._values[layer]),
+                use_cache=True,
+            )
+        )
+
+    def place(self, i: int, positions: Tensor) -> Tensor:
+        return positions - self._starts[i] + (self.width - self.tails[i])
+
+
+class _FrozenKeys:
+    """Stands where a block expects its cache: prefix [n, heads, before, d_head] and new keys, and stores nothing."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self._keys, self._values = keys, values
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return self._behind(self._keys, keys), self._behind(self._values, values)
+
+    @staticmethod
+    def _behind(prefix: Tensor, new: Tensor) -> Tensor:
+        n, heads, before, width = prefix.shape
+        out = new.new_empty(new.shape[0], heads, before + new.shape[2], width)
+        out.view(-1, n, heads, before + new.shape[2], width)[..., :before, :] = prefix.to(new.device)
+        out[..., before:, :] = new
+        return out
+
+
+def additive(keep: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a boolean mask [n, query, key] into the additive form [n, 1, query, key] that eager and sdpa both take."""
+    mask = torch.zeros(keep.shape, dtype=dtype, device=keep.device)
+    return mask.masked_fill_(~keep, torch.finfo(dtype).min)[:, None]
+
+
+def _left_aligned(states: Sequence[Tensor | None], starts: Sequence[int], before: int) -> Tensor:
+    """Stack [n_layers, heads, pos, d_head] of several clips into [n_layers, n, heads, before, d_head]."""
+    first = next(s for s in states if s is not None)
+    out = first.new_zeros(first.shape[0], len(states), first.shape[1], before, first.shape[3])
+    for i, (state, start) in enumerate(zip(states, starts, strict=True)):
+        assert state is not None, "the lane is only built from runs that kept their keys"
+        out[:, i, :, :start] = state[:, :, :start]
+    return out
+
+
+def _repeated(value: Any, n: int, repeats: int) -> Any:
+    """Repeat what has one entry a recipient; leave what all rows share."""
+    if isinstance(value, Tensor):
+        shared = value.ndim == 0 or value.shape[0] != n
+        return value if shared else value.repeat(repeats, *[1] * (value.ndim - 1))
+    if isinstance(value, tuple | list):
+        return type(value)(_repeated(v, n, repeats) for v in value)
+    return value
+
+
+def _hidden(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

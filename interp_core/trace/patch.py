@@ -1,0 +1,115 @@
+"""One edit of one recipient at every layer: which positions, from where, how strongly."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_core.errors import InterpError
+from interp_core.sites import Kind
+from interp_core.trace.clean import CleanRun
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Replace some positions of the recipient at a site, at each layer in turn.
+
+    Attributes:
+        recipient: clean run of A.
+        donor: clean run of B; None for norm-matched noise.
+        positions: [m] recipient positions, ascending.
+        source: [m] float64 donor positions that go there; fractions are interpolated along time.
+        alpha: patched = (1 - alpha) * A + alpha * B.
+        noise_seed: with no donor, seeds the Gaussian directions.
+    """
+
+    recipient: CleanRun
+    donor: CleanRun | None
+    positions: Tensor
+    source: Tensor
+    alpha: float = 1.0
+    noise_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.positions) == 0 or len(self.positions) != len(self.source):
+            raise InterpError(
+                f"{len(self.positions)} positions and {len(self.source)} sources; need one each, 1 or more."
+            )
+        if (self.donor is None) == (self.noise_seed is None):
+            raise InterpError("a patch takes either a donor or a noise seed, and exactly one of them.")
+        if not 0.0 <= self.alpha <= 1.0:
+            raise InterpError(f"alpha={self.alpha} is outside [0, 1].")
+
+    @property
+    def replaced(self) -> int:
+        return len(self.positions)
+
+    def donor_value(self, state: Tensor) -> Tensor:
+        """Gather the donor's activations [pos, width] at `source` -> [m, width]."""
+        low = self.source.floor().long()
+        share = (self.source - low).to(state.dtype)
+        if not share.any():
+            return state[low]
+        high = (low + 1).clamp(max=len(state) - 1)
+        share = share[:, None].to(state.device)
+        return (1 - share) * state[low] + share * state[high]
+
+    def mix(self, own: Tensor, donor_state: Tensor | None, layer: int, columns: slice = slice(None)) -> Tensor:
+        """Return what replaces the recipient's activation `own` [m, width] at `positions`.
+
+        Args:
+            own: the recipient's activation there, as the pass computed it.
+            donor_state: [pos, width] of the donor at this site; None for noise.
+            layer: seeds the noise together with `noise_seed`.
+            columns: the part of the width that is edited (one head), the rest is kept.
+        """
+        if donor_state is None:
+            incoming = self._noise(own[:, columns], layer)
+        else:
+            incoming = self.donor_value(donor_state)[:, columns].to(own.device)
+        part = incoming if self.alpha == 1.0 else (1 - self.alpha) * own[:, columns] + self.alpha * incoming
+        out = own.clone()
+        out[:, columns] = part
+        return out
+
+    def _noise(self, own: Tensor, layer: int) -> Tensor:
+        # Drawn on the CPU in float32, so that every device and method sees the same directions.
+        seed = int.from_bytes(hashlib.sha256(f"{self.noise_seed}|{layer}".encode()).digest()[:7], "big")
+        directions = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed)).to(own.device)
+        scale = own.float().norm(dim=-1, keepdim=True) / directions.norm(dim=-1, keepdim=True)
+        return (directions * scale).to(own.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteSpec:
+    """Where a sweep edits: a kind of site, all heads or one, and the layers (-1 = what enters block 0)."""
+
+    kind: Kind = "resid_post"
+    head: int | None = None
+    d_head: int = 0
+    layers: tuple[int, ...] = ()
+
+    @property
+    def columns(self) -> slice:
+        return slice(None) if self.head is None else slice(self.head * self.d_head, (self.head + 1) * self.d_head)
+
+    @property
+    def inside(self) -> bool:
+        """Whether the edit happens inside a block rather than between two."""
+        return self.kind != "resid_post"
+
+
+def sweep_layers(kind: Kind, n_layers: int, layers: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return the layers of a sweep: all that the kind has, or the chosen ones after a check.
+
+    Only `resid_post` has a layer -1: the embeddings, which block 0 is given.
+    """
+    first = -1 if kind == "resid_post" else 0
+    if layers is None:
+        return tuple(range(first, n_layers))
+    wrong = [layer for layer in layers if not first <= layer < n_layers]
+    if wrong:
+        raise InterpError(f"layers {wrong} do not exist at {kind} (valid: {first} to {n_layers - 1}).")
+    return tuple(sorted(set(layers)))

@@ -1,0 +1,240 @@
+"""The layer sweep: one patch applied at each layer in turn, and the label logits that come out.
+
+Three routes give the same numbers:
+
+- *reference*: the model's own forward with one hook, one forward a layer. The definition of right.
+- *wavefront*: rows join as they are born (after block l, the row patched at l) and travel on together, so a sweep is
+  one pass through the blocks with a growing batch: n(n+1)/2 block-rows, and no layer is computed before its patch. In a
+  causal decoder the positions before the edit cannot change; their keys and values come from the recipient's run.
+- *shortcut* (causal): where the donor's whole trajectory up to a position is patched in, the replaced positions follow
+  the donor's clean run exactly, so its keys and values are reused and only the positions behind are recomputed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from interp_core.errors import InterpError
+from interp_core.models.labels import LabelTokens
+from interp_core.models.subject import Subject
+from interp_core.sites import Site
+from interp_core.trace.hooks import Edit, captured, edited
+from interp_core.trace.lanes import FullLane, Lane, SuffixLane
+from interp_core.trace.patch import Patch, SiteSpec
+
+Method = Literal["fast", "wavefront", "reference"]
+METHODS: tuple[Method, ...] = ("fast", "wavefront", "reference")
+
+# A group of patches may grow by this much through padding to its longest member.
+_PADDING = 1.25
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        layers: the points, -1 = the embeddings.
+        label_logits: [n, n_points, n_labels] float32, CPU.
+        log_mass: [n, n_points] log of the full-vocabulary probability on the labels.
+        methods: the route of each patch: reference, wavefront or shortcut.
+        edits: (patch, layer) edits that were applied; always n * n_points.
+    """
+
+    layers: tuple[int, ...]
+    label_logits: Tensor
+    log_mass: Tensor
+    methods: tuple[str, ...]
+    edits: int
+
+
+def sweep(
+    subject: Subject, patches: Sequence[Patch], labels: LabelTokens, spec: SiteSpec, *, method: Method = "fast"
+) -> Sweep:
+    """Apply each patch at each layer of `spec` and read the label logits.
+
+    Args:
+        subject: the model.
+        patches: one or more; in a batch the results equal those of one at a time.
+        labels: whose logits are read at the readout position.
+        spec: kind of site, head, layers.
+        method: "fast" takes the cheapest route that is exact for each patch and says which.
+    Raises:
+        InterpError: a site or a layer that the model has not, a hook that did not fire, too little memory for one
+            patch.
+    """
+    if method not in METHODS:
+        raise InterpError(f"method {method!r} is none of {', '.join(METHODS)}.")
+    subject.check_ready()
+    for layer in spec.layers:
+        subject.locate(Site("resid_pre", 0) if layer == -1 else Site(spec.kind, layer, spec.head))
+    logits = torch.zeros(len(patches), len(spec.layers), len(labels.ids))
+    mass = torch.zeros(len(patches), len(spec.layers))
+    methods, edits = [""] * len(patches), 0
+    with torch.inference_mode():
+        for route, members in _routes(subject, patches, spec, method):
+            found, applied = _run_group(subject, [patches[i] for i in members], labels, spec, route)
+            for i, (label_logits, log_mass) in zip(members, found, strict=True):
+                logits[i], mass[i], methods[i] = label_logits, log_mass, route.removeprefix("full ")
+            edits += applied
+    if edits != len(patches) * len(spec.layers):
+        raise InterpError(f"{edits} edits were applied, expected {len(patches)} patches x {len(spec.layers)} layers.")
+    return Sweep(spec.layers, logits, mass, tuple(methods), edits)
+
+
+def donor_prefix(subject: Subject, patch: Patch, spec: SiteSpec) -> int | None:
+    """Return the position up to which the donor's run stands in for the patched one, or None if it may not.
+
+    Exact only when all hold: the blocks allow it (`Subject.shortcut_refusal`), whole residual stream after a block,
+    alpha 1, the same ids and embeddings before the span, the replaced positions are one run at the donor's own
+    absolute positions, and the readout lies behind it.
+    """
+    donor, recipient = patch.donor, patch.recipient
+    if subject.shortcut_refusal() is not None or spec.inside or patch.alpha != 1.0 or donor is None:
+        return None
+    if donor.keys is None or not torch.equal(patch.source, patch.positions.to(patch.source.dtype)):
+        return None
+    first, stop = int(patch.positions[0]), int(patch.positions[-1]) + 1
+    if stop - first != len(patch.positions) or stop >= recipient.prompted.n_pos:
+        return None
+    a, b = recipient.prompted, donor.prompted
+    same_ids = torch.equal(a.token_ids[:first], b.token_ids[:first])
+    return stop if same_ids and torch.equal(a.embeds[:first], b.embeds[:first]) else None
+
+
+def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: Method) -> list[tuple[str, list[int]]]:
+    """Group patches by route, then so that padding to the longest member of a group wastes little."""
+    if method == "reference":
+        return [("reference", list(range(len(patches))))]
+    lengths: dict[str, list[tuple[int, int]]] = {}
+    for i, patch in enumerate(patches):
+        n_pos = patch.recipient.prompted.n_pos
+        stop = donor_prefix(subject, patch, spec) if method == "fast" else None
+        if stop is not None:
+            lengths.setdefault("shortcut", []).append((n_pos - stop, i))
+        elif method == "fast" and subject.shortcut_refusal() is None and patch.recipient.keys is not None:
+            lengths.setdefault("wavefront", []).append((n_pos - int(patch.positions[0]), i))
+        else:
+            lengths.setdefault("full wavefront", []).append((n_pos, i))
+    groups: list[tuple[str, list[int]]] = []
+    for route, members in lengths.items():
+        group: list[int] = []
+        total = 0
+        for length, i in sorted(members):
+            if group and length * (len(group) + 1) > _PADDING * (total + length):
+                groups.append((route, group))
+                group, total = [], 0
+            group.append(i)
+            total += length
+        groups.append((route, group))
+    return groups
+
+
+def _run_group(
+    subject: Subject, patches: list[Patch], labels: LabelTokens, spec: SiteSpec, route: str
+) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    """Run one group; halve it as often as the memory asks for."""
+    try:
+        if route == "reference":
+            return _reference(subject, patches, labels, spec)
+        with subject.lock:
+            return _travel(subject, _lane(subject, patches, route), patches, labels, spec, route == "shortcut")
+    except torch.OutOfMemoryError as error:
+        if len(patches) == 1:
+            raise InterpError(
+                f"one sweep of clip {patches[0].recipient.prompted.clip_id!r} "
+                f"({patches[0].recipient.prompted.n_pos} positions, {len(spec.layers)} layers) does not fit into the "
+                "device's memory; choose fewer layers, half precision, or a shorter clip."
+            ) from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(patches) // 2
+    first, applied = _run_group(subject, patches[:half], labels, spec, route)
+    second, more = _run_group(subject, patches[half:], labels, spec, route)
+    return first + second, applied + more
+
+
+def _lane(subject: Subject, patches: list[Patch], route: str) -> Lane:
+    runs = [patch.recipient for patch in patches]
+    if route == "full wavefront":
+        return FullLane(subject, runs)
+    if route == "shortcut":
+        donors = [patch.donor for patch in patches if patch.donor is not None]
+        return SuffixLane(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches])
+    return SuffixLane(subject, runs, runs, [int(patch.positions[0]) for patch in patches])
+
+
+def _travel(
+    subject: Subject, lane: Lane, patches: list[Patch], labels: LabelTokens, spec: SiteSpec, in_prefix: bool
+) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    """Send the rows through the blocks; `in_prefix` says that the edit lives in the lane's frozen keys."""
+    n, joined = len(patches), 0
+    rows: Tensor | None = None
+
+    def join(new: Tensor) -> Tensor:
+        return new if rows is None else torch.cat([rows, new.to(rows.device)])
+
+    def replace(values: Tensor, layer: int) -> Tensor:
+        values = values.clone()
+        for i, patch in enumerate(patches):
+            at = lane.place(i, patch.positions.to(values.device))
+            donor = None if patch.donor is None else patch.donor.at(spec.kind, layer)
+            values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns)
+        return values
+
+    def edit_newest(layer: int) -> Edit:
+        return lambda values: torch.cat([values[:-n], replace(values[-n:], layer)])
+
+    for layer in range(-1, subject.n_layers):
+        if layer >= 0:
+            if spec.inside and layer in spec.layers:
+                rows, joined = join(lane.clean(layer)), joined + n
+                with edited(subject, {Site(spec.kind, layer, spec.head): edit_newest(layer)}):
+                    rows = lane.run(layer, rows)
+            elif rows is not None:
+                rows = lane.run(layer, rows)
+        if not spec.inside and layer in spec.layers:
+            clean = lane.clean(layer + 1)
+            rows, joined = join(clean if in_prefix else replace(clean, layer)), joined + n
+    assert rows is not None, "a sweep has at least one layer"
+    label_logits, log_mass = labels.read(subject.readout(rows[:, -1]))
+    label_logits = label_logits.view(-1, n, len(labels.ids)).cpu()
+    log_mass = log_mass.view(-1, n).cpu()
+    return [(label_logits[:, i], log_mass[:, i]) for i in range(n)], joined
+
+
+def _reference(
+    subject: Subject, patches: list[Patch], labels: LabelTokens, spec: SiteSpec
+) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    """Run the model's own forward from the raw inputs, one hook at a time; the donor's states are captured anew."""
+    found, applied = [], 0
+    sites = {la: Site("resid_pre", 0) if la == -1 else Site(spec.kind, la, spec.head) for la in spec.layers}
+    for patch in patches:
+        states: Mapping[Site, Tensor] = {}
+        if patch.donor is not None:
+            with captured(subject, set(sites.values())) as donor:
+                subject.hf(**patch.donor.prompted.inputs, use_cache=False)
+            states = donor.values
+        logits = []
+        for layer, site in sites.items():
+            with edited(subject, {site: _replacing(patch, states.get(site), layer, spec)}):
+                logits.append(subject.hf(**patch.recipient.prompted.inputs, use_cache=False).logits[0, -1].float())
+                applied += 1
+        label_logits, log_mass = labels.read(torch.stack(logits))
+        found.append((label_logits.cpu(), log_mass.cpu()))
+    return found, applied
+
+
+def _replacing(patch: Patch, donor: Tensor | None, layer: int, spec: SiteSpec) -> Edit:
+    """Return the edit that mixes the donor's state [1, pos, width] into a batch of one."""
+
+    def edit(value: Tensor) -> Tensor:
+        value = value.clone()
+        at = patch.positions.to(value.device)
+        value[0, at] = patch.mix(value[0, at], None if donor is None else donor[0], layer, spec.columns)
+        return value
+
+    return edit

@@ -1,10 +1,11 @@
-"""Recordings: a file and its labels (`Clip`), its samples (`read_audio`) and what can be measured on them (`acoustics`).
+"""Recordings: a file and its labels (`Clip`), its samples (`read_audio`), measurements on them (`acoustics`).
 
 Whatever is wrong with a file is found here, in the file's own sample rate and before any model sees it, and is raised
 as `BadAudio`, whose message names the file and says what to do.
 """
 
 import hashlib
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from interp_core.errors import InterpError
 
 F0_RANGE_HZ = (60.0, 600.0)  # creaky male to excited female or child speech
+VOICED_CORRELATION = 0.7  # a frame less like itself one period later is noise or a transition, not voice
 
 
 @dataclass(frozen=True)
@@ -105,21 +107,23 @@ def decode(path: Path | str, limits: ClipLimits | None = None) -> tuple[np.ndarr
     check_file(path)
     try:
         with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
+            rate, frames = file.samplerate, file.frames
             # The header is checked first, so that a recording of hours is refused without being decoded. One frame
-            # past the limit is still read, because the header of a compressed or cut-off file may be wrong.
-            _check_duration(path, file.frames, rate, limits)
+            # past the limit is still asked for, because the header of a compressed file may be wrong.
+            _check_duration(path, frames, rate, limits)
             channels = file.read(int(limits.max_seconds * rate) + 1, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        said = error.error_string.rstrip(". ")
-        raise BadAudio(path, f"cannot be decoded ({said}); convert it to WAV or FLAC") from error
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: '.raw' files say nothing about their rate
+        raise BadAudio(path, f"cannot be decoded ({_decoder_says(error)}); convert it to WAV or FLAC") from error
     _check_duration(path, len(channels), rate, limits)
+    if frames - len(channels) > 0.1 * rate:
+        told, found = frames / rate, len(channels) / rate
+        raise BadAudio(path, f"is cut off: its header tells of {told:.1f} s, {found:.1f} s are there; copy it again")
     bad = ~np.isfinite(channels).all(axis=1)
     if bad.any():
         first = int(bad.argmax()) / rate
         raise BadAudio(
             path,
-            f"holds {int(bad.sum())} NaN or infinite samples of {len(bad)}, the first at {first:.3f} s; export it again",
+            f"holds {bad.sum()} NaN or infinite samples of {len(bad)}, the first at {first:.3f} s; export it again",
         )
     return channels.mean(axis=1, dtype=np.float64).astype(np.float32), rate
 
@@ -142,6 +146,13 @@ def read_audio(path: Path | str, sample_rate: int, limits: ClipLimits | None = N
     import librosa  # slow to import, and not needed by those who only look at manifests
 
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+
+
+def _decoder_says(error: Exception) -> str:
+    said = getattr(error, "error_string", None) or str(error)
+    if "possibly a pipe" in said:  # what libsndfile says of a damaged MP3 file, although the file is there
+        return "no audio of its format found in it"
+    return said.removeprefix("Error : ").rstrip(". ")
 
 
 def _check_duration(path: Path | str, frames: int, rate: int, limits: ClipLimits) -> None:
@@ -198,8 +209,8 @@ def acoustics(samples: np.ndarray, sample_rate: int) -> Acoustics:
     if samples.ndim != 1 or len(samples) < 2 or not np.isfinite(samples).all():
         raise InterpError(f"samples {samples.shape} must be [n >= 2], mono and finite; read them with read_audio.")
     n_fft = min(2048, len(samples))
-    magnitude = np.abs(librosa.stft(samples, n_fft=n_fft, hop_length=max(1, n_fft // 4)))
-    centroid = np.nan
+    magnitude = np.abs(librosa.stft(samples, n_fft=n_fft, hop_length=max(1, n_fft // 4), center=False))
+    centroid = float("nan")
     if magnitude.sum() > 0:
         frames = librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate, n_fft=n_fft)[0]
         centroid = float(np.average(frames, weights=magnitude.sum(axis=0)))
@@ -214,27 +225,32 @@ def acoustics(samples: np.ndarray, sample_rate: int) -> Acoustics:
 
 
 def _median_f0(samples: np.ndarray, sample_rate: int) -> float:
-    """Median of YIN's F0 over voiced frames: a tenth of the clip's peak frame energy, and periodic at YIN's own lag.
+    """Median of YIN's F0 over voiced frames: a tenth of the loudest frame's power, and periodic at YIN's own lag.
 
-    Probabilistic YIN would decide on voicing itself but takes hundreds of milliseconds a clip.
+    Probabilistic YIN would decide on voicing itself, but takes hundreds of milliseconds a clip.
     """
     import librosa
 
     low, high = F0_RANGE_HZ
-    frame = int(np.ceil(4 * sample_rate / low))
-    if len(samples) < frame or sample_rate < 2.5 * high:
+    size = math.ceil(4 * sample_rate / low)  # two of the longest periods, twice, as YIN compares a frame's halves
+    if len(samples) < size or sample_rate < 2.5 * high:
         return float("nan")
     hop = max(1, sample_rate // 100)
-    f0 = librosa.yin(
-        samples, fmin=low, fmax=high, sr=sample_rate, frame_length=frame, hop_length=hop, center=False
-    )
-    windows = sliding_window_view(samples, frame)[::hop][: len(f0)].astype(np.float64)
-    energy = np.square(windows).mean(axis=1)
-    voiced = []
-    for window, pitch in zip(windows[energy > 0.1 * energy.max()], f0[energy > 0.1 * energy.max()], strict=True):
-        lag = round(sample_rate / pitch)
-        early, late = window[:-lag], window[lag:]
-        power = np.sqrt(np.dot(early, early) * np.dot(late, late))
-        if power > 0 and np.dot(early, late) / power > 0.7:
-            voiced.append(pitch)
+    samples = samples - samples.mean()  # a constant offset is periodic at every lag
+    pitches = librosa.yin(samples, fmin=low, fmax=high, sr=sample_rate, frame_length=size, hop_length=hop, center=False)
+    frames = sliding_window_view(samples, size)[::hop].astype(np.float64)  # [n_frames, size]
+    power = np.square(frames).mean(axis=1)
+    loud = power > 0.1 * power.max()
+    voiced = [
+        pitch
+        for frame, pitch in zip(frames[loud], pitches[loud], strict=True)
+        if low <= pitch <= high and _correlation_at(frame, round(sample_rate / pitch)) > VOICED_CORRELATION
+    ]
     return float(np.median(voiced)) if voiced else float("nan")
+
+
+def _correlation_at(frame: np.ndarray, lag: int) -> float:
+    """Normalised correlation of a frame with itself `lag` samples later; 0 where either part is silent."""
+    early, late = frame[:-lag], frame[lag:]
+    scale = math.sqrt(float(np.dot(early, early)) * float(np.dot(late, late)))
+    return float(np.dot(early, late)) / scale if scale > 0 else 0.0

@@ -220,11 +220,11 @@ def test_p_is_the_sign_flip_test_of_matched_minus_random_over_the_pairs_in_both(
     rows = []
     for layer in (0, 1):
         rows += many_pairs(24, lambda i, layer=layer: draws["m", layer][i], layer=layer)
-        rows += many_pairs(22, lambda i, layer=layer: draws["r", layer][i], "random", layer=layer)  # two pairs lack it
-    clusters = {f"r{i}": f"text{i % 8}" for i in range(24)} | {f"d{i}": f"text{i % 5}" for i in range(24)}
+        rows += many_pairs(18, lambda i, layer=layer: draws["r", layer][i], "random", layer=layer)  # six pairs lack it
+    clusters = {f"r{i}": f"text{i % 12}" for i in range(24)} | {f"d{i}": f"text{i % 5}" for i in range(24)}
     table = summary(rows, clusters=clusters).set_index(["condition", "layer"])
-    differences = np.stack([draws["m", k][:22].astype(float) - draws["r", k][:22] for k in (0, 1)], axis=1)
-    expected = sign_flip_max_test(differences, [f"text{i % 8}" for i in range(22)]).adjusted_p
+    differences = np.stack([draws["m", k][:18].astype(float) - draws["r", k][:18] for k in (0, 1)], axis=1)
+    expected = sign_flip_max_test(differences, [f"text{i % 12}" for i in range(18)]).adjusted_p
     assert table.loc["matched", "p_adjusted"].tolist() == expected.tolist()
     assert expected[0] < 0.05 < expected[1]
     assert table.loc["random", "p_adjusted"].isna().all()

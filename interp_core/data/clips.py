@@ -66,6 +66,9 @@ class BadAudio(InterpError):
         self.path = Path(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[object, ...]:  # so that it survives the way home from another process
+        return BadAudio, (self.path, self.reason)
+
 
 def check_file(path: Path | str) -> None:
     """Raise BadAudio unless `path` is an existing, readable, regular file that holds at least one byte."""

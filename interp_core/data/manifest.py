@@ -41,19 +41,12 @@ class BadRow:
 class BadRows(InterpError):
     """A manifest with rows that cannot be used; `rows` holds all of them, the message the first 20."""
 
-    def __init__(self, manifest: Path, rows: Sequence[BadRow], n_rows: int) -> None:
+    def __init__(self, message: str, rows: Sequence[BadRow]) -> None:
+        super().__init__(message)
         self.rows = tuple(rows)
-        skip = f"pass --skip-bad to leave out {len(rows)} bad row{'s' if len(rows) > 1 else ''}."
-        if n_rows == len(rows):
-            skip = "no row is left to run on."
-        if len(rows) == 1:
-            super().__init__(f"{manifest.name} {rows[0]}{', or ' if n_rows > 1 else ': '}{skip}")
-            return
-        lines = [f"{manifest.name}: {len(rows)} of {n_rows} rows cannot be used."]
-        lines += [f"- {row}" for row in rows[:SHOWN_ROWS]]
-        lines += [f"- and {len(rows) - SHOWN_ROWS} more"] if len(rows) > SHOWN_ROWS else []
-        lines += [f"Correct them{' or ' if n_rows > len(rows) else ': '}{skip}"]
-        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:  # so that it survives the way home from another process
+        return BadRows, (str(self), self.rows)
 
 
 @dataclass(frozen=True)
@@ -115,8 +108,20 @@ def read_manifest(
     bad = tuple(BadRow(draft.row, draft.file, "; and ".join(draft.reasons)) for draft in drafts if draft.reasons)
     clips = tuple(Clip(draft.clip_id, draft.path, draft.labels, draft.digest) for draft in drafts if not draft.reasons)
     if bad and not (skip_bad and clips):
-        raise BadRows(path, bad, len(drafts))
+        raise BadRows(_bad_rows_message(path, bad, len(drafts)), bad)
     return Manifest(path, clips, columns, digest, bad)
+
+
+def _bad_rows_message(manifest: Path, rows: Sequence[BadRow], n_rows: int) -> str:
+    left = n_rows - len(rows)
+    skip = f"pass --skip-bad to leave out {len(rows)} bad row{'s' if len(rows) > 1 else ''}."
+    if len(rows) == 1:
+        return f"{manifest.name} {rows[0]}" + (f", or {skip}" if left else ". It is the only row.")
+    lines = [f"{manifest.name}: {len(rows)} of {n_rows} rows cannot be used."]
+    lines += [f"- {row}" for row in rows[:SHOWN_ROWS]]
+    lines += [f"- and {len(rows) - SHOWN_ROWS} more"] if len(rows) > SHOWN_ROWS else []
+    lines += [f"Correct them or {skip}" if left else "Correct them: no row is left to run on."]
+    return "\n".join(lines)
 
 
 @dataclass

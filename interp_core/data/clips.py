@@ -74,14 +74,9 @@ def check_file(path: Path | str) -> None:
     """Raise BadAudio unless `path` is an existing, readable, regular file that holds at least one byte."""
     try:
         found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            raise BadAudio(path, "is a folder; give an audio file")
-        if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait for ever
-            raise BadAudio(path, "is not a regular file; give an audio file")
-        if found.st_size == 0:
-            raise BadAudio(path, "is empty (0 bytes); replace it or leave it out")
-        with open(path, "rb"):
-            pass
+        if stat.S_ISREG(found.st_mode):  # nothing else is opened: a named pipe would wait for ever
+            with open(path, "rb"):
+                pass
     except PermissionError as error:
         raise BadAudio(path, "cannot be read: permission denied; give this user read permission") from error
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -89,6 +84,12 @@ def check_file(path: Path | str) -> None:
     except (OSError, ValueError) as error:  # too long a name, a loop of links, a zero byte in the name
         said = (isinstance(error, OSError) and error.strerror) or str(error)
         raise BadAudio(path, f"cannot be opened ({said}); fix the path") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise BadAudio(path, "is a folder; give an audio file")
+    if not stat.S_ISREG(found.st_mode):
+        raise BadAudio(path, "is not a regular file; give an audio file")
+    if found.st_size == 0:
+        raise BadAudio(path, "is empty (0 bytes); replace it or leave it out")
 
 
 def file_digest(path: Path | str) -> str:

@@ -70,10 +70,16 @@ class SuffixLane:
         prefixes: whose keys and values stand before the start; the recipient itself, or the donor where its whole
             trajectory up to the start is patched in.
         starts: the first position of each recipient that is recomputed.
+        most_rows: how many rows a recipient may come to have.
     """
 
     def __init__(
-        self, subject: Subject, runs: Sequence[CleanRun], prefixes: Sequence[CleanRun], starts: Sequence[int]
+        self,
+        subject: Subject,
+        runs: Sequence[CleanRun],
+        prefixes: Sequence[CleanRun],
+        starts: Sequence[int],
+        most_rows: int,
     ) -> None:
         self.n = len(runs)
         self._subject, self._runs, self._starts = subject, runs, starts
@@ -91,7 +97,12 @@ class SuffixLane:
         keep = torch.cat([seen_before[:, None].expand(-1, self.width, -1), seen_after], -1)
         self.mask = additive(keep, runs[0].resid.dtype)
         rotary = subject.hf.get_submodule(subject.arch.rotary)
-        self._rotary = rotary(runs[0].resid, self.position_ids)
+        self._shared = _Shared(
+            self.n, most_rows, self.mask, self.position_ids, rotary(runs[0].resid, self.position_ids)
+        )
+        heads, d_head = self._keys.shape[2], self._keys.shape[4]
+        # Reused by every block: fresh memory of this size at each would cost more than the copy into it.
+        self._scratch = self._keys.new_empty(2, most_rows * self.n, heads, before + self.width, d_head)
 
     def clean(self, layer: int) -> Tensor:
         out = self._runs[0].resid.new_zeros(self.n, self.width, self._runs[0].resid.shape[-1])
@@ -100,15 +111,14 @@ class SuffixLane:
         return out
 
     def run(self, layer: int, rows: Tensor, mask: Tensor | None = None) -> Tensor:
-        repeats = len(rows) // self.n
-        cos, sin = self._rotary
+        own_mask, position_ids, rotary = self._shared.first(len(rows))
         return _hidden(
             self._subject.blocks[layer](
                 rows,
-                attention_mask=self.mask.repeat(repeats, 1, 1, 1) if mask is None else mask,
-                position_ids=self.position_ids.repeat(repeats, 1),
-                position_embeddings=(cos.repeat(repeats, 1, 1), sin.repeat(repeats, 1, 1)),
-                past_key_values=_FrozenKeys(self._keys[layer], self._values[layer]),
+                attention_mask=own_mask if mask is None else mask,
+                position_ids=position_ids,
+                position_embeddings=rotary,
+                past_key_values=_FrozenKeys(self._keys[layer], self._values[layer], self._scratch),
                 use_cache=True,
             )
         )
@@ -117,20 +127,38 @@ class SuffixLane:
         return positions - self._starts[i] + (self.width - self.tails[i])
 
 
+class _Shared:
+    """Mask, position ids and rotary angles of all rows; one recipient's are broadcast, several are laid out once."""
+
+    def __init__(
+        self, n: int, most_rows: int, mask: Tensor, position_ids: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> None:
+        self._broadcast = n == 1
+        repeats = 1 if self._broadcast else most_rows
+        self._mask = mask.repeat(repeats, 1, 1, 1)
+        self._ids = position_ids.repeat(repeats, 1)
+        self._cos, self._sin = (angle.repeat(repeats, 1, 1) for angle in rotary)
+
+    def first(self, rows: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        if self._broadcast:
+            return self._mask, self._ids, (self._cos, self._sin)
+        return self._mask[:rows], self._ids[:rows], (self._cos[:rows], self._sin[:rows])
+
+
 class _FrozenKeys:
     """Stands where a block expects its cache: prefix [n, heads, before, d_head] and new keys, and stores nothing."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self._keys, self._values = keys, values
+    def __init__(self, keys: Tensor, values: Tensor, scratch: Tensor) -> None:
+        self._prefixes, self._scratch = (keys, values), scratch
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return self._behind(self._keys, keys), self._behind(self._values, values)
+        return self._behind(0, keys), self._behind(1, values)
 
-    @staticmethod
-    def _behind(prefix: Tensor, new: Tensor) -> Tensor:
+    def _behind(self, which: int, new: Tensor) -> Tensor:
+        prefix = self._prefixes[which].to(new.device)
         n, heads, before, width = prefix.shape
-        out = new.new_empty(new.shape[0], heads, before + new.shape[2], width)
-        out.view(-1, n, heads, before + new.shape[2], width)[..., :before, :] = prefix.to(new.device)
+        out = self._scratch[which, : len(new)].to(new.device)
+        out.view(-1, n, heads, before + new.shape[2], width)[..., :before, :] = prefix
         out[..., before:, :] = new
         return out
 

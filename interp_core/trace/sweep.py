@@ -141,7 +141,9 @@ def _run_group(
         if route == "reference":
             return _reference(subject, patches, labels, spec)
         with subject.lock:
-            return _travel(subject, _lane(subject, patches, route), patches, labels, spec, route == "shortcut")
+            return _travel(
+                subject, _lane(subject, patches, route, len(spec.layers)), patches, labels, spec, route == "shortcut"
+            )
     except torch.OutOfMemoryError as error:
         if len(patches) == 1:
             raise InterpError(
@@ -157,14 +159,14 @@ def _run_group(
     return first + second, applied + more
 
 
-def _lane(subject: Subject, patches: list[Patch], route: str) -> Lane:
+def _lane(subject: Subject, patches: list[Patch], route: str, rows: int) -> Lane:
     runs = [patch.recipient for patch in patches]
     if route == "full wavefront":
         return FullLane(subject, runs)
     if route == "shortcut":
         donors = [patch.donor for patch in patches if patch.donor is not None]
-        return SuffixLane(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches])
-    return SuffixLane(subject, runs, runs, [int(patch.positions[0]) for patch in patches])
+        return SuffixLane(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches], rows)
+    return SuffixLane(subject, runs, runs, [int(patch.positions[0]) for patch in patches], rows)
 
 
 def _travel(

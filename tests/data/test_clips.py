@@ -203,6 +203,13 @@ def test_f0_is_the_voices_even_when_the_fundamental_is_missing_or_noise_and_paus
     assert acoustics(np.concatenate([pause, hiss, buzz, pause]), RATE).f0_median_hz == pytest.approx(150, rel=0.01)
 
 
+def test_a_quiet_hum_and_a_constant_offset_are_not_taken_for_the_voice() -> None:
+    voice, hum = sine(150, 1.0), sine(300, 3.0, 0.01)
+    assert acoustics(np.concatenate([voice, hum]), RATE).f0_median_hz == pytest.approx(150, rel=0.01)
+    hiss = np.random.default_rng(0).standard_normal(RATE) * 0.05
+    assert np.isnan(acoustics(hiss + 0.5, RATE).f0_median_hz)
+
+
 def test_pauses_and_level_leave_the_spectral_centroid_alone() -> None:
     tone = sine(1000, 1.0)
     alone = acoustics(tone, RATE).spectral_centroid_hz

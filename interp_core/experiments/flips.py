@@ -222,7 +222,7 @@ def _summarise_group(group: pd.DataFrame, draws: int, seed: int, cluster_column:
     sides = pairs["recipient_cluster"].tolist(), pairs["donor_cluster"].tolist()
     weights = pigeonhole_weights(*sides, draws=draws, seed=seed)
     n_clusters = count_clusters(*sides, present)
-    table = pd.DataFrame({"layer": layers, "n": present.sum(axis=0), "n_clusters": n_clusters})
+    table: dict[str, NDArray] = {"layer": layers, "n": present.sum(axis=0), "n_clusters": n_clusters}
     table["eligible_count"], table["reachable_count"] = eligible.sum(axis=0), reachable.sum(axis=0)
     hits, mass = grid("donor_hits"), grid("mass")
     table["donor_hits_target_rate"] = _ratio(np.where(np.isfinite(hits), hits, 0), present & np.isfinite(hits))
@@ -241,10 +241,8 @@ def _summarise_group(group: pd.DataFrame, draws: int, seed: int, cluster_column:
                 low[i], high[i] = wilson(int(units[i] * value[i]), int(units[i]))
                 notes[i]["wilson"].append(name)
         table[name], table[f"{name}_low"], table[f"{name}_high"] = value, low, high
-    table["interval_method"] = [
-        _method(note, int(n), draws, cluster_column) for note, n in zip(notes, n_clusters, strict=True)
-    ]
-    return table
+    methods = [_method(note, int(n), draws, cluster_column) for note, n in zip(notes, n_clusters, strict=True)]
+    return pd.DataFrame(table).assign(interval_method=methods)
 
 
 def _method(note: dict[str, list[str]], n_clusters: int, draws: int, column: str) -> str:

@@ -8,6 +8,7 @@ product.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ FEWEST_FOR_TEST = 6  # clusters; the smallest two-sided p of five sign flips is 
 Floats = NDArray[np.float64]
 
 
+@cache
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """95 % Wilson score interval of a rate; unlike the percentile bootstrap it has a width at 0 and at 1.
 

@@ -131,8 +131,8 @@ def test_delta_figure_has_the_logit_above_and_the_log_probability_below_in_nats(
 @pytest.mark.parametrize("draw", [flip_rate_curve, delta_logit_curve])
 def test_png_is_written_is_not_blank_repeats_byte_for_byte_and_takes_any_title(tmp_path, draw):
     values = matched(delta_logit_target_mean=RATE, delta_logprob_target_mean=RATE)
-    draw(values, tmp_path / "a.png", "cost $x_{ & <b>title</b>")  # broken mathtext must stay text
-    draw(values, tmp_path / "b.png", "cost $x_{ & <b>title</b>")
+    draw(values, tmp_path / "a.png", "cost $x_{$ & <b>title</b>")  # broken mathtext must stay text
+    draw(values, tmp_path / "b.png", "cost $x_{$ & <b>title</b>")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     image = imread(tmp_path / "a.png")
     assert min(image.shape[:2]) > 400

@@ -24,7 +24,9 @@ TEXT_COLUMNS = dict.fromkeys(("kind", "condition", "interval_method"), str)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: NaN and infinities become None; arrays, tensors and dataclasses lists and dicts."""
+    """`value` as JSON can hold it: NaN and infinities become None, a frame a list of its rows as dicts, arrays and
+    tensors lists, dataclasses dicts.
+    """
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -33,6 +35,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, pd.DataFrame):
+        return plain(value.to_dict("records"))
     if isinstance(value, set | frozenset):
         return sorted(map(plain, value))
     if isinstance(value, Iterable) and not hasattr(value, "tolist"):

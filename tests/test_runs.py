@@ -283,11 +283,13 @@ def test_json_holds_numbers_exactly_and_nan_as_null():
     values = {"nan": float("nan"), "inf": -math.inf, "third": 1 / 3, "single": np.float32(0.1), "int": np.int64(7)}
     values |= {"tensor": torch.tensor([0.5, float("nan")], dtype=torch.bfloat16), "flag": np.bool_(True), 3: (1, 2)}
     values |= {"point": Point(np.float64(2.5), Path("a/b")), "set": {"b", "a"}, "array": np.eye(2), "text": "日本"}
+    values["frame"] = pd.DataFrame({"n": [1, 2], "accuracy": [0.5, np.nan]})
     found = json.loads(json.dumps(plain(values), allow_nan=False))
     assert found == {
         **{"nan": None, "inf": None, "third": 1 / 3, "single": float(np.float32(0.1)), "int": 7},
         **{"tensor": [0.5, None], "flag": True, "3": [1, 2], "point": {"x": 2.5, "where": "a/b"}},
         **{"set": ["a", "b"], "array": [[1.0, 0.0], [0.0, 1.0]], "text": "日本"},
+        "frame": [{"n": 1, "accuracy": 0.5}, {"n": 2, "accuracy": None}],
     }
     assert found["flag"] is True
     with pytest.raises(TypeError, match="object has no place"):

@@ -47,6 +47,9 @@ def test_the_least_recently_used_value_goes_first_and_reading_is_use() -> None:
     assert cache.get("a") == "A"
     cache.put("d", "D", 10)
     assert [cache.get(key) for key in "abcd"] == ["A", None, "C", "D"]
+    assert cache.get_or_make("a", lambda: "made anew") == "A"
+    cache.put("e", "E", 10)
+    assert [cache.get(key) for key in "ace"] == ["A", None, "E"]
     cache.put("e", "E", 25)  # takes the place of two and more
     assert [cache.get(key) for key in "acde"] == [None, None, None, "E"]
 

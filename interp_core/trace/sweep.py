@@ -240,3 +240,18 @@ def _replacing(patch: Patch, donor: Tensor | None, layer: int, spec: SiteSpec) -
         return value
 
     return edit
+
+
+def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast") -> float:
+    """Estimate what a patch costs, in clean forward passes of its recipient through the blocks.
+
+    Counts block-positions, which is what linear layers cost; the clean runs themselves are not counted.
+    """
+    n_pos, n_layers = patch.recipient.prompted.n_pos, subject.n_layers
+    if method == "reference":
+        return float(len(spec.layers) + (patch.donor is not None))
+    stop = donor_prefix(subject, patch, spec) if method == "fast" else None
+    keeps_keys = method == "fast" and subject.shortcut_refusal() is None
+    start = stop if stop is not None else int(patch.positions[0]) if keeps_keys else 0
+    block_rows = sum(n_layers - layer - (0 if spec.inside else 1) for layer in spec.layers)
+    return block_rows * (n_pos - start) / (n_layers * n_pos) + (0 if keeps_keys else 1)

@@ -1,0 +1,261 @@
+"""The one door for the pages and the command line: models, clips, clean runs, jobs and experiments. No maths here."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import torch
+
+from interp_core.cache import ByteCache
+from interp_core.data.clips import Acoustics, Clip, ClipLimits, acoustics, read_audio
+from interp_core.data.manifest import Manifest, read_manifest
+from interp_core.data.pairs import Pair, PairSet, acoustic_differences, build_pairs, parse_kinds
+from interp_core.errors import InterpError
+from interp_core.experiments.checks import CheckFailed, CheckReport, run_checks
+from interp_core.experiments.cost import Estimate, estimate
+from interp_core.experiments.patching import (
+    PatchingResult,
+    Progress,
+    base_predictions,
+    pair_line,
+    patch_pair,
+    patches_of,
+    run_patching,
+)
+from interp_core.experiments.plan import PatchSettings, plan
+from interp_core.jobs import Job, JobManager
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.bundled import Demo, demos
+from interp_core.models.load import open_model
+from interp_core.patch_folder import FolderSink, result_of, write_result
+from interp_core.request import PatchRequest, Prepared, run_config
+from interp_core.runs import RunWriter, open_run
+from interp_core.trace.store import CleanStore
+
+
+class Engine:
+    """Holds what sessions share: opened models, read manifests, the cache of clean runs, and the jobs.
+
+    Args:
+        cache_bytes: the most that clean runs and decoded clips may take; None: a quarter of the memory, 8 GB at most.
+        roots: folders that manifests and clips must lie in; None: anywhere.
+        limits: shortest and longest clip in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache_bytes: int | None = None,
+        roots: Sequence[Path] | None = None,
+        limits: ClipLimits | None = None,
+    ) -> None:
+        if cache_bytes is None:
+            cache_bytes = min(psutil.virtual_memory().total // 4, 8 << 30)
+        self.cache = ByteCache(cache_bytes)
+        self.jobs = JobManager()
+        self.limits = limits or ClipLimits()
+        self._roots = roots
+        self._lock = threading.Lock()
+        self._models: dict[tuple[str, str, str], AudioLLM] = {}
+        self._manifests: dict[tuple[Any, ...], Manifest] = {}
+
+    def open(self, name: str, device: str = "auto", dtype: str = "auto") -> AudioLLM:
+        """Open a model, or return the one that is open already."""
+        key = (name, device, dtype)
+        with self._lock:
+            if key not in self._models:
+                subject = open_model(name, device=device, dtype=dtype)
+                assert isinstance(subject, AudioLLM)
+                self._models[key] = subject
+            return self._models[key]
+
+    def demo(self, name: str) -> Demo | None:
+        """Return the bundled demo of this name, if it is one."""
+        return demos().get(name)
+
+    def resolve(self, request: PatchRequest) -> PatchRequest:
+        """Fill in a bundled model's own clips, labels and prompts where the request leaves them open."""
+        demo = self.demo(request.model)
+        if request.manifest is None and demo is None:
+            raise InterpError(f"{request.model} has no clips of its own; give a manifest (--manifest clips.csv).")
+        settings, default = request.settings, PatchSettings()
+        if demo is not None and settings.labels == default.labels:
+            settings = replace(settings, labels=demo.labels)
+        if demo is not None and settings.prompts == default.prompts and request.manifest is None:
+            settings = replace(settings, prompts=tuple(text for _, text in demo.prompts))
+        manifest = request.manifest or (str(demo.manifest) if demo else None)
+        return replace(request, manifest=manifest, settings=settings)
+
+    def manifest(self, request: PatchRequest) -> Manifest:
+        """Read and check the clips of a request; kept until the file changes."""
+        request = self.resolve(request)
+        path = Path(str(request.manifest)).expanduser()
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        key = (str(path), changed, request.skip_bad, request.max_clips)
+        if key not in self._manifests:
+            demo = self.demo(request.model)
+            bundled = demo is not None and path == demo.manifest
+            self._manifests[key] = read_manifest(
+                path,
+                skip_bad=request.skip_bad,
+                max_clips=request.max_clips,
+                roots=None if bundled else self._roots,
+                limits=self.limits,
+            )
+        return self._manifests[key]
+
+    def pairs(self, request: PatchRequest) -> PairSet:
+        """Build the pairs of a request."""
+        request = self.resolve(request)
+        made = build_pairs(
+            self.manifest(request).clips,
+            parse_kinds(request.kinds),
+            labels=request.settings.labels,
+            max_pairs=request.max_pairs,
+            seed=request.settings.seed,
+        )
+        if request.pilot is None:
+            return made
+        kept = tuple(p for kind in made.kinds for p in made.of(kind.name)[: request.pilot])
+        return replace(made, pairs=kept, report={**made.report, "pilot": request.pilot})
+
+    def prepare(self, request: PatchRequest) -> Prepared:
+        """Open and check everything a request names; every fault shows here, before anything is computed."""
+        request = self.resolve(request)
+        request.settings.check()
+        manifest = self.manifest(request)
+        subject = self.open(request.model, request.device, request.dtype)
+        store = CleanStore(subject, self.cache, self.limits)
+        pairs = self.pairs(request)
+        return Prepared(request, manifest, pairs, plan(subject, pairs, manifest.clips, request.settings), store)
+
+    def check(self, request: PatchRequest) -> CheckReport:
+        """Run the checks of a request alone; CheckFailed when one does not hold."""
+        ready = self.prepare(request)
+        patches = patches_of(ready.plan, ready.store, ready.plan.chunks[0])[0]
+        settings, made = ready.request.settings, ready.plan
+        return run_checks(ready.store, made.pairs.pairs, made.labels[0], settings.prompts[0], patches, made.spec)
+
+    def acoustics(self, clips: Sequence[Clip], sample_rate: int = 16_000) -> dict[str, Acoustics]:
+        """Measure clips as recordings, each once."""
+        found = {}
+        for clip in clips:
+            key = ("acoustics", clip.digest)
+            if (known := self.cache.get(key)) is None:
+                known = acoustics(read_audio(clip.path, sample_rate, self.limits), sample_rate)
+                self.cache.put(key, known)
+            found[clip.clip_id] = known
+        return found
+
+    def patch(
+        self,
+        request: PatchRequest,
+        *,
+        out: Path | None = None,
+        resume: bool = False,
+        progress: Progress = lambda done, total, note: None,
+        prepared: Prepared | None = None,
+        announce: Callable[[Estimate], None] | None = None,
+    ) -> PatchingResult:
+        """Run a patching request, and keep it in a folder if one is given.
+
+        Args:
+            request: what to run.
+            out: the run folder; written as the run goes.
+            resume: go on with the run that is in the folder.
+            progress: called with (done, total, note); may raise to cancel.
+            prepared: of the same request, if it is there already.
+            announce: told what the run will cost, before it starts.
+        Raises:
+            InterpError: bad input, before anything is written; CheckFailed after the checks' reports are.
+        """
+        ready = prepared or self.prepare(request)
+        config = run_config(ready)
+        clips = ready.manifest.clips
+        if out is None:
+            return self._described(run_patching(ready.plan, ready.store, clips, config, progress=progress), ready)
+        with RunWriter.create(Path(out), config, resume=resume) as writer:
+            for kind in ready.pairs.kinds:
+                writer.write_jsonl(f"pair_list_{kind.name}.jsonl", map(pair_line, ready.pairs.of(kind.name)))
+            sink = FolderSink(writer, ready.plan)
+            if announce is not None:
+                announce(estimate(ready.plan, ready.store))
+            try:
+                result = run_patching(ready.plan, ready.store, clips, writer.config, sink=sink, progress=progress)
+            except CheckFailed as error:
+                writer.write_json("sanity_check_self_patch.json", error.report["self_patch"])
+                writer.write_json("sanity_check_audio_span.json", error.report["audio_span"])
+                raise
+            result = self._described(result, ready)
+            write_result(writer, result)
+            writer.finish()
+            return replace(result, config=writer.config)
+
+    def submit(self, request: PatchRequest, runs_dir: Path | None = None) -> Job[PatchingResult]:
+        """Start a patching run as a job; the same request, asked twice, is one job."""
+        ready = self.prepare(request)
+        out = None if runs_dir is None else runs_dir / f"{Path(request.model).name}-{ready.request.key}"
+        title = f"Patching {Path(request.model).name}: {request.kinds}"
+
+        def work(progress: Any) -> PatchingResult:
+            return self.patch(request, out=out, resume=True, progress=progress, prepared=ready)
+
+        return self.jobs.submit(ready.request.key, title, work)
+
+    def patch_pair(
+        self, request: PatchRequest, pair: Pair, *, prompt: int = 0, alphas: Sequence[float] = (1.0,)
+    ) -> pd.DataFrame:
+        """Sweep one pair by hand."""
+        request = self.resolve(request)
+        store = CleanStore(self.open(request.model, request.device, request.dtype), self.cache, self.limits)
+        return patch_pair(store, pair, request.settings, prompt=prompt, alphas=alphas)
+
+    def base_table(self, request: PatchRequest, progress: Progress = lambda d, t, n: None) -> pd.DataFrame:
+        """Ask the model about every clip, unedited: one row a clip and prompt."""
+        request = self.resolve(request)
+        store = CleanStore(self.open(request.model, request.device, request.dtype), self.cache, self.limits)
+        clips = self.manifest(request).clips
+        rows, total = [], len(clips) * len(request.settings.prompts)
+        for row in base_predictions(store, clips, request.settings):
+            rows.append(row)
+            progress(len(rows), total, "base predictions")
+        return pd.DataFrame(rows)
+
+    def open_run(self, folder: Path) -> PatchingResult:
+        """Read a run folder back into the result that it was written from."""
+        return result_of(open_run(folder))
+
+    def _described(self, result: PatchingResult, ready: Prepared) -> PatchingResult:
+        """Add how the donors of each kind sound different, which the reader of a flip rate has to know."""
+        used = {c.clip_id: c for p in ready.pairs.pairs for c in (p.recipient, p.donor)}
+        measured = self.acoustics(list(used.values()), ready.subject.sample_rate)
+        report = {
+            **result.reports["pair_construction_report"],
+            "acoustic_differences": acoustic_differences(ready.pairs.pairs, measured),
+            "acoustics": {clip_id: asdict(a) for clip_id, a in sorted(measured.items())},
+        }
+        return replace(result, reports={**result.reports, "pair_construction_report": report})
+
+
+def default_cache_bytes() -> int | None:
+    """Return the bound set by PATCHBAY_CACHE_GB, or None for the default."""
+    text = os.environ.get("PATCHBAY_CACHE_GB")
+    if text is None:
+        return None
+    try:
+        return int(float(text) * (1 << 30))
+    except ValueError as error:
+        raise InterpError(f"PATCHBAY_CACHE_GB={text!r} is no number of gigabytes.") from error
+
+
+def device_memory() -> dict[str, int]:
+    """Return bytes in use: of this process, and of each GPU."""
+    used = {"process": psutil.Process().memory_info().rss}
+    for i in range(torch.cuda.device_count()):
+        used[f"cuda:{i}"] = torch.cuda.memory_allocated(i)
+    return used

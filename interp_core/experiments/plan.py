@@ -1,0 +1,155 @@
+"""What a patching run is to do: its settings, and the chunks of pairs that follow from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from interp_core.data.clips import Clip
+from interp_core.data.pairs import Pair, PairSet
+from interp_core.errors import InterpError
+from interp_core.experiments.controls import CONTROLS, no_conflict_pairs, random_donors
+from interp_core.experiments.positions import Align, check_positions
+from interp_core.models.audio_llm import AudioLLM, check_prompt
+from interp_core.models.labels import EMOTIONS, LabelTokens, label_tokens
+from interp_core.sites import Kind, check_kind
+from interp_core.trace.patch import SiteSpec, sweep_layers
+from interp_core.trace.sweep import METHODS, Method
+
+DEFAULT_PROMPT = (
+    "What is the emotion of this audio? Answer with exactly one word: neutral, happy, sad, angry, or surprised."
+)
+FLOWS = ("question", "last", "lens", "knockout")
+PREFIX_PAIRS = 10
+"""The prefix control is null by construction in a causal model, so a few pairs are enough to see that it is."""
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Everything that decides the numbers of a patching run; kept word for word in its config file."""
+
+    labels: tuple[str, ...] = EMOTIONS
+    prompts: tuple[str, ...] = (DEFAULT_PROMPT,)
+    site: Kind = "resid_post"
+    head: int | None = None
+    layers: tuple[int, ...] | None = None
+    positions: str = "audio"
+    align: Align = "truncate"
+    alphas: tuple[float, ...] = (1.0,)
+    controls: tuple[str, ...] = CONTROLS
+    flow: tuple[str, ...] = FLOWS
+    method: Method = "fast"
+    batch_size: int = 8
+    seed: int = 42
+    several_tokens: Literal["refuse", "first"] = "refuse"
+    knockout_width: int = 3
+    checks: bool = True
+
+    def check(self) -> None:
+        """Refuse settings that mean nothing, all before the model is touched; InterpError says which."""
+        check_kind(self.site)
+        check_positions(self.positions, self.align)
+        for name, chosen, known in (("control", self.controls, CONTROLS), ("flow", self.flow, FLOWS)):
+            if wrong := [c for c in chosen if c not in known]:
+                raise InterpError(f"unknown {name} {', '.join(wrong)} (known: {', '.join(known)}, or none).")
+        if self.method not in METHODS:
+            raise InterpError(f"method {self.method!r} is none of {', '.join(METHODS)}.")
+        if not self.alphas or not all(0 <= alpha <= 1 for alpha in self.alphas):
+            raise InterpError(f"alpha {list(self.alphas)}: give one or more strengths between 0 and 1.")
+        if self.batch_size < 1:
+            raise InterpError(f"batch size {self.batch_size}: need 1 or more.")
+        if not self.prompts or len(set(self.prompts)) < len(self.prompts):
+            raise InterpError("give one or more different prompts.")
+        if self.head is not None and self.site != "head_out":
+            raise InterpError(
+                f"a head is patched at site head_out, not at {self.site}; set the site or leave head out."
+            )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some pairs under one prompt, alpha and condition."""
+
+    number: int
+    kind: str
+    prompt: int
+    alpha: float
+    condition: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def control(self) -> bool:
+        return self.condition != "matched"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts: its chunks, and the donors that the controls drew."""
+
+    settings: PatchSettings
+    spec: SiteSpec
+    labels: tuple[LabelTokens, ...]
+    chunks: tuple[Chunk, ...]
+    random_donors: Mapping[str, Clip]
+    pairs: PairSet
+
+    def expected(self, kind: str, control: bool) -> dict[int, int]:
+        """Return how many records each chunk of a kind's record file has."""
+        return {
+            chunk.number: len(chunk.pairs) * len(self.spec.layers)
+            for chunk in self.chunks
+            if chunk.kind == kind and chunk.control == control
+        }
+
+
+def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: PatchSettings) -> Plan:
+    """Lay out a run: check the settings against the model, draw the controls, cut the pairs into chunks.
+
+    Raises:
+        InterpError: settings that the model or the clips cannot serve.
+    """
+    settings.check()
+    for prompt in settings.prompts:
+        check_prompt(subject, prompt)
+    labels = tuple(
+        label_tokens(subject, settings.labels, p, several_tokens=settings.several_tokens) for p in settings.prompts
+    )
+    spec = SiteSpec(
+        settings.site, settings.head, subject.d_head, sweep_layers(settings.site, subject.n_layers, settings.layers)
+    )
+    donors = random_donors(pair_set.pairs, clips, settings.seed)
+    kinds = [kind.name for kind in pair_set.kinds]
+    most = max((len(pair_set.of(kind)) for kind in kinds), default=0)
+    calm = no_conflict_pairs(clips, settings.labels, most, settings.seed)
+    conditions = ["matched"]
+    conditions += [c for c in CONTROLS if c in settings.controls and settings.positions == "audio"]
+    conditions += [c for c in ("question", "last") if c in settings.flow and settings.positions == "audio"]
+    chunks: list[Chunk] = []
+    for number in range(len(settings.prompts)):
+        for condition in conditions:
+            for alpha in settings.alphas if condition == "matched" else settings.alphas[:1]:
+                for kind in kinds:
+                    pairs = pair_set.of(kind)
+                    if condition == "random":
+                        pairs = tuple(p for p in pairs if p.pair_id in donors)
+                    elif condition == "no-conflict":
+                        pairs = tuple(replace(p, kind=kind) for p in calm[: len(pairs)])
+                    elif condition == "prefix":
+                        pairs = pairs[:PREFIX_PAIRS]
+                    for at in range(0, len(pairs), settings.batch_size):
+                        some = pairs[at : at + settings.batch_size]
+                        chunks.append(Chunk(len(chunks), kind, number, alpha, condition, some))
+    return Plan(settings, spec, labels, tuple(chunks), donors, pair_set)
+
+
+def settings_dict(settings: PatchSettings) -> dict[str, Any]:
+    """Return the settings as a config file holds them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
+
+
+def settings_from(saved: Mapping[str, Any]) -> PatchSettings:
+    """Read settings back from a config file."""
+    known = PatchSettings.__dataclass_fields__
+    if unknown := sorted(set(saved) - set(known)):
+        raise InterpError(f"the config holds unknown settings {', '.join(unknown)}; it is from another version.")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+    return PatchSettings(**values)

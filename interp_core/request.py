@@ -1,0 +1,102 @@
+"""A run as a person asks for it, and as its config file says it."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from interp_core.data.manifest import Manifest
+from interp_core.data.pairs import DEFAULT_MAX_PAIRS, PairSet
+from interp_core.errors import InterpError
+from interp_core.experiments.plan import PatchSettings, Plan, settings_dict, settings_from
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.trace.store import CleanStore
+
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
+
+
+@dataclass(frozen=True)
+class PatchRequest:
+    """A patching run as a person asks for it: which model, which clips, which pairs, which settings.
+
+    `manifest=None` means the bundled clips of a bundled model. `labels` and `prompts` of `settings` are those of the
+    bundled model unless given, which `Engine.resolve` fills in.
+    """
+
+    model: str
+    manifest: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    kinds: str = "prosody,semantic"
+    max_pairs: int | Mapping[str, int] = DEFAULT_MAX_PAIRS
+    max_clips: int | None = None
+    skip_bad: bool = False
+    pilot: int | None = None
+    settings: PatchSettings = field(default_factory=PatchSettings)
+
+    @property
+    def key(self) -> str:
+        """Names the run: two sessions that ask for the same share one job."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with everything opened and checked, nothing computed yet."""
+
+    request: PatchRequest
+    manifest: Manifest
+    pairs: PairSet
+    plan: Plan
+    store: CleanStore
+
+    @property
+    def subject(self) -> AudioLLM:
+        return self.store.subject
+
+
+def run_config(ready: Prepared) -> dict[str, Any]:
+    """Return everything that a run folder's config says."""
+    request, subject = ready.request, ready.subject
+    return {
+        "command": "patch",
+        "model": {
+            "id": request.model,
+            "type": subject.hf.config.model_type,
+            "weights_sha256": subject.weights_hash,
+            "n_layers": subject.n_layers,
+            "n_heads": subject.n_heads,
+            "d_model": subject.d_model,
+            "seconds_per_position": subject.seconds_per_position(),
+        },
+        "device": str(subject.device),
+        "dtype": str(subject.dtype).removeprefix("torch."),
+        "manifest": {
+            "path": str(request.manifest),
+            "sha256": ready.manifest.digest,
+            "clips": len(ready.manifest.clips),
+        },
+        "request": {name: getattr(request, name) for name in ("kinds", "max_pairs", "max_clips", "skip_bad", "pilot")},
+        "skipped_rows": [asdict(row) for row in ready.manifest.skipped],
+        "settings": settings_dict(request.settings),
+        "shortcut_refusal": subject.shortcut_refusal(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def request_from(config: Mapping[str, Any]) -> PatchRequest:
+    """Return the request that a run's config came from."""
+    try:
+        return PatchRequest(
+            model=config["model"]["id"],
+            manifest=config["manifest"]["path"],
+            device=config["device"],
+            dtype=config["dtype"],
+            **config["request"],
+            settings=settings_from(config["settings"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise InterpError(f"the config is not that of a patching run: {error} is missing or wrong.") from error

@@ -1,0 +1,42 @@
+"""Clean runs by content: a clip that sits in twenty pairs is decoded and run once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from interp_core.cache import ByteCache
+from interp_core.data.clips import Clip, ClipLimits, read_audio
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.subject import Prompted
+from interp_core.sites import Kind
+from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
+
+
+class CleanStore:
+    """Decodes clips and keeps their clean runs in a byte-bounded cache.
+
+    A run's key names the weights, dtype, device, attention kernel, clip content, prompt and kinds of site. Each clip
+    is run by itself: in a batch its last digits would depend on which others were still missing.
+    """
+
+    def __init__(self, subject: AudioLLM, cache: ByteCache, limits: ClipLimits | None = None) -> None:
+        self.subject = subject
+        self._cache = cache
+        limits = limits or ClipLimits()
+        self.limits = ClipLimits(limits.min_seconds, min(limits.max_seconds, subject.max_seconds))
+
+    def samples(self, clip: Clip) -> np.ndarray:
+        """Return the clip [n_samples] float32 mono at the subject's rate."""
+        key = ("samples", clip.digest, self.subject.sample_rate)
+        return self._cache.get_or_make(key, lambda: read_audio(clip.path, self.subject.sample_rate, self.limits))
+
+    def prompted(self, clip: Clip, prompt: str) -> Prompted:
+        """Return the clip's stem under a prompt."""
+        key = ("stem", self.subject.key, clip.digest, prompt)
+        return self._cache.get_or_make(key, lambda: prompt_clip(self.subject, self.samples(clip), prompt, clip.clip_id))
+
+    def run(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:
+        """Return the clip's clean run under a prompt, with the activations of further kinds of site."""
+        extra = tuple(sorted(set(kinds) - {"resid_pre", "resid_post"}))
+        key = ("run", self.subject.key, clip.digest, prompt, extra)
+        return self._cache.get_or_make(key, lambda: clean_runs(self.subject, [self.prompted(clip, prompt)], extra)[0])

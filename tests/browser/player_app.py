@@ -28,10 +28,10 @@ def voice(seed: int, seconds: float, pitch: float, level: float) -> np.ndarray:
     return (level * sound / np.abs(sound).max()).astype(np.float32)
 
 
-def impulses(value: float) -> np.ndarray:
-    """One sample of `value` every PERIOD samples, for a second."""
+def impulses(value: float, period: int = PERIOD, first: int = 0) -> np.ndarray:
+    """One sample of `value` every `period` samples, for a second."""
     train = np.zeros(RATE, dtype=np.float32)
-    train[::PERIOD] = value
+    train[first::period] = value
     return train
 
 
@@ -44,20 +44,21 @@ CLIPS = {
     "impulses A": lambda: PlayerClip("ia", "impulses", impulses(0.5), RATE),
     "impulses B": lambda: PlayerClip("ib", "the same impulses", impulses(0.5), RATE),
     "impulses C": lambda: PlayerClip("ic", "the same impulses again", impulses(0.5) + np.float32(1e-4), RATE),
+    "even": lambda: PlayerClip("e", "on even samples", impulses(0.5, 2), RATE),
+    "odd": lambda: PlayerClip("o", "on odd samples", impulses(0.5, 2, 1), RATE),
 }
 
 CASES = {
     "pair": ["A", "B"],
     "single": ["A"],
     "impulses": ["impulses A", "impulses B"],
+    "interleaved": ["even", "odd"],
     "hostile": ["hostile", "B"],
 }
 
 st.title("Player")
 case = st.query_params.get("case", "pair")
-names = {"pair": ["A", "B"], "single": ["A"], "impulses": ["impulses A", "impulses B"], "hostile": ["hostile", "B"]}[
-    case
-]
+names = CASES[case]
 with st.container(horizontal=True):
     st.session_state.setdefault("clips", names)
     if st.button("Swap B"):

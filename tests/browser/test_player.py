@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.browser.drive import PlayerDriver, wait_for, wait_idle
@@ -151,6 +152,26 @@ def test_twenty_switches_leave_every_impulse_on_its_sample(player):
     assert max(value for _, value in found) <= 0.5 * 2**0.5 + 1e-3
 
 
+def test_a_switch_is_12_ms_long_and_keeps_the_power(player):
+    driver = player("case=interleaved")
+    driver.press("l")
+    driver.press("Space")
+    driver.wait("duo.playing")
+    driver.root.evaluate(START_TAP)
+    driver.page.wait_for_timeout(100)
+    driver.press("b")
+    driver.wait("duo.mixers[1].gain.value > 0.999")
+    driver.page.wait_for_timeout(100)
+    taken = np.array(driver.root.evaluate("element => element.taken.flatMap(block => [...block])"))
+    pairs = taken[: len(taken) // 2 * 2].reshape(-1, 2) / 0.5  # A speaks on even samples and B on odd ones, or so
+    a, b = pairs.T if pairs[0, 0] > pairs[0, 1] else pairs.T[::-1]
+    assert (a[0], b[0]) == (pytest.approx(1, abs=1e-3), pytest.approx(0, abs=1e-3))
+    assert (a[-1], b[-1]) == (pytest.approx(0, abs=1e-3), pytest.approx(1, abs=1e-3))
+    np.testing.assert_allclose(a**2 + b**2, 1, atol=0.03)
+    both = np.flatnonzero((a > 0.01) & (b > 0.01))
+    assert len(both) * 2 / 16000 == pytest.approx(0.012, abs=0.001)
+
+
 def test_a_new_b_is_swapped_in_without_a_gap_while_a_sounds_on(player):
     driver = player("case=impulses")
     driver.press("l")
@@ -186,6 +207,7 @@ def test_a_dragged_region_loops_reaches_python_and_goes_with_the_clips(player):
     driver.wait("duo.region === null")
     assert driver.get("duo.playing") and not driver.get("duo.loop")
     wait_region(driver, "region=None")
+    wait_region(driver, ", None]")  # and the callback heard of it
 
 
 def test_escape_and_a_click_outside_clear_the_region_and_a_click_moves_the_playhead(player):

@@ -1,0 +1,48 @@
+"""Every chart on one page, from hand-made tables, for test_charts.py."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from components import charts
+from tests.components.metrics_frames import knockout_frame, lens_frame, metrics_frame, with_holes
+
+st.set_page_config(layout="wide")
+st.session_state.setdefault("layer", 3)
+
+
+def clicked() -> None:
+    layer = charts.clicked_layer(st.session_state["flip"].selection.points)
+    if layer is not None:
+        st.session_state["layer"] = layer
+
+
+def show(figure, key: str, **kwargs) -> None:
+    st.plotly_chart(figure, theme="streamlit", key=key, config={"displaylogo": False}, **kwargs)
+
+
+metrics, layer = metrics_frame(), st.session_state["layer"]
+st.text(f"layer={layer}")
+flip = charts.flip_curve(metrics, selected_layer=layer)
+show(flip, "flip", on_select=clicked, selection_mode="points", alt=charts.alt_text(metrics, selected_layer=layer))
+left, right = st.columns(2)
+with left:
+    show(charts.flip_curve(with_holes(metrics), flow=(), selected_layer=5), "holes")
+    show(charts.delta_curve(metrics, selected_layer=layer), "delta")
+    alphas = pd.concat([metrics_frame(alpha=alpha) for alpha in (0.0, 0.25, 0.5, 0.75, 1.0)])
+    show(charts.dose_response(alphas, 3), "dose")
+    show(charts.knockout_curve(knockout_frame(), selected_layer=layer), "knockout")
+with right:
+    labels = ["neutral", "happy", "sad", "angry", "surprised"]
+    show(
+        charts.label_logits(
+            labels, [4.1, 1.0, 2.2, 0.3, -0.5], [2.0, 3.4, 1.1, 0.9, 0.2], [0.4, 5.1, 0, 1.5, 2], "happy"
+        ),
+        "labels",
+    )
+    show(charts.delta_curve(metrics, "recovered", selected_layer=layer), "recovered")
+    show(charts.lens_curve(lens_frame(), selected_layer=layer), "lens")
+    show(charts.flip_curve(metrics_frame(48), lens=lens_frame(48), selected_layer=20), "many")
+title = "demo-emotion · prosody pairs\nseed 42"
+st.plotly_chart(charts.for_export(flip, title), theme=None, key="export")

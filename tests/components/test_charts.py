@@ -1,0 +1,274 @@
+"""What the figures hold: counts, intervals, gaps, axes, marks and names, against hand-made tables."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from components import charts
+from components.chart_parts import LOOKS
+from tests.components.metrics_frames import knockout_frame, lens_frame, metrics_frame, with_holes
+
+REACHABLE = "flip_to_target_rate_reachable"
+
+
+def series(fig: go.Figure, name: str) -> go.Scatter:
+    """The curve of this name; fails if there is none or more than one."""
+    (found,) = [trace for trace in fig.data if trace.meta and trace.meta["name"] == name]
+    return found
+
+
+def matched(fig: go.Figure) -> go.Scatter:
+    return series(fig, "patched from B")
+
+
+def hover(trace: go.Scatter, layer: float) -> str:
+    (text,) = [text for place, text in trace.customdata if place == layer]
+    return text
+
+
+def one_row(layer: int = 0, condition: str = "matched", **values) -> dict:
+    row = {"kind": "prosody", "prompt": 0, "alpha": 1.0, "condition": condition, "layer": layer, "n": 90}
+    return row | {"reachable_count": 50, REACHABLE: 0.62, f"{REACHABLE}_low": 0.48, f"{REACHABLE}_high": 0.74} | values
+
+
+def annotations(fig: go.Figure, name: str) -> list[go.layout.Annotation]:
+    return [note for note in fig.layout.annotations if note.name == name]
+
+
+def test_the_hover_gives_k_of_n_of_the_rates_own_count_the_interval_and_the_p():
+    fig = charts.flip_curve(pd.DataFrame([one_row(p_adjusted=0.0123)]))
+    text = hover(matched(fig), 0)
+    for part in ("31/50", "0.62", "0.48 to 0.74", "layer 0", "p = 0.012"):
+        assert part in text, text
+    assert "90" not in text
+    everyone = pd.DataFrame([one_row(flip_from_base_rate=0.2)])
+    assert "18/90" in hover(matched(charts.flip_curve(everyone, rate="flip_from_base_rate")), 0)
+
+
+def test_without_an_interval_the_hover_says_so_and_no_band_is_drawn():
+    fig = charts.flip_curve(pd.DataFrame([one_row(**{f"{REACHABLE}_low": math.nan, f"{REACHABLE}_high": math.nan})]))
+    assert "no interval" in hover(matched(fig), 0)
+    (band,) = [trace for trace in fig.data if trace.fill == "toself"]
+    assert len(band.x or ()) == 0
+
+
+def test_the_band_is_the_interval_and_n_stands_in_the_legend():
+    frame = metrics_frame()
+    fig = charts.flip_curve(frame)
+    (band,) = [trace for trace in fig.data if trace.fill == "toself"]
+    rows = frame[frame["condition"] == "matched"].sort_values("layer")
+    assert list(band.y[: len(rows)]) == list(rows[f"{REACHABLE}_high"])
+    assert list(band.y[len(rows) : -1]) == list(rows[f"{REACHABLE}_low"])[::-1]
+    assert band.fillcolor == "rgba(0,114,178,0.18)" and matched(fig).line.color == "#0072B2"
+    assert matched(fig).name == "patched from B (n = 64)"
+
+
+def test_a_layer_that_was_not_computed_is_a_gap_and_never_a_zero():
+    fig = charts.flip_curve(with_holes(metrics_frame()))
+    curve = matched(fig)
+    at = dict(zip(curve.x, curve.y, strict=True))
+    assert at[4] is None and at[6] is None and at[5] > 0.3
+    assert curve.connectgaps is False
+    assert 0 not in [value for layer, value in at.items() if layer in (4, 6)]
+    (band,) = [trace for trace in fig.data if trace.fill == "toself"]
+    assert not {4, 6} & {x for x in band.x if x is not None}
+    assert list(band.x).count(None) == 3  # three runs of layers: emb to 3, 5, and 7 to 11
+    assert curve.name.endswith("(n = 0 to 64)")
+
+
+def test_few_pairs_are_hollow_and_the_hover_says_why():
+    curve = matched(charts.flip_curve(with_holes(metrics_frame())))
+    symbols = dict(zip(curve.x, curve.marker.symbol, strict=True))
+    assert symbols[8] == "circle-open" and symbols[9] == "circle"
+    assert "fewer than 10" in hover(curve, 8) and "fewer" not in hover(curve, 9)
+
+
+def test_a_rate_has_fixed_axes_from_0_to_1_that_cut_no_marker_and_a_click_cannot_zoom():
+    fig = charts.flip_curve(metrics_frame())
+    assert tuple(fig.layout.yaxis.range) == (-0.03, 1.03)
+    assert fig.layout.xaxis.fixedrange and fig.layout.yaxis.fixedrange
+    assert all(trace.cliponaxis is False for trace in fig.data if trace.meta)
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "written"),
+    [(12, ["emb", *map(str, range(12))]), (28, ["emb", *map(str, range(2, 28, 2))]),
+     (48, ["emb", *map(str, range(5, 48, 5))])],
+)  # fmt: skip
+def test_layers_are_whole_numbers_the_first_point_is_called_emb_and_deep_models_write_fewer(n_layers, written):
+    axis = charts.flip_curve(metrics_frame(n_layers)).layout.xaxis
+    assert list(axis.ticktext) == written
+    assert axis.tickvals[0] == -1 and [str(value) for value in axis.tickvals[1:]] == written[1:]
+    assert axis.minor.dtick == 1
+
+
+def test_the_selected_layer_has_a_line_a_ring_on_the_curve_and_a_name():
+    frame = metrics_frame()
+    fig = charts.flip_curve(frame, selected_layer=5)
+    (line,) = [shape for shape in fig.layout.shapes if shape.name == "selected layer"]
+    assert line.x0 == line.x1 == 5
+    (ring,) = [trace for trace in fig.data if trace.name == "selected"]
+    value = frame.loc[(frame["condition"] == "matched") & (frame["layer"] == 5), REACHABLE].item()
+    assert (list(ring.x), list(ring.y)) == ([5], [value]) and ring.marker.size > matched(fig).marker.size
+    assert annotations(fig, "selected layer")[0].text == "<b>layer 5</b>"
+    bare = charts.flip_curve(frame)
+    assert not bare.layout.shapes and not [trace for trace in bare.data if trace.name == "selected"]
+    assert not [
+        trace for trace in charts.flip_curve(with_holes(frame), selected_layer=4).data if trace.name == "selected"
+    ]
+
+
+def test_controls_are_dashed_named_at_their_end_and_differ_without_colour():
+    fig = charts.flip_curve(metrics_frame())
+    names = ["random donor", "matched noise", "no-conflict donor", "question positions", "last position"]
+    looks = [(series(fig, name).line.dash, series(fig, name).marker.symbol[0]) for name in names]
+    assert all(dash != "solid" for dash, _ in looks) and len({symbol for _, symbol in looks}) == len(looks)
+    for name in names:
+        (note,) = annotations(fig, name)
+        assert name in note.text and note.x == 11
+        assert series(fig, name).line.color in note.text
+    heights = sorted(
+        note.y * 302 / 1.0 + note.yshift for name in names for note in annotations(fig, name)
+    )  # in pixels, roughly: names must not lie on each other
+    assert min(np.diff(heights)) > 12
+
+
+def test_controls_that_the_run_left_out_are_not_drawn():
+    frame = metrics_frame()
+    fig = charts.flip_curve(frame[frame["condition"].isin(["matched", "noise"])])
+    assert [trace.meta["name"] for trace in fig.data if trace.meta] == ["matched noise", "patched from B"]
+    alone = charts.flip_curve(frame, controls=(), flow=("last",))
+    assert {trace.meta["name"] for trace in alone.data if trace.meta} == {"last position", "patched from B"}
+
+
+def test_significant_layers_have_an_asterisk_and_the_legend_explains_it():
+    frame = metrics_frame()
+    fig = charts.flip_curve(frame)
+    significant = frame[(frame["condition"] == "matched") & (frame["p_adjusted"] < 0.05)]["layer"]
+    assert 0 < len(significant) < 13
+    assert [note.x for note in annotations(fig, "significant")] == sorted(significant)
+    assert [trace for trace in fig.data if trace.name and "adjusted p < .05" in trace.name]
+    none = charts.flip_curve(frame.assign(p_adjusted=0.05))
+    assert not annotations(none, "significant")
+    assert not [trace for trace in none.data if trace.name and "adjusted p" in trace.name]
+
+
+def test_a_click_carries_the_layer_in_either_form_that_streamlit_gives():
+    curve = matched(charts.flip_curve(metrics_frame()))
+    assert [point[0] for point in curve.customdata] == list(range(-1, 12))
+    assert charts.clicked_layer([{"customdata": [7, "text"]}]) == 7
+    assert charts.clicked_layer([{"customdata": {"0": -1.0, "1": "text"}}]) == -1
+    assert charts.clicked_layer([{"x": 3}, {"customdata": [4]}]) == 4
+    assert charts.clicked_layer([]) is None
+    assert charts.clicked_layer([{"customdata": ["happy"]}]) is None
+
+
+@pytest.mark.parametrize("column", ["delta_logprob_target_mean", "delta_logit_diff_mean", "recovered"])
+def test_a_delta_curve_has_a_zero_line_and_counts_in_the_hover_but_no_k_of_n(column):
+    fig = charts.delta_curve(metrics_frame(), column, selected_layer=2)
+    lines = [shape for shape in fig.layout.shapes if shape.name == "reference"]
+    assert [line.y0 for line in lines] == ([0, 1] if column == "recovered" else [0])
+    assert all(line.line.color and line.line.width for line in lines)  # a template may hide a plain one
+    assert fig.layout.yaxis.range is None
+    text = hover(matched(fig), 2)
+    assert f"n = {64 if column == 'recovered' else 80}" in text and "/" not in text.replace("</b>", "").replace(
+        "<br>", ""
+    )
+
+
+def test_a_dose_response_has_alpha_on_x_and_only_its_own_layer():
+    frame = pd.concat([metrics_frame(alpha=alpha) for alpha in (1.0, 0.0, 0.5)])
+    curve = matched(charts.dose_response(frame, 3))
+    here = frame[(frame["layer"] == 3) & (frame["condition"] == "matched")].sort_values("alpha")
+    assert list(curve.x) == [0.0, 0.5, 1.0] and list(curve.y) == list(here[REACHABLE])
+    assert "alpha 0.5" in hover(curve, 0.5)
+
+
+def test_a_table_of_two_strengths_kinds_or_prompts_is_refused_where_one_curve_is_asked_for():
+    frame = metrics_frame()
+    for column, value in (("alpha", 0.5), ("kind", "semantic"), ("prompt", 1)):
+        with pytest.raises(ValueError, match=f"several values of {column}"):
+            charts.flip_curve(pd.concat([frame, frame.assign(**{column: value})]))
+
+
+def test_label_dots_name_the_winner_of_each_run_and_mark_the_target():
+    labels = ["neutral", "happy", "<b>sad"]
+    fig = charts.label_logits(labels, [3, 1, 0], [1, 2, 0], [0, 1, 4], "happy")
+    dots = [trace for trace in fig.data if trace.mode == "markers"]
+    assert [trace.name for trace in dots] == [
+        "A as it is: <b>neutral</b>", "A after the patch: <b>happy</b>", "B: <b>&lt;b&gt;sad</b>",
+    ]  # fmt: skip
+    assert list(dots[1].x) == [1, 2, 0]
+    assert [symbol.endswith("-open") for symbol in dots[0].marker.symbol] == [False, True, True]
+    assert [name for name in dots[0].y if "target" in name] == ["<b>happy ◂ target</b>"]
+    assert len({trace.marker.symbol[0].removesuffix("-open") for trace in dots}) == 3
+    odds = charts.label_logits(
+        labels, [math.log(6), math.log(3), 0], [1, 2, 0], [0, 1, 4], "happy", scale="probability"
+    )
+    np.testing.assert_allclose([trace for trace in odds.data if trace.mode == "markers"][0].x, [0.6, 0.3, 0.1])
+
+
+def test_the_lens_is_drawn_for_both_runs_on_the_same_axis():
+    lens = lens_frame()
+    fig = charts.flip_curve(metrics_frame(), lens=lens)
+    donor = lens[lens["run"] == "donor"]
+    assert list(series(fig, "logit lens, B").y) == list(donor["target_rate"])
+    alone = charts.lens_curve(lens, selected_layer=4)
+    assert list(series(alone, "logit lens, A").y) == list(lens[lens["run"] == "base"]["target_logprob_mean"])
+    assert alone.layout.yaxis.range is None
+    assert tuple(charts.lens_curve(lens, value="agree_rate").layout.yaxis.range) == (-0.03, 1.03)
+
+
+def test_a_knockout_point_stands_in_the_middle_of_its_window_and_names_it():
+    fig = charts.knockout_curve(knockout_frame(width=3))
+    curve = series(fig, "no text position can read the audio")
+    assert list(curve.x) == list(range(1, 11))
+    assert curve.customdata[0][0] == 0 and "layers 0 to 2" in curve.customdata[0][1]
+    assert "32/40" in hover(curve, 3)
+    assert "window of 3 layers" in fig.layout.xaxis.title.text
+
+
+def test_an_export_is_black_on_white_with_a_title_and_leaves_the_figure_alone():
+    fig = charts.flip_curve(metrics_frame())
+    before = json.loads(fig.to_json())
+    out = charts.for_export(fig, "demo-emotion <1>\nprosody, n = 64, seed 42")
+    assert json.loads(fig.to_json()) == before
+    assert out.layout.title.text == "demo-emotion &lt;1&gt;<br>prosody, n = 64, seed 42"
+    assert (out.layout.paper_bgcolor, out.layout.font.color) == ("white", "black")
+    assert tuple(out.layout.colorway) == ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+    assert out.layout.template.layout.plot_bgcolor == "white"
+    assert len(out.data) == len(fig.data)
+
+
+def luminance(color: str) -> float:
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.mark.parametrize("paper", ["#FFFFFF", "#171614"])
+def test_every_colour_stands_out_3_to_1_in_light_and_in_dark(paper):
+    for look in LOOKS.values():
+        low, high = sorted([luminance(look.color), luminance(paper)])
+        assert (high + 0.05) / (low + 0.05) >= 3, look
+
+
+def test_the_alternative_text_states_the_peak_the_control_the_significance_and_the_selection():
+    rows = [one_row(layer, p_adjusted=0.01 if layer in (2, 3, 5) else 0.5) for layer in range(7)]
+    rows[3] |= {REACHABLE: 0.9, f"{REACHABLE}_low": 0.8, f"{REACHABLE}_high": 0.96}
+    rows.append(one_row(3, "random", **{REACHABLE: 0.1, f"{REACHABLE}_low": 0.03, f"{REACHABLE}_high": 0.2}))
+    text = charts.alt_text(pd.DataFrame(rows), selected_layer=6)
+    assert "Highest at layer 3: 0.90 (45/50; 95 % interval 0.80 to 0.96)." in text
+    assert "A random donor there: 0.10 (5/50; 95 % interval 0.03 to 0.20)." in text
+    assert "layers 2 to 3, layer 5" in text
+    assert "Selected, layer 6: 0.62 (31/50" in text
+    untested = charts.alt_text(pd.DataFrame(rows).assign(p_adjusted=math.nan))
+    assert "not tested" in untested and "Selected" not in untested
+    assert "At no layer" in charts.alt_text(pd.DataFrame(rows).assign(p_adjusted=0.5))
+    assert "No layer has a value" in charts.alt_text(pd.DataFrame(rows).assign(**{REACHABLE: math.nan}))

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp_core.errors import InterpError
 
@@ -111,13 +111,7 @@ def _request(args: argparse.Namespace) -> "PatchRequest":
     from interp_core.request import PatchRequest, request_from
 
     if args.config is not None:
-        path = Path(args.config)
-        try:
-            return request_from(json.loads(path.read_text("utf-8")))
-        except OSError as error:
-            raise InterpError(f"{path} cannot be read ({error.strerror}).") from error
-        except json.JSONDecodeError as error:
-            raise InterpError(f"{path} is no JSON file ({error}).") from error
+        return request_from(_config(args))
     if args.model is None:
         raise InterpError("--model is missing; give a bundled name (demo-emotion), a folder, or a hub id.")
     return replace(
@@ -130,8 +124,22 @@ def _request(args: argparse.Namespace) -> "PatchRequest":
         max_clips=args.max_clips,
         skip_bad=args.skip_bad,
         pilot=args.pilot,
+        demo_prompts=not args.prompt,
         settings=_settings(args),
     )
+
+
+def _config(args: argparse.Namespace) -> dict[str, Any]:
+    path = Path(args.config)
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InterpError(f"{path} cannot be read ({error.strerror}); give an earlier run's config file.") from error
+    except ValueError as error:
+        raise InterpError(f"{path} is no JSON file ({error}); give an earlier run's config file.") from error
+    if not isinstance(config, dict):
+        raise InterpError(f"{path} holds no settings; give an earlier run's patching_config.json.")
+    return config
 
 
 def _settings(args: argparse.Namespace) -> "PatchSettings":
@@ -181,19 +189,19 @@ def _max_pairs(text: str) -> int | dict[str, int]:
 
 def _limits(args: argparse.Namespace) -> "ClipLimits":
     from interp_core.data.clips import ClipLimits
+    from interp_core.request import limits_from
 
-    return ClipLimits(max_seconds=args.max_seconds)
+    return limits_from(_config(args)) if args.config is not None else ClipLimits(max_seconds=args.max_seconds)
 
 
 def _print_summary(result: "PatchingResult", out: Path) -> None:
     matched = result.metrics[(result.metrics.condition == "matched") & (result.metrics.prompt == 0)]
     for kind, rows in matched.groupby("kind", sort=False):
-        best = rows.loc[rows.flip_to_target_rate_reachable.fillna(-1).idxmax()]
-        rate = best.flip_to_target_rate_reachable
-        layer = "the embeddings" if best.layer == -1 else f"layer {best.layer:.0f}"
-        reach = f"{rate:.2f} of {best.reachable_count:.0f} reachable ones flip at {layer}"
-        reach = "none is reachable" if rate != rate else reach
-        print(f"{kind}: {best.n:.0f} pairs; {reach}", file=sys.stderr)
+        best: dict[Any, Any] = max(rows.to_dict("records"), key=lambda row: row["flip_to_target_rate_reachable"])
+        layer = "the embeddings" if best["layer"] == -1 else f"layer {best['layer']}"
+        rate, reachable = best["flip_to_target_rate_reachable"], best["reachable_count"]
+        reach = f"{rate:.2f} of {reachable} reachable ones flip at {layer}" if reachable else "none is reachable"
+        print(f"{kind}: {best['n']} pairs; {reach}", file=sys.stderr)
     print(out)
 
 

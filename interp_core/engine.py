@@ -86,17 +86,22 @@ class Engine:
         settings, default = request.settings, PatchSettings()
         if demo is not None and settings.labels == default.labels:
             settings = replace(settings, labels=demo.labels)
-        if demo is not None and settings.prompts == default.prompts and request.manifest is None:
-            settings = replace(settings, prompts=tuple(text for _, text in demo.prompts))
+        if demo is not None and request.demo_prompts and settings.prompts == default.prompts:
+            # Its further prompts ask about the labels that its own clips have; of other clips only the first is asked.
+            texts = tuple(text for _, text in demo.prompts)
+            settings = replace(settings, prompts=texts if request.manifest is None else texts[:1])
         manifest = request.manifest or (str(demo.manifest) if demo else None)
-        return replace(request, manifest=manifest, settings=settings)
+        return replace(request, manifest=manifest, demo_prompts=False, settings=settings)
 
-    def manifest(self, request: PatchRequest) -> Manifest:
-        """Read and check the clips of a request; kept until the file changes."""
-        request = self.resolve(request)
+    def manifest(self, request: PatchRequest, limits: ClipLimits | None = None) -> Manifest:
+        """Read and check the clips of a request, by the engine's limits unless given; kept until the file changes."""
+        request, limits = self.resolve(request), limits or self.limits
         path = Path(str(request.manifest)).expanduser()
-        changed = path.stat().st_mtime_ns if path.exists() else 0
-        key = (str(path), changed, request.skip_bad, request.max_clips)
+        try:
+            changed = path.stat().st_mtime_ns
+        except (OSError, ValueError):
+            changed = 0  # read_manifest says what is wrong
+        key = (str(path), changed, request.skip_bad, request.max_clips, limits)
         if key not in self._manifests:
             demo = self.demo(request.model)
             bundled = demo is not None and path == demo.manifest
@@ -105,15 +110,15 @@ class Engine:
                 skip_bad=request.skip_bad,
                 max_clips=request.max_clips,
                 roots=None if bundled else self._roots,
-                limits=self.limits,
+                limits=limits,
             )
         return self._manifests[key]
 
-    def pairs(self, request: PatchRequest) -> PairSet:
+    def pairs(self, request: PatchRequest, limits: ClipLimits | None = None) -> PairSet:
         """Build the pairs of a request."""
         request = self.resolve(request)
         made = build_pairs(
-            self.manifest(request).clips,
+            self.manifest(request, limits).clips,
             parse_kinds(request.kinds),
             labels=request.settings.labels,
             max_pairs=request.max_pairs,
@@ -128,11 +133,11 @@ class Engine:
         """Open and check everything a request names; every fault shows here, before anything is computed."""
         request = self.resolve(request)
         request.settings.check()
-        manifest = self.manifest(request)
-        subject = self.open(request.model, request.device, request.dtype)
-        store = CleanStore(subject, self.cache, self.limits)
-        pairs = self.pairs(request)
-        return Prepared(request, manifest, pairs, plan(subject, pairs, manifest.clips, request.settings), store)
+        parse_kinds(request.kinds)
+        self.manifest(request)  # a first time before the model is opened, which may take a minute
+        store = self._store(request)
+        manifest, pairs = self.manifest(request, store.limits), self.pairs(request, store.limits)
+        return Prepared(request, manifest, pairs, plan(store.subject, pairs, manifest.clips, request.settings), store)
 
     def check(self, request: PatchRequest) -> CheckReport:
         """Run the checks of a request alone; CheckFailed when one does not hold."""
@@ -212,14 +217,13 @@ class Engine:
     ) -> pd.DataFrame:
         """Sweep one pair by hand."""
         request = self.resolve(request)
-        store = CleanStore(self.open(request.model, request.device, request.dtype), self.cache, self.limits)
-        return patch_pair(store, pair, request.settings, prompt=prompt, alphas=alphas)
+        return patch_pair(self._store(request), pair, request.settings, prompt=prompt, alphas=alphas)
 
     def base_table(self, request: PatchRequest, progress: Progress = lambda d, t, n: None) -> pd.DataFrame:
         """Ask the model about every clip, unedited: one row a clip and prompt."""
         request = self.resolve(request)
-        store = CleanStore(self.open(request.model, request.device, request.dtype), self.cache, self.limits)
-        clips = self.manifest(request).clips
+        store = self._store(request)
+        clips = self.manifest(request, store.limits).clips
         rows, total = [], len(clips) * len(request.settings.prompts)
         for row in base_predictions(store, clips, request.settings):
             rows.append(row)
@@ -229,6 +233,10 @@ class Engine:
     def open_run(self, folder: Path) -> PatchingResult:
         """Read a run folder back into the result that it was written from."""
         return result_of(open_run(folder))
+
+    def _store(self, request: PatchRequest) -> CleanStore:
+        """The clean runs of a request's model, whose limits are those of the engine and of the model together."""
+        return CleanStore(self.open(request.model, request.device, request.dtype), self.cache, self.limits)
 
     def _described(self, result: PatchingResult, ready: Prepared) -> PatchingResult:
         """Add how the donors of each kind sound different, which the reader of a flip rate has to know."""

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from interp_core.data.clips import ClipLimits
 from interp_core.data.manifest import Manifest
 from interp_core.data.pairs import DEFAULT_MAX_PAIRS, PairSet
 from interp_core.errors import InterpError
 from interp_core.experiments.plan import PatchSettings, Plan, settings_dict, settings_from
 from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.bundled import demos
 from interp_core.trace.store import CleanStore
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
@@ -23,7 +25,8 @@ class PatchRequest:
     """A patching run as a person asks for it: which model, which clips, which pairs, which settings.
 
     `manifest=None` means the bundled clips of a bundled model. `labels` and `prompts` of `settings` are those of the
-    bundled model unless given, which `Engine.resolve` fills in.
+    bundled model unless given, which `Engine.resolve` fills in; `demo_prompts=False` says that the prompts are given,
+    also where they are the default ones.
     """
 
     model: str
@@ -35,6 +38,7 @@ class PatchRequest:
     max_clips: int | None = None
     skip_bad: bool = False
     pilot: int | None = None
+    demo_prompts: bool = True
     settings: PatchSettings = field(default_factory=PatchSettings)
 
     @property
@@ -61,6 +65,8 @@ class Prepared:
 def run_config(ready: Prepared) -> dict[str, Any]:
     """Return everything that a run folder's config says."""
     request, subject = ready.request, ready.subject
+    demo = demos().get(request.model)
+    bundled = demo is not None and request.manifest == str(demo.manifest)
     return {
         "command": "patch",
         "model": {
@@ -75,11 +81,12 @@ def run_config(ready: Prepared) -> dict[str, Any]:
         "device": str(subject.device),
         "dtype": str(subject.dtype).removeprefix("torch."),
         "manifest": {
-            "path": str(request.manifest),
+            "path": None if bundled else request.manifest,  # the same on every machine
             "sha256": ready.manifest.digest,
             "clips": len(ready.manifest.clips),
         },
         "request": {name: getattr(request, name) for name in ("kinds", "max_pairs", "max_clips", "skip_bad", "pilot")},
+        "clip_seconds": {"min": ready.store.limits.min_seconds, "max": ready.store.limits.max_seconds},
         "skipped_rows": [asdict(row) for row in ready.manifest.skipped],
         "settings": settings_dict(request.settings),
         "shortcut_refusal": subject.shortcut_refusal(),
@@ -89,6 +96,8 @@ def run_config(ready: Prepared) -> dict[str, Any]:
 
 def request_from(config: Mapping[str, Any]) -> PatchRequest:
     """Return the request that a run's config came from."""
+    if config.get("command") != "patch":
+        raise InterpError(f"the config is one of {config.get('command')!r}; give that of a patching run.")
     try:
         return PatchRequest(
             model=config["model"]["id"],
@@ -96,7 +105,16 @@ def request_from(config: Mapping[str, Any]) -> PatchRequest:
             device=config["device"],
             dtype=config["dtype"],
             **config["request"],
+            demo_prompts=False,
             settings=settings_from(config["settings"]),
         )
     except (KeyError, TypeError) as error:
+        raise InterpError(f"the config is not that of a patching run: {error} is missing or wrong.") from error
+
+
+def limits_from(config: Mapping[str, Any]) -> ClipLimits:
+    """Return the shortest and longest clip of the run that a config came from."""
+    try:
+        return ClipLimits(float(config["clip_seconds"]["min"]), float(config["clip_seconds"]["max"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise InterpError(f"the config is not that of a patching run: {error} is missing or wrong.") from error

@@ -49,6 +49,8 @@ class ClipLimits:
 
     min_seconds: float = 0.1
     max_seconds: float = 30.0
+    if_longer: str = "cut it or raise --max-seconds"
+    """What a person can do about a clip that is too long."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_seconds <= self.max_seconds:
@@ -168,9 +170,7 @@ def _check_duration(path: Path | str, frames: int, rate: int, limits: ClipLimits
         raise BadAudio(path, f"lasts {lasts} s, shorter than the {limits.min_seconds:g} s minimum; leave it out")
     if seconds > limits.max_seconds:
         lasts = _seconds(seconds, limits.max_seconds)
-        raise BadAudio(
-            path, f"lasts {lasts} s, longer than the {limits.max_seconds:g} s limit; cut it or raise --max-seconds"
-        )
+        raise BadAudio(path, f"lasts {lasts} s, longer than the {limits.max_seconds:g} s limit; {limits.if_longer}")
 
 
 def _seconds(value: float, limit: float) -> str:

@@ -22,8 +22,10 @@ class CleanStore:
     def __init__(self, subject: AudioLLM, cache: ByteCache, limits: ClipLimits | None = None) -> None:
         self.subject = subject
         self._cache = cache
-        limits = limits or ClipLimits()
-        self.limits = ClipLimits(limits.min_seconds, min(limits.max_seconds, subject.max_seconds))
+        self.limits = limits or ClipLimits()
+        if subject.max_seconds < self.limits.max_seconds:
+            advice = f"cut it, because {subject.name} hears no more"
+            self.limits = ClipLimits(self.limits.min_seconds, subject.max_seconds, advice)
 
     def samples(self, clip: Clip) -> np.ndarray:
         """Return the clip [n_samples] float32 mono at the subject's rate."""

@@ -27,7 +27,7 @@ from interp_core.experiments.patching import (
     patches_of,
     run_patching,
 )
-from interp_core.experiments.plan import PatchSettings, plan
+from interp_core.experiments.plan import PatchSettings, check_window, plan
 from interp_core.jobs import Job, JobManager
 from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.bundled import Demo, demos
@@ -117,6 +117,8 @@ class Engine:
     def pairs(self, request: PatchRequest, limits: ClipLimits | None = None) -> PairSet:
         """Build the pairs of a request."""
         request = self.resolve(request)
+        if request.pilot is not None and request.pilot < 1:
+            raise InterpError(f"a pilot of {request.pilot} pairs is none; give 1 or more.")
         made = build_pairs(
             self.manifest(request, limits).clips,
             parse_kinds(request.kinds),
@@ -137,7 +139,9 @@ class Engine:
         self.manifest(request)  # a first time before the model is opened, which may take a minute
         store = self._store(request)
         manifest, pairs = self.manifest(request, store.limits), self.pairs(request, store.limits)
-        return Prepared(request, manifest, pairs, plan(store.subject, pairs, manifest.clips, request.settings), store)
+        made = plan(store.subject, pairs, manifest.clips, request.settings)
+        check_window(made, store)
+        return Prepared(request, manifest, pairs, made, store)
 
     def check(self, request: PatchRequest) -> CheckReport:
         """Run the checks of a request alone; CheckFailed when one does not hold."""

@@ -8,11 +8,12 @@ from interp_core.data.clips import Clip
 from interp_core.data.pairs import Pair, PairSet
 from interp_core.errors import InterpError
 from interp_core.experiments.controls import CONTROLS, no_conflict_pairs, random_donors
-from interp_core.experiments.positions import Align, check_positions
+from interp_core.experiments.positions import Align, align_positions, check_positions, time_window
 from interp_core.models.audio_llm import AudioLLM, check_prompt
 from interp_core.models.labels import EMOTIONS, LabelTokens, label_tokens
-from interp_core.sites import Kind, check_kind
+from interp_core.sites import Kind, Site, check_kind
 from interp_core.trace.patch import SiteSpec, sweep_layers
+from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import METHODS, Method
 
 DEFAULT_PROMPT = (
@@ -55,6 +56,14 @@ class PatchSettings:
             raise InterpError(f"method {self.method!r} is none of {', '.join(METHODS)}.")
         if not self.alphas or not all(0 <= alpha <= 1 for alpha in self.alphas):
             raise InterpError(f"alpha {list(self.alphas)}: give one or more strengths between 0 and 1.")
+        if len(set(self.alphas)) < len(self.alphas):
+            raise InterpError(f"alpha {list(self.alphas)}: give each strength once.")
+        if self.layers is not None and not self.layers:
+            raise InterpError("no layer was given; give all or a list like 0,4,8.")
+        if self.seed < 0:
+            raise InterpError(f"seed {self.seed}: need 0 or more.")
+        if self.knockout_width < 1:
+            raise InterpError(f"knockout width {self.knockout_width}: need 1 layer or more.")
         if self.batch_size < 1:
             raise InterpError(f"batch size {self.batch_size}: need 1 or more.")
         if not self.prompts or len(set(self.prompts)) < len(self.prompts):
@@ -116,6 +125,8 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
     spec = SiteSpec(
         settings.site, settings.head, subject.d_head, sweep_layers(settings.site, subject.n_layers, settings.layers)
     )
+    for layer in spec.layers:
+        subject.locate(Site("resid_pre", 0) if layer == -1 else Site(settings.site, layer, settings.head))
     donors = random_donors(pair_set.pairs, clips, settings.seed)
     kinds = [kind.name for kind in pair_set.kinds]
     most = max((len(pair_set.of(kind)) for kind in kinds), default=0)
@@ -139,6 +150,33 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
                         some = pairs[at : at + settings.batch_size]
                         chunks.append(Chunk(len(chunks), kind, number, alpha, condition, some))
     return Plan(settings, spec, labels, tuple(chunks), donors, pair_set)
+
+
+def check_window(made: Plan, store: CleanStore) -> None:
+    """Refuse a time window that begins behind the end of a clip that it needs, naming all such clips.
+
+    How many positions a clip takes is known from its stem alone; the stems that this runs are kept for the run.
+    """
+    settings = made.settings
+    if time_window(settings.positions) is None:
+        return
+    needed = {p.recipient.clip_id: p.recipient for p in made.pairs.pairs}
+    if settings.align == "truncate":
+        needed |= {p.donor.clip_id: p.donor for p in made.pairs.pairs}
+    short = []
+    for clip_id in sorted(needed):
+        stem = store.prompted(needed[clip_id], settings.prompts[0])
+        try:
+            align_positions(stem, stem, settings.positions, settings.align)
+        except InterpError:
+            seconds = (stem.audio[1] - stem.audio[0]) * stem.seconds_per_position
+            short.append(f"{clip_id} ({seconds:.2f} s)")
+    if short:
+        more = f" and {len(short) - 10} more" if len(short) > 10 else ""
+        raise InterpError(
+            f"the window {settings.positions} s lies behind the end of {len(short)} of the {len(needed)} clips that it "
+            f"needs: {', '.join(short[:10])}{more}; choose an earlier one, or leave these clips out."
+        )
 
 
 def settings_dict(settings: PatchSettings) -> dict[str, Any]:

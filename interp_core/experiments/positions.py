@@ -101,8 +101,8 @@ def _window(a: Prompted, b: Prompted, window: tuple[float, float], align: Align)
             f"({shorter * step:.2f} s); choose an earlier one."
         )
     offsets = inside.double()
-    if align == "resample":
-        offsets = ((offsets + 0.5) * n_b / n_a - 0.5).clamp(0, n_b - 1)
+    if align == "resample":  # ends on ends, as for the whole span
+        offsets = offsets * (n_b - 1) / max(n_a - 1, 1)
     return Aligned(inside + a0, offsets + b0, len(inside) / (stop - first))
 
 

@@ -1,0 +1,229 @@
+"""What a sweep over all layers costs, in clean forward passes of the decoder, against writing it with hooks.
+
+    python benchmarks/sweep.py                       # 28 layers, about 120 and about 400 audio positions
+    python benchmarks/sweep.py --quick               # a few seconds
+    pip install -r benchmarks/requirements-peers.txt # own environment: adds the rows of nnsight and TransformerLens
+
+Every way runs in this process, in turn, round after round; a figure is the median over the rounds of (time of the way
+/ time of a clean pass in that round). It holds everything that the way needs: clean runs, captures, sweep,
+readout. Process CPU time is the figure to read on a shared machine, wall time on a GPU. Label logits are
+compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+# Before torch is imported. Spinning threads would be charged as CPU time; nothing here needs the network.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import transformers
+from torch import Tensor
+
+from benchmarks.peers import peers
+from benchmarks.scene import LABELS, Size, clips, draw_pairs, random_subject
+from benchmarks.ways import BATCH, Pairs, Way, clean_pass, ours, plain_loop
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.subject import Prompted
+from interp_core.trace.patch import sweep_layers
+
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Figures:
+    """Ratios of one way to a clean pass, one a round, and its distance from the reference."""
+
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    off: float = 0.0
+
+
+class Bench:
+    """One model, the ways to sweep it, and the faults found on the way."""
+
+    def __init__(self, subject: AudioLLM, points: tuple[int, ...], args: argparse.Namespace) -> None:
+        self.subject, self.points, self.args = subject, points, args
+        self.faults: list[str] = []
+        self.fast = ours(subject, points, "fast")
+        self.fast_tower = ours(subject, points, "fast", tower=True)
+        self.wavefront = ours(subject, points, "wavefront")
+        self.loop = plain_loop(subject, points, tower=False)
+        self.loop_tower = plain_loop(subject, points, tower=True)
+        self.others: list[Way] = []
+        self.skipped = ["peers skipped: --no-peers"]
+        if not args.no_peers:
+            self.others, self.skipped = peers(subject, points)
+
+    def time(self, function: Callable[[], object]) -> tuple[float, float]:
+        """Return (process CPU, wall) seconds of one call."""
+        sync = torch.cuda.synchronize if self.subject.device.type == "cuda" else lambda: None
+        sync()
+        cpu, wall = time.process_time(), time.perf_counter()
+        function()
+        sync()
+        return time.process_time() - cpu, time.perf_counter() - wall
+
+    def measure(
+        self, ways: Sequence[Way], made: Sequence[Prompted], pairs: Pairs, expected: Tensor, rounds: int
+    ) -> dict[str, Figures]:
+        """Run every way in turn, round after round, each beside clean passes of the recipients.
+
+        Args:
+            ways: what to time; the heavy ones take part in the first `--loop-rounds` rounds.
+            made: the clips.
+            pairs: (recipient, donor) each.
+            expected: [n_checked, n_points, n_labels] label logits of the first pairs.
+            rounds: how many.
+        """
+        figures = {way.name: Figures() for way in ways}
+        recipients = [a for a, _ in pairs]
+        for number in range(rounds):
+            passes: dict[int, list[tuple[float, float]]] = {a: [] for a in recipients}
+            spent = {}
+            for way in ways:
+                if way.heavy and number >= self.args.loop_rounds:
+                    continue
+                for a, times in passes.items():
+                    times.append(self.time(lambda a=a: clean_pass(self.subject, made[a])))
+                found: list[Tensor] = []
+                spent[way.name] = self.time(lambda way=way, found=found: found.append(way.sweep(made, pairs)))
+                figures[way.name].off = max(figures[way.name].off, self.distance(way.name, found[0], expected))
+            # What one clean pass of each pair's recipient would have cost in this round, in CPU and in wall seconds.
+            cpu, wall = (sum(median(t[of] for t in passes[a]) for a in recipients) for of in (0, 1))
+            for name, times in spent.items():
+                figures[name].cpu.append(times[0] / cpu)
+                figures[name].wall.append(times[1] / wall)
+        return figures
+
+    def distance(self, name: str, found: Tensor, expected: Tensor) -> float:
+        """Return the largest difference in a label logit, noting a fault where it is too large."""
+        off = float((found[: len(expected)] - expected).abs().max())
+        if not off <= TOLERANCE * max(1.0, float(expected.abs().max())):
+            self.faults.append(f"{name}: label logits off by {off:.2e} (largest {float(expected.abs().max()):.3g})")
+        return off
+
+    def reference(self, made: Sequence[Prompted], pairs: Pairs) -> Tensor:
+        """Return the plain loop's label logits, after a look that patching changes them at all."""
+        expected = self.loop.sweep(made, pairs)
+        base = torch.stack([clean_pass(self.subject, made[a])[list(LABELS.ids)].cpu() for a, _ in pairs])
+        effect = float((expected - base[:, None]).abs().max())
+        if effect < 100 * TOLERANCE * max(1.0, float(expected.abs().max())):
+            self.faults.append(f"patching moves no label logit by more than {effect:.1e}: the comparison means nothing")
+        return expected
+
+    def table(self, title: str, figures: dict[str, Figures], note: str = "") -> None:
+        """Print one table in Markdown."""
+        loops = [figures.get(loop.name) for loop in (self.loop, self.loop_tower)]
+        print(f"\n**{title}**{note}\n")
+        print(
+            "| way | passes (CPU) | passes (wall) | of plain loop | of plain loop with tower | max abs diff | rounds |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for name, found in figures.items():
+            shares = ["-" if loop is None else f"{median(found.cpu) / median(loop.cpu):.3f}" for loop in loops]
+            print(
+                f"| {name} | {median(found.cpu):.2f} | {median(found.wall):.2f} | {' | '.join(shares)} "
+                f"| {found.off:.1e} | {len(found.cpu)} |",
+                flush=True,
+            )
+
+    def one_pair(self, n_audio: int) -> None:
+        """One pair alone: clips of one length against everything, then unequal lengths, ours only."""
+        quarter = n_audio // 4
+        made = clips(self.subject, [n_audio, n_audio, n_audio + quarter, n_audio - quarter], self.args.seed)
+        every = [self.fast, self.wavefront, self.fast_tower, self.loop, self.loop_tower, *self.others]
+        for title, pair, ways in (
+            (f"One pair, {n_audio} audio positions in both clips", (0, 1), every),
+            (f"One pair, recipient {n_audio}, donor {n_audio + quarter}", (0, 2), every[:2]),
+            (f"One pair, recipient {n_audio}, donor {n_audio - quarter}", (0, 3), every[:2]),
+        ):
+            if ways is not every and self.args.equal_only:
+                continue
+            expected = self.reference(made, [pair])
+            self.table(title, self.measure(ways, made, [pair], expected, self.args.rounds))
+
+    def many_pairs(self, n_audio: int, mixed: bool) -> None:
+        """Pairs over shared clips: the first few are compared with the reference, all are timed."""
+        n_clips, n_pairs, quarter = self.args.clips, self.args.pairs, n_audio // 4
+        lengths = [n_audio] * n_clips
+        if mixed:
+            lengths = [n_audio - quarter + 2 * quarter * i // max(1, n_clips - 1) for i in range(n_clips)]
+        made = clips(self.subject, lengths, self.args.seed)
+        pairs = draw_pairs(n_clips, n_pairs, self.args.seed)
+        expected = self.reference(made, pairs[: self.args.checked])
+        figures = self.measure([self.fast, self.fast_tower], made, pairs, expected, self.args.set_rounds)
+        used = len({i for pair in pairs for i in pair})
+        spread = f"{min(lengths)} to {max(lengths)}" if mixed else str(n_audio)
+        by_count = (used + len(pairs) * len(self.points)) / len(pairs)
+        self.table(
+            f"{len(pairs)} pairs over {used} clips of {spread} audio positions, per pair",
+            figures,
+            f" (batches of {BATCH}; by count, the plain loop costs {by_count:.1f} passes a pair)",
+        )
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line; --quick replaces the defaults, not what was typed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    full = {"d_model": 512, "layers": 28, "audio": [120, 400], "rounds": 5, "loop_rounds": 2, "set_rounds": 2}
+    full |= {"pairs": 50, "clips": 20}
+    quick = {"d_model": 128, "layers": 6, "audio": [24], "rounds": 2, "loop_rounds": 1, "set_rounds": 1}
+    quick |= {"pairs": 6, "clips": 4}
+    parser.add_argument("--quick", action="store_true", help="a small model and few rounds")
+    for name, default in full.items():
+        several = isinstance(default, list)
+        flag, shown = "--" + name.replace("_", "-"), " ".join(map(str, default)) if several else default
+        parser.add_argument(flag, type=int, nargs="+" if several else None, help=f"default {shown}")
+    parser.add_argument("--kv-heads", type=int, help="key heads (default: as many as heads)")
+    parser.add_argument("--checked", type=int, default=2, help="pairs of the set that are compared with the loop")
+    parser.add_argument("--blocks-only", action="store_true", help="leave out layer -1 (the embeddings)")
+    parser.add_argument("--equal-only", action="store_true", help="leave out single pairs of unequal lengths")
+    parser.add_argument("--no-sets", action="store_true", help="leave out the sets of pairs")
+    parser.add_argument("--no-peers", action="store_true", help="leave out nnsight and TransformerLens")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for name, default in (quick if args.quick else full).items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    return args
+
+
+def main() -> int:
+    """Print the tables; 1 where a way's logits are not the reference's."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    subject = random_subject(Size(args.d_model, args.layers, args.kv_heads), args.device, args.seed)
+    points = sweep_layers("resid_post", subject.n_layers, range(subject.n_layers) if args.blocks_only else None)
+    bench = Bench(subject, points, args)
+    print(
+        f"{date.today()}, {args.device}, {os.cpu_count()} cores, {args.threads} threads, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}; float32, {args.layers} layers of width {args.d_model}, "
+        f"{len(points)} points to patch, 16 positions before the audio, 24 after"
+    )
+    for line in bench.skipped:
+        print(f"({line})")
+    for n_audio in args.audio:
+        clean_pass(subject, clips(subject, [n_audio], args.seed)[0])  # warm-up
+        bench.one_pair(n_audio)
+        if not args.no_sets:
+            bench.many_pairs(n_audio, mixed=False)
+            bench.many_pairs(n_audio, mixed=True)
+    for fault in bench.faults:
+        print(f"FAULT: {fault}", file=sys.stderr)
+    return 1 if bench.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

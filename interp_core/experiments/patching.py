@@ -22,6 +22,7 @@ from interp_core.experiments.flips import base_accuracy, choose_cluster_column, 
 from interp_core.experiments.flow import knockout_table, lens_table
 from interp_core.experiments.plan import Chunk, PatchSettings, Plan
 from interp_core.experiments.positions import align_positions
+from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.labels import LabelTokens, label_tokens
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
@@ -158,9 +159,7 @@ def run_patching(
         CheckFailed: a pre-run check did not hold.
     """
     settings, pairs = plan.settings, plan.pairs.pairs
-    flows = [flow for flow in ("lens", "knockout") if flow in settings.flow and settings.site == "resid_post"]
-    if "knockout" in flows and store.subject.shortcut_refusal() is not None:
-        flows.remove("knockout")
+    flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
     total = sum(len(chunk.pairs) for chunk in plan.chunks) + used * len(flows)
     done = 0
@@ -210,6 +209,12 @@ def run_patching(
         "sanity_check_audio_span": checks.audio_span,
     }
     return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock)
+
+
+def flows_of(settings: PatchSettings, subject: AudioLLM) -> list[str]:
+    """Return which curves along the clean runs are drawn; both belong to whole blocks, knockout to keys held fixed."""
+    flows = [flow for flow in ("lens", "knockout") if flow in settings.flow and settings.site == "resid_post"]
+    return [flow for flow in flows if flow != "knockout" or subject.shortcut_refusal() is None]
 
 
 def patch_pair(

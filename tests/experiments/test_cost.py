@@ -1,0 +1,101 @@
+"""What a run is said to cost against the block-positions that its forward passes really work through."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from interp_core.engine import Engine
+from interp_core.experiments.cost import Estimate, estimate
+from interp_core.experiments.patching import patches_of, run_chunk
+from interp_core.trace.sweep import cost
+
+
+class Counter:
+    """Block-positions so far: of every block call its rows times its positions, padding included."""
+
+    def __init__(self):
+        self.work = 0
+
+    def __call__(self, _module, args, kwargs):
+        rows, positions, _ = (args[0] if args else kwargs["hidden_states"]).shape
+        self.work += rows * positions
+
+
+@contextmanager
+def counted(subject):
+    counter = Counter()
+    handles = [block.register_forward_pre_hook(counter, with_kwargs=True) for block in subject.blocks]
+    try:
+        yield counter
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def passes(ready, work, patch):
+    return work / (ready.subject.n_layers * patch.recipient.prompted.n_pos)
+
+
+SETTINGS = [
+    {},
+    {"alphas": (0.5,)},
+    {"align": "resample"},
+    {"site": "mlp_out"},
+    {"site": "head_out", "head": 1, "layers": (1, 3)},
+    {"layers": (-1, 2)},
+    {"positions": "last"},
+    {"positions": "question"},
+    {"method": "reference"},
+    {"method": "wavefront"},
+]
+
+
+@pytest.mark.parametrize("change", SETTINGS, ids=str)
+def test_the_cost_of_a_patch_is_the_work_of_its_blocks(engine, plain, change):
+    ready = engine.prepare(replace(plain, settings=replace(plain.settings, batch_size=1, **change)))
+    for chunk in ready.plan.chunks[:2]:
+        [patch], _, _ = patches_of(ready.plan, ready.store, chunk)  # its clean runs are made and kept here
+        with counted(ready.subject) as counter:
+            run_chunk(ready.plan, ready.store, chunk)
+        said = cost(ready.subject, patch, ready.plan.spec, ready.plan.settings.method)
+        if ready.plan.settings.method == "reference":  # the donor's pass is as long as the donor
+            extra = patch.donor.prompted.n_pos / patch.recipient.prompted.n_pos
+            said += extra - 1
+        assert passes(ready, counter.work, patch) == pytest.approx(said, rel=0.01)
+
+
+def test_the_shortcut_is_said_to_be_cheaper_than_the_other_routes(engine, plain):
+    ready = engine.prepare(plain)
+    [patch, *_], _, _ = patches_of(ready.plan, ready.store, ready.plan.chunks[0])
+    said = [cost(ready.subject, patch, ready.plan.spec, method) for method in ("fast", "wavefront", "reference")]
+    assert said[0] < said[1] < said[2] == 7
+
+
+CONTROLS, FLOW = ("random", "noise", "no-conflict", "prefix"), ("question", "last", "lens", "knockout")
+
+
+@pytest.mark.parametrize(
+    "flow, controls, checks",
+    [((), (), False), ((), (), True), (("knockout",), (), False), (FLOW, CONTROLS, True)],
+    ids=["pairs alone", "with checks", "with knockout", "everything"],
+)
+def test_the_estimate_of_a_run_is_what_the_run_then_takes(plain, flow, controls, checks):
+    engine = Engine()  # with nothing kept from other tests
+    settings = replace(plain.settings, flow=flow, controls=controls, checks=checks)
+    ready = engine.prepare(replace(plain, settings=settings))
+    said = estimate(ready.plan, ready.store)
+    fresh = Engine().prepare(replace(plain, settings=settings))
+    with counted(fresh.subject) as counter:
+        Engine.patch(engine, fresh.request, prepared=fresh)
+    clips = {c.clip_id: c for p in fresh.pairs.pairs for c in (p.recipient, p.donor)}
+    n_pos = [fresh.store.prompted(c, settings.prompts[0]).n_pos for c in clips.values()]
+    taken = counter.work / (fresh.subject.n_layers * sum(n_pos) / len(n_pos))
+    assert said.forwards == pytest.approx(taken, rel=0.08), (said.forwards, taken)
+    assert (said.pairs, said.clips) == (12, len(clips))
+    assert said.seconds > 0
+
+
+def test_an_estimate_reads_as_a_sentence():
+    assert str(Estimate(82.4, 61.0, 20, 50)) == "50 pairs over 20 clips: about 82 forward passes, 61 s"
+    assert str(Estimate(8200, 610.0, 20, 50)).endswith("about 8200 forward passes, 10 min")

@@ -1,0 +1,275 @@
+"""The owner of every session key and URL name: what is selected, the engine that all sessions share, the run on show.
+
+A name below is at once a widget's key and its name in the URL (`bind="query-params"`), so a link reproduces a view. A
+bound widget reads the URL when it is called, and no earlier: use its return value, never `st.session_state` before it.
+Streamlit drops a URL value that is none of a widget's options; free text is checked here or by the engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from components.results import Shown, differences
+from interp_core.data.clips import Clip, ClipLimits
+from interp_core.data.pairs import Pair
+from interp_core.engine import Engine, default_cache_bytes
+from interp_core.errors import InterpError
+from interp_core.experiments.patching import PatchingResult
+from interp_core.experiments.plan import PatchSettings
+from interp_core.jobs import Job
+from interp_core.models import bundled
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.request import PatchRequest, request_from
+
+log = logging.getLogger("patchbay")
+
+BOUND: Any = "query-params"
+
+# What is asked of which model about which clips: the sidebar.
+MODEL, DEVICE, DTYPE = "model", "device", "dtype"
+CLIPS, KINDS, MAX_PAIRS, SKIP_BAD = "clips", "kinds", "pairs", "skip_bad"
+PROMPTS, LABELS, SEED = "prompts", "labels", "seed"
+# How it is patched: the form on the patching page.
+SITE, HEAD, POSITIONS, ALIGN, ALPHAS = "site", "head", "positions", "align", "alphas"
+CONTROLS, FLOW, METHOD = "controls", "flow", "method"
+# What is looked at.
+VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
+LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
+# Keys without a name in the URL.
+PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
+APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+# ---- what the server was started with ------------------------------------------------------------------------------
+
+
+def roots() -> list[Path]:
+    """Folders that manifests and their clips must lie in: PATCHBAY_ROOTS, or the current folder and the assets."""
+    named = os.environ.get("PATCHBAY_ROOTS")
+    chosen = [Path(part) for part in named.split(os.pathsep) if part] if named else [Path.cwd()]
+    return [path.expanduser().resolve() for path in (*chosen, bundled.ASSETS)]
+
+
+def most_pairs() -> int:
+    """The most pairs of a kind that the dashboard takes: PATCHBAY_MAX_PAIRS."""
+    return int(_number("PATCHBAY_MAX_PAIRS", 1000))
+
+
+def clip_limits() -> ClipLimits:
+    """The longest clip that the dashboard takes: PATCHBAY_MAX_SECONDS."""
+    return ClipLimits(max_seconds=_number("PATCHBAY_MAX_SECONDS", ClipLimits().max_seconds))
+
+
+def runs_folder() -> Path | None:
+    """Where runs are kept, PATCHBAY_RUNS or ./runs; None where nothing can be written."""
+    folder = Path(os.environ.get("PATCHBAY_RUNS", "runs")).expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _number(name: str, default: float) -> float:
+    text = os.environ.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError as error:
+        raise InterpError(f"{name}={text!r} is no number.") from error
+    if value <= 0:
+        raise InterpError(f"{name}={text!r} must be above 0.")
+    return value
+
+
+@st.cache_resource(show_spinner=False)
+def engine() -> Engine:
+    """The one engine of this process: its models, caches and jobs are shared by all sessions."""
+    return Engine(cache_bytes=default_cache_bytes(), roots=roots(), limits=clip_limits())
+
+
+def warm_up() -> None:
+    """Open the first bundled model and what it shows, so that the first visitor need not wait; for a thread."""
+    try:
+        for name in bundled.demos():
+            engine().open(name)
+            if saved := saved_run(name):
+                saved.index  # noqa: B018 - laid out and kept
+            engine().manifest(PatchRequest(name))
+            return
+    except InterpError as error:
+        log.warning("warming up: %s", error)
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+def may_open(name: str) -> bool:
+    """Whether this visitor asked for the model: a link alone must not make the server load or fetch one."""
+    return name in bundled.demos() or name in st.session_state.get(APPROVED, ())
+
+
+def approve(name: str | None) -> None:
+    """Note that the visitor named the model, or pressed the button to open it."""
+    if name:
+        st.session_state[APPROVED] = {*st.session_state.get(APPROVED, ()), name}
+
+
+def require_model(request: PatchRequest) -> AudioLLM:
+    """Open the model of a request, or stop the page with a sentence that says what to do."""
+    if not may_open(request.model):
+        st.warning("This link names a model that does not ship with Patchbay. Open it only if you trust it.")
+        st.code(request.model, language=None)
+        st.button("Open this model", on_click=approve, args=(request.model,), type="primary")
+        st.stop()
+    with st.spinner("Opening the model …"):
+        return engine().open(request.model, request.device, request.dtype)
+
+
+# ---- requests --------------------------------------------------------------------------------------------------------
+
+
+def default_request(model: str) -> PatchRequest:
+    """What is asked of a model unless somebody changes it: for a demo the settings of the run that ships with it."""
+    if saved := saved_run(model):
+        made = request_from(saved.result.config)
+        return replace(made, model=model, manifest=None, device="auto", dtype="auto")  # of this machine
+    demo, settings = engine().demo(model), PatchSettings()
+    if demo is not None:
+        settings = replace(settings, labels=demo.labels, prompts=tuple(text for _, text in demo.prompts))
+    return PatchRequest(model, demo_prompts=False, settings=settings)
+
+
+def prompt_names(model: str, prompts: tuple[str, ...]) -> list[str]:
+    """A short name for each prompt: the bundled ones have names, others are counted."""
+    demo = engine().demo(model)
+    known = {text: name for name, text in demo.prompts} if demo else {}
+    return [known.get(text, f"question {number}") for number, text in enumerate(prompts, 1)]
+
+
+def short_of(names: list[str], chosen: str | None) -> int:
+    """The number of a chosen prompt name; 0 where it is none of them."""
+    return names.index(chosen) if chosen in names else 0
+
+
+# ---- the run on show -------------------------------------------------------------------------------------------------
+
+
+def job_of(request: PatchRequest) -> Job[PatchingResult] | None:
+    """The job of exactly this request, in whatever state."""
+    return engine().jobs.get(engine().resolve(request).key)
+
+
+def current_result(request: PatchRequest) -> Shown | None:
+    """The run to show for a request: computed by this server, kept in the runs folder, or shipped with the demo."""
+    asked = engine().resolve(request)
+    job = engine().jobs.get(asked.key)
+    if job is not None and job.result is not None:
+        return Shown(f"job {job.key}", job.result, "job", _kept(asked), ())
+    if folder := _kept(asked):
+        return _opened(folder, "folder", asked)
+    saved = saved_run(request.model)
+    own_clips = request.manifest is None
+    return replace(saved, differences=differences(asked, saved.result.config)) if saved and own_clips else None
+
+
+def saved_run(model: str) -> Shown | None:
+    """The run that ships with a bundled model, if it is whole."""
+    demo = engine().demo(model)
+    if demo is None or demo.run is None:
+        return None
+    try:
+        return _opened(demo.run, "shipped", None)
+    except InterpError as error:
+        log.warning("the run that ships with %s: %s", model, error)
+        return None
+
+
+def _kept(asked: PatchRequest) -> Path | None:
+    """The finished run of this request in the runs folder: the engine names folders after the request's key."""
+    folder = runs_folder()
+    found = sorted(folder.glob(f"*-{asked.key}/patching_config.json")) if folder else []
+    return found[0].parent if found and _finished(found[0]) else None
+
+
+def _finished(config: Path) -> bool:
+    try:
+        return bool(json.loads(config.read_text("utf-8")).get("finished"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _opened(folder: Path, source: Any, asked: PatchRequest | None) -> Shown | None:
+    config = folder / "patching_config.json"
+    if not _finished(config):
+        return None
+    key = f"{folder} {config.stat().st_mtime_ns}"
+    result = _read_run(key, str(folder))
+    return Shown(key, result, source, folder, differences(asked, result.config) if asked else ())
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the run …")
+def _read_run(key: str, folder: str) -> PatchingResult:
+    return engine().open_run(Path(folder))
+
+
+# ---- clips and pairs -------------------------------------------------------------------------------------------------
+
+
+def clips_by_id(request: PatchRequest) -> dict[str, Clip]:
+    """The clips of a request."""
+    with st.spinner("Reading the clips …"):
+        return {clip.clip_id: clip for clip in engine().manifest(request).clips}
+
+
+def pair_of(line: Mapping[str, Any], clips: Mapping[str, Clip]) -> Pair:
+    """The pair that a line of a run's pair list describes, with the clips as they are now."""
+    missing = [line[side] for side in ("recipient", "donor") if line[side] not in clips]
+    if missing:
+        raise InterpError(
+            f"the run's clip {missing[0]!r} is not in the manifest; choose the manifest that it was run on."
+        )
+    a, b = clips[line["recipient"]], clips[line["donor"]]
+    return Pair(line["pair_id"], line["kind"], a, b, line["target"], line["column"])
+
+
+def base_job_key(request: PatchRequest, digest: str) -> str:
+    """Names the job that asks a model about every clip of a manifest."""
+    named = [request.model, request.device, request.dtype, digest, request.settings.prompts, request.settings.labels]
+    return "base-" + hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
+def base_answers(request: PatchRequest, shown: Shown | None) -> pd.DataFrame | None:
+    """What the model answers unedited, one row a clip and prompt (clip_id, prompt, prediction), as far as it is known.
+
+    From the job that asked about every clip, else from the run on show, which knows the clips of its pairs.
+    """
+    asked = engine().resolve(request)
+    job = engine().jobs.get(base_job_key(asked, engine().manifest(request).digest))
+    if job is not None and job.result is not None:
+        return job.result[["clip_id", "prompt", "prediction"]]
+    if shown is None or shown.result.prompts != asked.settings.prompts:
+        return None
+    return _answers_of(shown.key, shown.result)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _answers_of(key: str, _result: PatchingResult) -> pd.DataFrame:
+    records = _result.records[_result.records["condition"] == "matched"]
+    sides = [
+        records[["recipient", "prompt", "base_prediction"]].set_axis(["clip_id", "prompt", "prediction"], axis=1),
+        records[["donor", "prompt", "donor_prediction"]].set_axis(["clip_id", "prompt", "prediction"], axis=1),
+    ]
+    return pd.concat(sides, ignore_index=True).dropna().drop_duplicates(["clip_id", "prompt"])

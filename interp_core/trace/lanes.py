@@ -94,6 +94,8 @@ class SuffixLane:
         self.position_ids = (start + query[None] - first).clamp(min=0)
         seen_before = torch.arange(before, device=device)[None] < start
         seen_after = (query[None, None] <= query[None, :, None]) & (query[None] >= first)[:, None]
+        # Padding sees itself: a row that sees nothing can come out as NaN, which a mask does not keep from spreading.
+        seen_after |= query[None, None] == query[None, :, None]
         keep = torch.cat([seen_before[:, None].expand(-1, self.width, -1), seen_after], -1)
         self.mask = additive(keep, runs[0].resid.dtype)
         rotary = subject.hf.get_submodule(subject.arch.rotary)

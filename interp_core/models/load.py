@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,7 +76,17 @@ def open_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Subje
     # One GPU takes the model whole; several share it by layers, which the library does through accelerate.
     shared = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
     placing = {"device_map": "auto"} if shared else {}
-    hf: Any = _reading(name, "weights", lambda: model_class.from_pretrained(source, dtype=precision, **placing))
+    hf, loaded = _reading(
+        name,
+        "weights",
+        lambda: model_class.from_pretrained(source, dtype=precision, output_loading_info=True, **placing),
+    )
+    if absent := sorted(loaded["missing_keys"]):
+        # The library makes up random weights for these and goes on with a warning.
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        raise InterpError(
+            f"the weights of {name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
+        )
     if not shared:
         hf.to(where)
     hf.eval().requires_grad_(False)
@@ -90,10 +101,13 @@ def _resolve(name: str) -> str:
         raise InterpError(f"{name} is a file; give the folder that holds config.json and the weights.")
     if folder.is_dir():
         try:
-            missing = not (folder / "config.json").is_file()
+            files = [file for file in folder.iterdir() if file.is_file()]
         except PermissionError as error:
             raise InterpError(f"{name} may not be read ({error.strerror}); change its permissions.") from error
-        if missing:
+        if closed := sorted(file.name for file in files if not os.access(file, os.R_OK)):
+            # Left to the library, this would come out as a file that does not exist.
+            raise InterpError(f"{', '.join(closed)} in {name} may not be read; change the permissions.")
+        if "config.json" not in {file.name for file in files}:
             raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
         return str(folder)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):

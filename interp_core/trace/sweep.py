@@ -70,7 +70,8 @@ def sweep(
         raise InterpError(f"method {method!r} is none of {', '.join(METHODS)}.")
     subject.check_ready()
     for layer in spec.layers:
-        subject.locate(Site("resid_pre", 0) if layer == -1 else Site(spec.kind, layer, spec.head))
+        embeddings = layer == -1 and not spec.inside
+        subject.locate(Site("resid_pre", 0) if embeddings else Site(spec.kind, layer, spec.head))
     logits = torch.zeros(len(patches), len(spec.layers), len(labels.ids))
     mass = torch.zeros(len(patches), len(spec.layers))
     methods, edits = [""] * len(patches), 0

@@ -37,10 +37,23 @@ class Patch:
             raise InterpError(
                 f"{len(self.positions)} positions and {len(self.source)} sources; need one each, 1 or more."
             )
+        self._check_inside("positions", self.positions, self.recipient)
+        if (self.positions.diff() <= 0).any():
+            raise InterpError(f"positions {_shown(self.positions)} are not ascending; sort them, each only once.")
         if (self.donor is None) == (self.noise_seed is None):
             raise InterpError("a patch takes either a donor or a noise seed, and exactly one of them.")
         if not 0.0 <= self.alpha <= 1.0:
             raise InterpError(f"alpha={self.alpha} is outside [0, 1].")
+        if self.donor is not None:
+            self._check_inside("sources", self.source, self.donor)
+
+    @staticmethod
+    def _check_inside(what: str, places: Tensor, run: CleanRun) -> None:
+        n_pos = run.prompted.n_pos
+        if places.min() < 0 or places.max() > n_pos - 1:
+            raise InterpError(
+                f"{what} {_shown(places)} leave those of clip {run.prompted.clip_id!r} (valid: 0 to {n_pos - 1})."
+            )
 
     @property
     def replaced(self) -> int:
@@ -82,6 +95,12 @@ class Patch:
         return (directions * scale).to(own.dtype)
 
 
+def _shown(places: Tensor) -> str:
+    """Return the values, or the first and the last few where there are many."""
+    shown = [f"{place:g}" for place in places.tolist()]
+    return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "...", *shown[-3:]])
+
+
 @dataclass(frozen=True, eq=False)
 class SiteSpec:
     """Where a sweep edits: a kind of site, all heads or one, and the layers (-1 = what enters block 0)."""
@@ -90,6 +109,16 @@ class SiteSpec:
     head: int | None = None
     d_head: int = 0
     layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.head is not None and (self.kind != "head_out" or self.d_head < 1):
+            # Without a width the head's columns would be empty: an edit that does nothing.
+            raise InterpError(
+                f"head={self.head} goes with kind 'head_out' and a d_head of 1 or more, "
+                f"not with {self.kind!r} and d_head={self.d_head}."
+            )
+        if list(self.layers) != sorted(set(self.layers)):
+            raise InterpError(f"layers {self.layers} are not ascending; sort them, each only once.")
 
     @property
     def columns(self) -> slice:
@@ -109,6 +138,8 @@ def sweep_layers(kind: Kind, n_layers: int, layers: Sequence[int] | None = None)
     first = -1 if kind == "resid_post" else 0
     if layers is None:
         return tuple(range(first, n_layers))
+    if not layers:
+        raise InterpError(f"no layer chosen at {kind} (valid: {first} to {n_layers - 1}); name one, or leave them out.")
     wrong = [layer for layer in layers if not first <= layer < n_layers]
     if wrong:
         raise InterpError(f"layers {wrong} do not exist at {kind} (valid: {first} to {n_layers - 1}).")

@@ -1,0 +1,113 @@
+"""Two threads on one model: nobody sees another's hooks, and the numbers are those of a thread alone."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.labels import LabelTokens
+from interp_core.sites import Site
+from interp_core.trace.clean import clean_runs, logit_lens
+from interp_core.trace.hooks import captured, edited
+from interp_core.trace.knockout import knockout, windows
+from interp_core.trace.patch import Patch, SiteSpec
+from interp_core.trace.sweep import sweep
+from tests.trace.conftest import Runs
+from tests.trace.naive import gap, plain_logits
+
+LABELS = LabelTokens(tuple("abcde"), (3, 50, 97, 144, 200), {})
+SITES = [Site("resid_post", 2)]
+
+
+def doors(subject: AudioLLM) -> dict[str, Callable[[], AbstractContextManager]]:
+    return {
+        "edited": lambda: edited(subject, {site: torch.zeros_like for site in SITES}),
+        "captured": lambda: captured(subject, SITES),
+    }
+
+
+@pytest.mark.parametrize("name", ["edited", "captured"])
+def test_a_plain_pass_under_the_lock_waits_for_an_open_door(tiny: AudioLLM, runs: Runs, name: str) -> None:
+    inputs = runs["short"].prompted.inputs
+    expected, order = plain_logits(tiny.hf, inputs), []
+    opened = threading.Event()
+
+    def hooked() -> Tensor:
+        with doors(tiny)[name]():
+            opened.set()
+            time.sleep(0.2)  # long enough for the plain pass to run, were the door not locked
+            inside = plain_logits(tiny.hf, inputs)
+            order.append("door")
+        return inside
+
+    def plain() -> Tensor:
+        opened.wait(5)
+        with tiny.lock:
+            order.append("plain")
+            return plain_logits(tiny.hf, inputs)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(hooked), pool.submit(plain)
+        assert order == [] or order[0] == "door"
+        assert torch.equal(second.result(), expected)
+    assert order == ["door", "plain"]
+    assert (gap(first.result(), expected) > 0.01) == (name == "edited")  # control: the edit was in force meanwhile
+
+
+def test_a_door_opens_while_the_same_thread_holds_another(tiny: AudioLLM, runs: Runs) -> None:
+    inputs = runs["short"].prompted.inputs
+    with edited(tiny, {Site("resid_post", 1): torch.zeros_like}), captured(tiny, [Site("resid_pre", 2)]) as store:
+        plain_logits(tiny.hf, inputs)
+    assert not store[Site("resid_pre", 2)].any()
+
+
+def test_threads_that_sweep_patch_run_and_cut_at_once_get_the_numbers_of_a_thread_alone(
+    tiny: AudioLLM, runs: Runs
+) -> None:
+    a, b = runs["middle"], runs["long"]
+    audio = torch.arange(*a.prompted.audio)
+    patches = [Patch(a, b, audio, audio.double()), Patch(a, b, audio, audio.double(), alpha=0.5)]
+    every, inner = SiteSpec(layers=tuple(range(-1, 5))), SiteSpec("attn_out", layers=(1, 3))
+
+    def swept(spec: SiteSpec, method: str) -> Callable[[], Tensor]:
+        return lambda: sweep(tiny, patches, LABELS, spec, method=method).label_logits
+
+    def by_hand() -> Tensor:
+        with edited(tiny, {Site("mlp_out", 2): lambda v: -v}):
+            return plain_logits(tiny.hf, a.prompted.inputs)
+
+    def plain() -> Tensor:
+        with tiny.lock:
+            return plain_logits(tiny.hf, b.prompted.inputs)
+
+    work = {
+        "fast": swept(every, "fast"),
+        "reference": swept(inner, "reference"),
+        "inner": swept(inner, "fast"),
+        "full": lambda: clean_runs(tiny, [a.prompted, b.prompted])[1].resid,
+        "by hand": by_hand,
+        "plain": plain,
+        "knockout": lambda: knockout(tiny, a, LABELS, windows(5, 2))[0],
+        "lens": lambda: logit_lens(tiny, a),
+    }
+    alone = {name: job() for name, job in work.items()}
+    start = threading.Barrier(4)
+
+    def loop(offset: int) -> list[str]:
+        names, wrong = list(work), []
+        start.wait(5)
+        for turn in range(3):
+            for i in range(len(names)):
+                name = names[(i + offset + turn) % len(names)]
+                if gap(work[name](), alone[name]) > 1e-6:
+                    wrong.append(name)
+        return wrong
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [future.result() for future in [pool.submit(loop, 2 * n) for n in range(4)]] == [[], [], [], []]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -89,20 +90,20 @@ class Bench:
         recipients = [a for a, _ in pairs]
         for number in range(rounds):
             passes: dict[int, list[tuple[float, float]]] = {a: [] for a in recipients}
-            spent = {}
+            spent: dict[str, tuple[float, float]] = {}
             for way in ways:
                 if way.heavy and number >= self.args.loop_rounds:
                     continue
                 for a, times in passes.items():
-                    times.append(self.time(lambda a=a: clean_pass(self.subject, made[a])))
+                    times.append(self.time(partial(clean_pass, self.subject, made[a])))
                 found: list[Tensor] = []
-                spent[way.name] = self.time(lambda way=way, found=found: found.append(way.sweep(made, pairs)))
+                spent[way.name] = self.time(partial(_kept, way, made, pairs, found))
                 figures[way.name].off = max(figures[way.name].off, self.distance(way.name, found[0], expected))
             # What one clean pass of each pair's recipient would have cost in this round, in CPU and in wall seconds.
             cpu, wall = (sum(median(t[of] for t in passes[a]) for a in recipients) for of in (0, 1))
-            for name, times in spent.items():
-                figures[name].cpu.append(times[0] / cpu)
-                figures[name].wall.append(times[1] / wall)
+            for name, took in spent.items():
+                figures[name].cpu.append(took[0] / cpu)
+                figures[name].wall.append(took[1] / wall)
         return figures
 
     def distance(self, name: str, found: Tensor, expected: Tensor) -> float:
@@ -172,6 +173,10 @@ class Bench:
         )
 
 
+def _kept(way: Way, made: Sequence[Prompted], pairs: Pairs, found: list[Tensor]) -> None:
+    found.append(way.sweep(made, pairs))
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; --quick replaces the defaults, not what was typed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,9 +186,11 @@ def arguments() -> argparse.Namespace:
     quick |= {"pairs": 6, "clips": 4}
     parser.add_argument("--quick", action="store_true", help="a small model and few rounds")
     for name, default in full.items():
-        several = isinstance(default, list)
-        flag, shown = "--" + name.replace("_", "-"), " ".join(map(str, default)) if several else default
-        parser.add_argument(flag, type=int, nargs="+" if several else None, help=f"default {shown}")
+        flag = "--" + name.replace("_", "-")
+        if isinstance(default, list):
+            parser.add_argument(flag, type=int, nargs="+", help=f"default {' '.join(map(str, default))}")
+        else:
+            parser.add_argument(flag, type=int, help=f"default {default}")
     parser.add_argument("--kv-heads", type=int, help="key heads (default: as many as heads)")
     parser.add_argument("--checked", type=int, default=2, help="pairs of the set that are compared with the loop")
     parser.add_argument("--blocks-only", action="store_true", help="leave out layer -1 (the embeddings)")

@@ -87,8 +87,12 @@ def plain_loop(subject: AudioLLM, points: tuple[int, ...], *, tower: bool) -> Wa
     def run(clips: Sequence[Prompted], pairs: Pairs) -> Tensor:
         states: dict[int, dict[int, Tensor]] = {}
         for i in dict.fromkeys(i for pair in pairs for i in pair):
-            states[i] = {}
-            with hooked(subject, points, lambda layer, value, kept=states[i]: kept.__setitem__(layer, value.clone())):
+            kept = states.setdefault(i, {})
+
+            def keep(layer: int, value: Tensor, kept: dict[int, Tensor] = kept) -> None:
+                kept[layer] = value.clone()
+
+            with hooked(subject, points, keep):
                 forward(clips[i])  # also the base logits, which every study reports
         logits = []
         for a, b in pairs:

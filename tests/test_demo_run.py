@@ -1,0 +1,65 @@
+"""The run that ships with demo-emotion is what the engine computes, and shows what the data card says it shows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from interp_core.engine import Engine
+from interp_core.experiments.patching import PatchingResult
+from interp_core.models.bundled import demos
+from interp_core.request import request_from
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(cache_bytes=1 << 30)
+
+
+@pytest.fixture(scope="module")
+def shipped(engine: Engine) -> PatchingResult:
+    folder = demos()["demo-emotion"].run
+    assert folder is not None
+    return engine.open_run(folder)
+
+
+def test_the_shipped_run_is_of_the_shipped_weights_and_clips(engine: Engine, shipped: PatchingResult):
+    request = replace(request_from(shipped.config), device="cpu", dtype="float32")
+    assert engine.open("demo-emotion").weights_hash == shipped.config["model"]["weights_sha256"]
+    assert engine.manifest(request).digest == shipped.config["manifest"]["sha256"]
+    assert shipped.config["finished"] and shipped.reports["sanity_check_self_patch"]["passed"]
+
+
+def test_pairs_of_the_shipped_run_come_out_the_same_when_they_are_computed_here(
+    engine: Engine, shipped: PatchingResult
+):
+    request = replace(request_from(shipped.config), device="cpu", dtype="float32")
+    ready = engine.prepare(request)
+    assert [pair.pair_id for pair in ready.pairs.pairs] == [line["pair_id"] for line in shipped.pairs]
+    matched = shipped.records[(shipped.records.condition == "matched") & (shipped.records.prompt == 0)]
+    changed = 0
+    for pair in [*ready.pairs.of("prosody")[:2], *ready.pairs.of("semantic")[:2]]:
+        here = engine.patch_pair(request, pair)
+        saved = matched[matched.pair_id == pair.pair_id]
+        assert here.layer.tolist() == saved.layer.tolist()
+        a, b = np.stack(here.patched_logits), np.stack(saved.patched_logits)
+        np.testing.assert_allclose(a, b, atol=2e-3)
+        changed += int((a.argmax(-1) != np.stack(here.base_logits).argmax(-1)).sum())
+    assert changed > 0, "pairs in which nothing changes would agree whatever the engine does"
+
+
+def test_the_same_pairs_dissociate_by_the_question(shipped: PatchingResult):
+    names = [name for name, _ in demos()["demo-emotion"].prompts]
+    rows = shipped.metrics[(shipped.metrics.condition == "matched") & (shipped.metrics.layer == 0)]
+    rate = rows.set_index(["kind", "prompt"]).flip_to_target_rate_eligible
+    voice, words = names.index("voice"), names.index("words")
+    assert rate["prosody", voice] > 0.8 and rate["prosody", words] < 0.1
+    assert rate["semantic", words] > 0.8 and rate["semantic", voice] < 0.1
+
+
+def test_both_kinds_flip_more_often_than_with_a_random_donor(shipped: PatchingResult):
+    default = shipped.metrics[(shipped.metrics.condition == "matched") & (shipped.metrics.prompt == 0)]
+    for kind in ("prosody", "semantic"):
+        rows = default[default.kind == kind]
+        assert (rows.eligible_count > 0).all() and (rows.reachable_count >= 10).all()
+        assert (rows.p_adjusted < 0.05).any()

@@ -149,7 +149,9 @@ def _settings(args: argparse.Namespace) -> "PatchSettings":
     site, head = args.site, None
     if ":" in site:
         site, _, text = site.partition(":")
-        head = _numbers(text, int, "--site head")[0]
+        head, *more = _numbers(text, int, "--site head")
+        if more:
+            raise InterpError(f"--site {args.site}: give one head, or head_out for all of them.")
     return PatchSettings(
         labels=_words(args.labels) if args.labels else default.labels,
         prompts=tuple(args.prompt) if args.prompt else default.prompts,

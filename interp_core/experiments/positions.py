@@ -93,7 +93,7 @@ def _window(a: Prompted, b: Prompted, window: tuple[float, float], align: Align)
     n_a, n_b, step = a1 - a0, b1 - b0, a.seconds_per_position
     first, stop = round(window[0] / step), max(round(window[1] / step), round(window[0] / step) + 1)
     limit = min(n_a, n_b) if align == "truncate" else n_a
-    inside = torch.arange(first, min(stop, limit))
+    inside = torch.arange(first, max(first, min(stop, limit)))
     if len(inside) == 0:
         shorter = min(n_a, n_b) if align == "truncate" else n_a
         raise InterpError(

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 
+from interp_core.experiments.plan import DEFAULT_PROMPT, PatchSettings
+from interp_core.request import PatchRequest
 from tests.tiny import LABELS, RATE
 
+LOGITS = ["base_logits", "donor_logits", "patched_logits"]
 COLUMNS = ("clip_id", "path", "text_id", "prosody_label", "semantic_label", "speaker")
 
 
@@ -27,7 +31,7 @@ def write_corpus(folder: Path, *, texts: int = 4) -> Path:
     for text in range(texts):
         for voice in range(3):
             name = f"t{text}-{LABELS[voice]}"
-            seconds = 0.4 + 0.13 * ((3 * text + voice) % 4)
+            seconds = 0.4 + 0.13 * ((text + 2 * voice) % 4)
             soundfile.write(folder / f"{name}.wav", sound(text, voice, seconds), RATE, subtype="FLOAT")
             rows.append((name, f"{name}.wav", f"t{text}", LABELS[voice], LABELS[text % 3], f"s{voice}"))
     return write_manifest(folder / "clips.csv", rows)
@@ -36,3 +40,22 @@ def write_corpus(folder: Path, *, texts: int = 4) -> Path:
 def write_manifest(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> Path:
     path.write_text("\n".join(",".join(row) for row in [columns, *rows]) + "\n")
     return path
+
+
+def quick_request(model: Path, manifest: Path) -> PatchRequest:
+    """Matched pairs of one kind under one prompt, nothing else: 36 records."""
+    settings = PatchSettings(controls=(), flow=(), checks=False, batch_size=3)
+    return PatchRequest(str(model), str(manifest), device="cpu", kinds="prosody", max_pairs=6, settings=settings)
+
+
+def full_request(model: Path, manifest: Path) -> PatchRequest:
+    """Both kinds under two prompts and two strengths, with every check, control and curve."""
+    settings = PatchSettings(prompts=(DEFAULT_PROMPT, "Judge the voice."), alphas=(1.0, 0.5), batch_size=3)
+    return PatchRequest(str(model), str(manifest), device="cpu", max_pairs=4, settings=settings)
+
+
+def assert_same_records(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """Equal to the last digit."""
+    pd.testing.assert_frame_equal(found.drop(columns=LOGITS), expected.drop(columns=LOGITS))
+    for column in LOGITS:
+        assert found[column].tolist() == expected[column].tolist()

@@ -97,6 +97,8 @@ def test_a_window_behind_the_end_names_the_clips_and_their_length():
     for align in ("truncate", "resample"):
         with pytest.raises(InterpError, match=r"0\.2-0\.3 s lies behind the end of clip 'short'.*\(0\.20 s\)"):
             align_positions(SHORT, LONG, "0.2-0.3", align)
+        with pytest.raises(InterpError, match="7-8.5 s lies behind the end"):
+            align_positions(SHORT, LONG, "7-8.5", align)
     with pytest.raises(InterpError, match="behind the end"):
         align_positions(LONG, SHORT, "0.2-0.28", "truncate")
     assert align_positions(LONG, SHORT, "0.2-0.28", "resample").positions.tolist() == [8, 9]  # by fraction it is there

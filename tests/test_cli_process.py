@@ -1,0 +1,170 @@
+"""The command line as a process of its own: killed, interrupted, resumed, and run by a user who may not write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from interp_core.__main__ import BAD_INPUT, DONE, INTERRUPTED, main
+from interp_core.runs import open_run
+from tests.corpus import write_corpus
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def command(tiny_folder, tmp_path_factory):
+    """A run of seventy small chunks, without its --out."""
+    manifest = write_corpus(tmp_path_factory.mktemp("corpus"))
+    shared = ["patch", "--model", str(tiny_folder), "--manifest", str(manifest), "--device", "cpu"]
+    shared += ["--kinds", "prosody", "--max-pairs", "10", "--batch-size", "1", "--flow", "lens,knockout"]
+    return [*shared, "--alpha", "1,0.5,0.25"]
+
+
+def start(arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "interp_core", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kept(out):
+    """Complete lines in the record files so far."""
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("*_records_*.jsonl"))
+
+
+def wait_for_lines(process, out, lines):
+    end = time.monotonic() + 240
+    while kept(out) < lines:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "it never got that far"
+        time.sleep(0.005)
+
+
+def files_of(folder):
+    found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    config = json.loads(found.pop("patching_config.json"))
+    assert config.pop("created") and config.pop("finished")
+    return {**found, "config": config}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_then_killed_ends_with_the_files_of_one_that_was_not(command, tmp_path, capsys):
+    out, whole = tmp_path / "broken off", tmp_path / "whole"
+    process = start([*command, "--out", str(out)])
+    wait_for_lines(process, out, 12)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)
+    assert process.returncode == INTERRUPTED == 130
+    assert f"interrupted; the same command with --resume goes on with {out}" in said[1]
+    assert "Traceback" not in said[1] and said[0] == ""
+    before = kept(out)
+    assert before >= 12 and not open_run(out).finished
+
+    process = start([*command, "--out", str(out), "--resume"])
+    wait_for_lines(process, out, before + 12)
+    process.kill()
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert kept(out) > before and not open_run(out).finished
+
+    assert main([*command, "--out", str(out), "--resume"]) == DONE
+    assert main([*command, "--out", str(whole)]) == DONE
+    assert files_of(out) == files_of(whole)
+    assert open_run(out).finished
+
+
+# The imports and the checks of a good command come first, because afterwards nothing below /root can be read.
+AS_NOBODY = """
+import os, sys
+from interp_core.__main__ import main
+good, bad = sys.argv[1:sys.argv.index("--then")], sys.argv[sys.argv.index("--then") + 1:]
+assert main(good) == 0
+print("----", file=sys.stderr, flush=True)
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+code = main(bad)
+os._exit(code)
+"""
+
+
+@pytest.fixture
+def public(command):
+    """A folder that everybody may read and its owner may not write: temporary folders of tests are private."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        subprocess.run(["cp", "-r", command[2], folder / "model"], check=True)
+        write_corpus(folder / "clips")
+        for path in [folder / "model", folder / "clips", *(folder / "model").iterdir()]:
+            path.chmod(0o755)
+        (folder / "closed").mkdir(mode=0o555)
+        (folder / "closed").chmod(0o555)
+        (folder / "secret").mkdir()
+        (folder / "secret" / "clips.csv").write_text("clip_id,path\n")
+        (folder / "secret").chmod(0)
+        yield folder
+        (folder / "closed").chmod(0o755)
+        (folder / "secret").chmod(0o755)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        (["--out", "closed/run"], "closed/run cannot be made or written (Permission denied); choose another --out."),
+        (["--out", "closed"], "closed cannot be made or written (Permission denied); choose another --out."),
+        (["--manifest", "secret/clips.csv", "--out", "x"], "permission denied"),
+    ],
+    ids=["a new folder", "an old folder", "a manifest"],
+)
+def test_a_user_without_permission_is_told_in_one_sentence(public, changed, said):
+    shared = ["--model", "model", "--manifest", "clips/clips.csv", "--device", "cpu", "--no-checks", "--max-pairs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, "check", *shared, "--then", "patch", *shared, *changed],
+        cwd=public,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    err = done.stderr.partition("----\n")[2]
+    assert done.returncode == BAD_INPUT, done.stderr
+    assert err.startswith("error: ") and err.count("\n") == 1 and said in err
+    assert not list((public / "closed").iterdir()) and not (public / "x").exists()
+
+
+@pytest.mark.slow
+def test_bad_input_ends_the_process_with_code_2_and_one_line(command, tmp_path):
+    done = start([*command, "--out", str(tmp_path / "run"), "--manifest", "nowhere.csv"])
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == BAD_INPUT and out == ""
+    assert err == "error: the manifest nowhere.csv does not exist; fix the path.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_needs_no_model_library():
+    code = "import sys; from interp_core.__main__ import main\ntry: main(['patch', '--help'])\nfinally: "
+    code += "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for option in ("--model", "--manifest", "--config", "--out", "--resume", "--kinds", "--alpha", "--skip-bad"):
+        assert option in done.stdout
+
+
+def test_an_output_path_that_is_a_file_is_refused(command, tmp_path, capsys):
+    (tmp_path / "run").write_text("mine")
+    assert main([*command, "--out", str(tmp_path / "run")]) == BAD_INPUT
+    assert "is a file; the run needs a folder: choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "mine"
+    assert main([*command, "--out", str(tmp_path / "run" / "below")]) == BAD_INPUT
+    assert "cannot be made or written" in capsys.readouterr().err

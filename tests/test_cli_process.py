@@ -87,14 +87,15 @@ def test_a_run_that_was_interrupted_then_killed_ends_with_the_files_of_one_that_
 AS_NOBODY = """
 import os, sys
 from interp_core.__main__ import main
-good, bad = sys.argv[1:sys.argv.index("--then")], sys.argv[sys.argv.index("--then") + 1:]
-assert main(good) == 0
-print("----", file=sys.stderr, flush=True)
+shared = sys.argv[1].split()
+assert main(["check", *shared]) == 0
 if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
-code = main(bad)
-os._exit(code)
+for changed in sys.argv[2:]:
+    print("----", file=sys.stderr, flush=True)
+    print("code", main(["patch", *shared, *changed.split()]), file=sys.stderr, flush=True)
+os._exit(0)
 """
 
 
@@ -119,27 +120,25 @@ def public(command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changed, said",
-    [
-        (["--out", "closed/run"], "closed/run cannot be made or written (Permission denied); choose another --out."),
-        (["--out", "closed"], "closed cannot be made or written (Permission denied); choose another --out."),
-        (["--manifest", "secret/clips.csv", "--out", "x"], "permission denied"),
-    ],
-    ids=["a new folder", "an old folder", "a manifest"],
-)
-def test_a_user_without_permission_is_told_in_one_sentence(public, changed, said):
-    shared = ["--model", "model", "--manifest", "clips/clips.csv", "--device", "cpu", "--no-checks", "--max-pairs", "1"]
+def test_a_user_without_permission_is_told_in_one_sentence(public):
+    cases = {
+        "--out closed/run": "closed/run cannot be made or written (Permission denied); choose another --out.",
+        "--out closed": "closed cannot be made or written (Permission denied); choose another --out.",
+        "--manifest secret/clips.csv --out x": "permission denied",
+    }
+    shared = "--model model --manifest clips/clips.csv --device cpu --no-checks --max-pairs 1"
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, "check", *shared, "--then", "patch", *shared, *changed],
+        [sys.executable, "-c", AS_NOBODY, shared, *cases],
         cwd=public,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    err = done.stderr.partition("----\n")[2]
-    assert done.returncode == BAD_INPUT, done.stderr
-    assert err.startswith("error: ") and err.count("\n") == 1 and said in err
+    assert done.returncode == 0, done.stderr
+    for said, words in zip(done.stderr.split("----\n")[1:], cases.values(), strict=True):
+        message, _, code = said.removesuffix("\n").partition("\ncode ")
+        assert code == str(BAD_INPUT), said
+        assert message.startswith("error: ") and "\n" not in message and words in message
     assert not list((public / "closed").iterdir()) and not (public / "x").exists()
 
 

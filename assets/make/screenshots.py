@@ -1,0 +1,96 @@
+"""Takes the README's pictures of the running dashboard: `python assets/make/screenshots.py`.
+
+Needs what requirements-dev.txt installs and a Chromium (Debian's `chromium`, or the one named in $CHROMIUM). With
+`--all` every page is taken in light and dark at 1280 and 1920 pixels, into the folder given with `--out`.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.browser.conftest import CHROMIUM, CHROMIUM_FLAGS  # noqa: E402
+from tests.browser.drive import wait_idle, wait_plot  # noqa: E402
+
+VIEWS = {
+    "patching": "/?kind=prosody&layer=L5",
+    "flow": "/?kind=semantic&prompt=words&view=Information+flow&layer=L8",
+    "pairs": "/pairs?kind=prosody",
+}
+README_SHOTS = [("patching", "light", 1440)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "screenshots")
+    parser.add_argument("--all", action="store_true", help="every page, light and dark, 1280 and 1920 pixels wide")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    shots = README_SHOTS
+    if arguments.all:
+        shots = [(view, scheme, width) for view in VIEWS for scheme in ("light", "dark") for width in (1280, 1920)]
+    address, server = serve()
+    try:
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS, headless=True)
+            for view, scheme, width in shots:
+                name = f"{view}-{scheme}-{width}.png" if arguments.all else f"{view}-{scheme}.png"
+                shoot(browser, address + VIEWS[view], scheme, width, arguments.out / name, whole=arguments.all)
+                print(arguments.out / name, flush=True)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def serve() -> tuple[str, subprocess.Popen[bytes]]:
+    """Start the dashboard on a free port and wait until it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), *options],
+        cwd=ROOT,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1) as answer:
+                if answer.status == 200:
+                    return address, server
+        except OSError:
+            time.sleep(0.25)
+    server.kill()
+    raise SystemExit("the dashboard did not answer within a minute")
+
+
+def shoot(browser: Any, address: str, scheme: str, width: int, file: Path, *, whole: bool) -> None:
+    """Open one view, wait until its charts are drawn, and take it: the window, or the whole page."""
+    page = browser.new_page(viewport={"width": width, "height": round(width * 0.72)}, color_scheme=scheme)
+    page.goto(address)
+    wait_idle(page, timeout=120)
+    if "/pairs" not in address:
+        wait_plot(page, "curve", timeout=60)
+    page.wait_for_timeout(2500)  # the player draws its spectrograms after the script has ended
+    if whole:
+        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        page.set_viewport_size({"width": width, "height": min(height + 20, 4000)})
+        page.wait_for_timeout(1500)
+    page.screenshot(path=str(file))
+    page.close()
+
+
+if __name__ == "__main__":
+    main()

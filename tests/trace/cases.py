@@ -52,6 +52,7 @@ def everywhere(a: CleanRun, b: CleanRun) -> Patch:
 def all_cases(runs: dict[str, CleanRun]) -> dict[str, Patch]:
     short, middle, long, twin = (runs[name] for name in ("short", "middle", "long", "twin"))
     start = middle.prompted.audio[0]
+    gaps = torch.tensor([start, start + 1, start + 6, start + 7])
     return {
         "longer donor": truncated(short, long),
         "shorter donor": truncated(long, short),
@@ -66,6 +67,7 @@ def all_cases(runs: dict[str, CleanRun]) -> dict[str, Patch]:
         "shifted source": Patch(middle, long, *at(start, start + 8, 3)),
         "half a position later": Patch(middle, long, *at(start, start + 8, 0.5)),
         "scattered positions": Patch(middle, long, torch.tensor([3, start, start + 7]), torch.tensor([0.5, 30.0, 9.0])),
+        "gaps at the donor's own places": Patch(middle, long, gaps, gaps.double()),
         "question": tail(short, long, 17, leave=1),
         "last": tail(middle, short, 1),
         "prefix": Patch(middle, long, *at(0, start)),

@@ -85,6 +85,18 @@ def test_other_embeddings_under_the_same_ids_refuse_the_shortcut(tiny: AudioLLM,
     assert donor_prefix(tiny, inside, every_layer(tiny)) is None
 
 
+def test_a_model_that_refuses_the_shortcut_runs_every_position_whatever_the_runs_have_kept(
+    tiny: AudioLLM, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, labels = all_cases(runs), whole_vocabulary(runs["short"])
+    expected = sweep(tiny, list(cases.values()), labels, every_layer(tiny), method="wavefront").label_logits
+    monkeypatch.setattr(tiny, "shortcut_refusal", lambda: "for a reason")
+    monkeypatch.setattr(engine, "SuffixLane", None)
+    assert donor_prefix(tiny, cases["longer donor"], every_layer(tiny)) is None
+    found = sweep(tiny, list(cases.values()), labels, every_layer(tiny))
+    assert set(found.methods) == {"wavefront"} and torch.equal(found.label_logits, expected)
+
+
 def test_every_refusal_of_the_shortcut_is_needed(
     tiny: AudioLLM, runs: Runs, other_system: CleanRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

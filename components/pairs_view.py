@@ -30,10 +30,19 @@ def answers_of(table: pd.DataFrame | None) -> Answers:
     return dict(zip(zip(table["clip_id"], table["prompt"], strict=True), table["prediction"], strict=True))
 
 
-def choose_kind(made: PairSet) -> PairKind:
-    """Which kind of pair is listed."""
+def choose_kind(made: PairSet, best: Mapping[str, str]) -> PairKind:
+    """Which kind of pair is listed; `best` is the pair to select first of each kind."""
     names = [kind.name for kind in made.kinds]
-    name = st.segmented_control("Pairs", names, default=names[0], required=True, key=state.KIND, bind=state.BOUND)
+    name = state.shared(
+        st.segmented_control,
+        "Pairs",
+        names,
+        default=names[0],
+        required=True,
+        key=state.KIND,
+        on_change=state.select_kind_with(best),
+        help="prosody: same words, another voice. semantic: same voice, other words.",
+    )
     return next((kind for kind in made.kinds if kind.name == name), made.kinds[0])
 
 
@@ -107,7 +116,7 @@ def choose_pair(pairs: Sequence[Pair], default: str | None) -> Pair | None:
         st.info("No pair passes the filters.")
         return None
     at = ids.index(default) if default in ids else 0
-    chosen = st.selectbox(f"Pair, of {len(ids)}", ids, index=at, key=state.PAIR, bind=state.BOUND)
+    chosen = state.shared(st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=at)
     return next((pair for pair in pairs if pair.pair_id == chosen), pairs[0])
 
 
@@ -145,8 +154,12 @@ def detail(pair: Pair, kind: PairKind, subject: AudioLLM, answers: Answers, name
             height="content",
             alt="Labels, answers and acoustics of both recordings.",
         )
-        if st.button("Patch this pair", icon=":material/cable:", type="primary"):
-            st.switch_page(str(PATCHING_PAGE))  # kind and pair are in the URL and go along
+        st.page_link(
+            str(PATCHING_PAGE),
+            label="**Patch this pair**",
+            icon=":material/cable:",
+            query_params={state.KIND: pair.kind, state.PAIR: pair.pair_id},
+        )
 
 
 def _facts(

@@ -67,13 +67,14 @@ def explore(shown: Shown, request: PatchRequest, subject: AudioLLM) -> None:
 
 def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str, float]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        kind = st.segmented_control(
+        kind = state.shared(
+            st.segmented_control,
             "Pairs",
             index.kinds,
             default=index.kinds[0],
             required=True,
             key=state.KIND,
-            bind=state.BOUND,
+            on_change=state.select_kind_with(index.best_pair),
             help="prosody: same words, another voice. semantic: same voice, other words.",
         )
         name = st.segmented_control(
@@ -128,8 +129,8 @@ def _choose_pair(index: Indexed, kind: str) -> str:
         st.session_state[state.PAIR] = ids[(ids.index(st.session_state[state.PAIR]) + by) % len(ids)]
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        chosen = st.selectbox(
-            f"Pair, of {len(ids)}", ids, index=ids.index(index.best_pair[kind]), key=state.PAIR, bind=state.BOUND
+        chosen = state.shared(
+            st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=ids.index(index.best_pair[kind])
         )
         st.button("‹", key="pair-before", on_click=step, args=(-1,), shortcut="p", help="previous pair")
         st.button("›", key="pair-after", on_click=step, args=(1,), shortcut="n", help="next pair")

@@ -29,6 +29,7 @@ def main() -> None:
         ]
     )
     with readable_errors():
+        st.session_state[state.PAGE] = page.url_path
         st.session_state[state.REQUEST] = sidebar.draw()
         page.run()
     sidebar.draw_jobs()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scal
 # Keys without a name in the URL.
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"
+PAGE, SHARED = "page", "shared_between_pages"
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -111,6 +112,35 @@ def warm_up() -> None:
             return
     except InterpError as error:
         log.warning("warming up: %s", error)
+
+
+# ---- the selection ---------------------------------------------------------------------------------------------------
+
+
+def shared(widget: Callable[..., Any], label: str, options: Sequence[str], *, key: str, **settings: Any) -> Any:
+    """Call a widget that stands on several pages: what was selected on one is selected on the next.
+
+    Streamlit tells apart the widgets of two pages also where they have one key, so the value is carried over here.
+    """
+    kept: dict[str, tuple[str, Any]] = st.session_state.setdefault(SHARED, {})
+    here = st.session_state.get(PAGE)
+    page, value = kept.get(key, (here, None))
+    if page != here and value in options:
+        st.session_state[key] = value
+    chosen = widget(label, options, key=key, bind=BOUND, **settings)
+    kept[key] = here, chosen
+    return chosen
+
+
+def select_kind_with(pair_of_kind: Mapping[str, str]) -> Callable[[], None]:
+    """For a kind's `on_change`: another kind has other pairs, so one of its own is selected."""
+
+    def changed() -> None:
+        pair = pair_of_kind.get(st.session_state[KIND])
+        if pair is not None:
+            st.session_state[PAIR] = pair
+
+    return changed
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

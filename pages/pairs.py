@@ -24,11 +24,11 @@ def page() -> None:
     names = state.prompt_names(request.model, engine.resolve(request).settings.prompts)
     answers = pairs_view.answers_of(state.base_answers(request, shown))
 
-    kind = pairs_view.choose_kind(made)
+    best = shown.index.best_pair if shown else {kind.name: made.of(kind.name)[0].pair_id for kind in made.kinds}
+    kind = pairs_view.choose_kind(made, best)
     pairs = pairs_view.filtered(made.of(kind.name), kind)
-    best = shown.index.best_pair.get(kind.name) if shown else None
     pairs_view.table(pairs, answers, names[0], 0)
-    pair = pairs_view.choose_pair(pairs, best)
+    pair = pairs_view.choose_pair(pairs, best.get(kind.name))
     if pair is not None:
         pairs_view.detail(pair, kind, subject, answers, names)
 

@@ -1,0 +1,116 @@
+"""The dashboard on a tiny demo: `open_app(url parameters)` is a visitor's session without a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Selectbox
+
+from interp_core.models import bundled
+from tests.pages.tiny_demo import write_demo
+
+ROOT = Path(__file__).resolve().parents[2]
+ROUTER = ROOT / "components" / "router.py"
+PATIENCE_S = 120
+
+OpenApp = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only: tests that change the demo copy it."""
+    return write_demo(tmp_path_factory.mktemp("assets"))
+
+
+def _selectbox_state(box: Selectbox) -> WidgetState:
+    state = WidgetState()
+    state.id = box.id
+    if box.value is not None:
+        state.string_value = str(box.value)
+    return state
+
+
+@pytest.fixture(autouse=True)
+def typed_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AppTest knows no option that a visitor has typed himself; all our options are texts shown as they are."""
+    monkeypatch.setattr(Selectbox, "_widget_state", property(_selectbox_state))
+
+
+@pytest.fixture
+def server(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh server on the tiny demo; its folder, below which manifests may lie and runs are kept."""
+    monkeypatch.setattr(bundled, "ASSETS", assets)
+    monkeypatch.setenv("PATCHBAY_ROOTS", str(tmp_path))
+    monkeypatch.setenv("PATCHBAY_RUNS", str(tmp_path / "runs"))
+    forget()
+    yield tmp_path
+    from components import state
+
+    state.engine().jobs.close(timeout=60)
+    forget()
+
+
+def forget() -> None:
+    """As a restart of the server would."""
+    bundled.demos.cache_clear()
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+@pytest.fixture
+def open_app(server: Path) -> OpenApp:
+    """open_app(layer="2", ...) -> a session that followed a link with these parameters."""
+
+    def follow(**parameters: str) -> AppTest:
+        at = AppTest.from_file(str(ROUTER), default_timeout=PATIENCE_S)
+        for name, value in parameters.items():
+            at.query_params[name] = value
+        return at.run()
+
+    return follow
+
+
+def send(at: AppTest, element: Any, selection: dict[str, Any]) -> AppTest:
+    """What the browser sends when something is selected in a chart or a table; AppTest has no hand for it."""
+    states = at._tree.get_widget_states()
+    widget = states.widgets.add()
+    widget.id = element.proto.id
+    widget.string_value = json.dumps({"selection": selection})
+    return at._run(widget_state=states)
+
+
+def by_key(at: AppTest, kind: str, key: str) -> Any:
+    """The chart or table with a key."""
+    return next(element for element in at.get(kind) if element.proto.id.endswith(f"-{key}"))
+
+
+def click_point(at: AppTest, key: str, trace: str, i: int) -> AppTest:
+    """Click point `i` of the trace with this name in the chart with this key."""
+    chart = by_key(at, "plotly_chart", key)
+    data = json.loads(chart.proto.spec)["data"]
+    number = next(n for n, drawn in enumerate(data) if drawn.get("name", "").startswith(trace))
+    carried = data[number]["customdata"][i]
+    point = {"curve_number": number, "point_number": i, "point_index": i, "customdata": carried}
+    return send(at, chart, {"points": [point], "point_indices": [i], "box": [], "lasso": []})
+
+
+def words(at: AppTest) -> str:
+    """All the text of a page, markdown unescaped."""
+    parts = [
+        element.value
+        for kind in ("title", "markdown", "caption", "info", "warning", "error")
+        for element in at.get(kind)
+    ]
+    return "\n".join(parts).replace("\\", "")
+
+
+def faults(at: AppTest) -> list[str]:
+    """What went wrong: exceptions and error boxes."""
+    return [str(element.value) for element in [*at.exception, *at.error]]

@@ -1,0 +1,191 @@
+"""The dashboard's parts that draw nothing: the laid-out run, settings as text, the command of a run, words."""
+
+import shlex
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from components import export, settings
+from components.results import Indexed, differences
+from components.words import layer_of, layer_text, md, nbytes, seconds
+from interp_core.__main__ import _parser, _request
+from interp_core.errors import InterpError
+from interp_core.experiments.plan import PatchSettings, settings_dict
+from interp_core.patch_folder import result_of
+from interp_core.request import PatchRequest
+from interp_core.runs import open_run
+from tests.pages.tiny_demo import NAME
+
+
+@pytest.fixture(scope="module")
+def run(assets):
+    return result_of(open_run(assets / NAME / "run"))
+
+
+def test_the_laid_out_run_gives_the_rows_that_a_search_through_its_tables_finds(run):
+    index, records, metrics = Indexed(run), run.records, run.metrics
+    assert index.layers == tuple(sorted(records.layer.unique())) and index.alphas == (1.0, 0.5)
+    for kind in index.kinds:
+        for prompt in range(len(index.prompts)):
+            for alpha in index.alphas:
+                for layer in index.layers:
+                    here = records[
+                        (records.condition == "matched")
+                        & (records.kind == kind)
+                        & (records.prompt == prompt)
+                        & (records.alpha == alpha)
+                        & (records.layer == layer)
+                    ]
+                    found = index.at_layer(kind, prompt, alpha, layer)
+                    pd.testing.assert_frame_equal(found.reset_index()[here.columns], here.reset_index(drop=True))
+                    row = index.row(kind, prompt, alpha, "matched", layer)
+                    wanted = metrics[
+                        (metrics.condition == "matched")
+                        & (metrics.kind == kind)
+                        & (metrics.prompt == prompt)
+                        & (metrics.alpha == alpha)
+                        & (metrics.layer == layer)
+                    ].iloc[0]
+                    pd.testing.assert_series_equal(row, wanted, check_names=False)
+    one = index.outcome("prosody-0003", "prosody", 1, 0.5, 2)
+    assert one.name == "prosody-0003" and one.prompt == 1 and one.alpha == 0.5 and one.layer == 2
+    assert index.outcome("nobody", "prosody", 0, 1.0, 2) is None
+    assert index.outcome("prosody-0003", "prosody", 0, 0.123, 2) is None
+
+
+def test_controls_that_ran_at_one_strength_stand_beside_every_other(run):
+    index = Indexed(run)
+    assert set(run.metrics.query("condition == 'random'").alpha) == {1.0}
+    weak = index.metrics("prosody", 0, 0.5)
+    assert {"matched", "random", "noise"} <= set(weak.condition) and set(weak.alpha) == {0.5}
+    matched = weak[weak.condition == "matched"]
+    kept = run.metrics.query("kind == 'prosody' and prompt == 0 and alpha == 0.5")
+    assert matched.flip_from_base_rate.tolist() == kept.flip_from_base_rate.tolist()
+
+
+def test_the_page_opens_at_the_last_layer_of_the_peak_and_at_a_pair_that_flips_there(run):
+    index = Indexed(run)
+    rows = index.metrics("prosody", 0, 1.0).query("condition == 'matched'").set_index("layer")
+    rates = rows.flip_to_target_rate_reachable.fillna(-1)
+    assert rates[index.best_layer] == rates.max() and (rates[rates.index > index.best_layer] < rates.max()).all()
+    for kind, pair in index.best_pair.items():
+        there = index.at_layer(kind, 0, 1.0, index.best_layer)
+        flips = there[(there.base_prediction != there.target) & (there.patched_prediction == there.target)]
+        assert pair == (flips.index[0] if len(flips) else index.pairs(kind)[0])
+
+
+REQUESTS = {
+    "defaults": PatchRequest("demo", demo_prompts=False),
+    "everything": PatchRequest(
+        "/models/my model; rm -rf ~",
+        manifest="it's.csv",
+        device="cuda:1",
+        dtype="bfloat16",
+        kinds="same=text_id,differ=speaker",
+        max_pairs={"prosody": 3, "semantic": 5},
+        max_clips=7,
+        skip_bad=True,
+        pilot=2,
+        demo_prompts=False,
+        settings=PatchSettings(
+            labels=("yes", "no"),
+            prompts=("Is it so?", "--really"),
+            site="head_out",
+            head=3,
+            layers=(-1, 0, 4),
+            positions="0.5-1.2",
+            align="resample",
+            alphas=(1.0, 0.25),
+            controls=(),
+            flow=("lens",),
+            method="reference",
+            batch_size=2,
+            seed=7,
+            several_tokens="first",
+            checks=False,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_command_line_shown_asks_for_exactly_the_request(name):
+    words = shlex.split(export.command(REQUESTS[name]))
+    assert words[:4] == ["python", "-m", "interp_core", "patch"]
+    assert _request(_parser().parse_args(words[3:])) == REQUESTS[name]
+
+
+def test_differences_name_each_setting_that_is_not_the_runs_and_nothing_else(run):
+    asked = replace(settings_request(run), kinds="prosody")
+    assert differences(settings_request(run), run.config) == []
+    changed = replace(asked, settings=replace(asked.settings, alphas=(1.0,), batch_size=3))
+    assert differences(changed, run.config) == [
+        "kinds: prosody asked, prosody,semantic in this run",
+        "alphas: 1.0 asked, 1.0, 0.5 in this run",
+    ]
+
+
+def settings_request(run):
+    from interp_core.request import request_from
+
+    return request_from(run.config)
+
+
+@pytest.mark.parametrize("limit", [100, 1, {"prosody": 3}, {"prosody": 100, "semantic": 50}])
+def test_pair_limits_survive_the_text_of_their_box(limit):
+    assert settings.pair_limit(settings.pair_limit_text(limit)) == limit
+
+
+@pytest.mark.parametrize("text", ["", "many", "3.5", "prosody=", "prosody=3, 4", "1001", "prosody=5, semantic=99999"])
+def test_a_pair_limit_that_is_none_or_too_large_is_refused(text):
+    with pytest.raises(InterpError, match="give a number like 100|more than the 1000"):
+        settings.pair_limit(text)
+
+
+def test_the_most_pairs_is_a_setting(monkeypatch):
+    monkeypatch.setenv("PATCHBAY_MAX_PAIRS", "2000")
+    assert settings.pair_limit("1500") == 1500
+    monkeypatch.setenv("PATCHBAY_MAX_PAIRS", "plenty")
+    with pytest.raises(InterpError, match="PATCHBAY_MAX_PAIRS='plenty' is no number"):
+        settings.pair_limit("1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x>",
+        "**bold**",
+        ":red[x]",
+        "$x$",
+        "`code`",
+        "[a](http://b)",
+        "a_b_c",
+        "# title",
+        "1. one",
+        "a|b",
+        "&lt;",
+    ],
+)
+def test_data_is_shown_word_for_word_in_markdown(text):
+    escaped = md(text)
+    assert escaped.replace("\\", "") == text
+    for i, character in enumerate(escaped):  # nothing that markdown could take for its own stands without a backslash
+        if character in "*_`[]()<>#$:|&!":
+            assert i > 0 and escaped[i - 1] == "\\", escaped
+
+
+def test_words_for_layers_sizes_and_times():
+    assert [layer_of(layer_text(layer)) for layer in (-1, 0, 27)] == [-1, 0, 27]
+    assert (nbytes(5 * 2**20), nbytes(3 * 2**30)) == ("5 MB", "3.0 GB")
+    assert [seconds(s) for s in (4, 89, 200, 3600 * 3 + 600)] == ["4 s", "89 s", "3 min", "3 h 10 min"]
+
+
+def test_exported_files_are_what_they_are_called(run):
+    of_kind = run.metrics[run.metrics.kind == "prosody"]
+    assert export.picture(of_kind, "a title", delta=False, file_format="png").startswith(b"\x89PNG")
+    assert b"<svg" in export.picture(of_kind, "a title", delta=True, file_format="svg")[:2000]
+    read = pd.read_csv(pd.io.common.BytesIO(export.csv(of_kind)))
+    assert read.flip_from_base_rate.tolist() == of_kind.flip_from_base_rate.tolist()
+    assert export.file_name("a/b c", "Flip rate", "") == "a_b_c-Flip_rate"
+    assert settings_dict(PatchSettings())["alphas"] == [1.0]

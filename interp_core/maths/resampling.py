@@ -46,7 +46,7 @@ def grouped_jackknife(estimate: ArrayLike, deleted: ArrayLike, sizes: Sequence[i
     return Interval(whole - reach, whole + reach, f"delete-a-group jackknife, {groups} groups")
 
 
-def units_in_classes(classes: Sequence[str] | NDArray, units: Sequence[str]) -> tuple[NDArray[np.int64], list[int]]:
+def units_in_classes(classes: ArrayLike, units: ArrayLike) -> tuple[NDArray[np.int64], list[int]]:
     """Number the (class, unit) cells: a speaker who is heard in two classes is drawn apart in each.
 
     Args:
@@ -56,10 +56,11 @@ def units_in_classes(classes: Sequence[str] | NDArray, units: Sequence[str]) -> 
         codes: [n] the cell of every clip, the cells of one class next to each other.
         counts: units in each class, classes in sorted order.
     """
-    if len(classes) != len(units) or not len(units):
-        raise InterpError(f"{len(classes)} classes and {len(units)} units; give one of each a clip.")
-    _, kinds = np.unique(np.asarray(classes), return_inverse=True)
-    _, names = np.unique(np.asarray(units, dtype=str), return_inverse=True)
+    first, second = np.asarray(classes), np.asarray(units, dtype=str)
+    if first.ndim != 1 or first.shape != second.shape or not len(first):
+        raise InterpError(f"classes {first.shape} and units {second.shape} must be one [n] each.")
+    _, kinds = np.unique(first, return_inverse=True)
+    _, names = np.unique(second, return_inverse=True)
     cells, codes = np.unique(np.stack([kinds, names]), axis=1, return_inverse=True)
     return codes.reshape(-1), np.bincount(cells[0]).tolist()
 

@@ -144,6 +144,11 @@ def test_the_run_holds_every_condition_prompt_strength_and_layer_once(result, re
     for prompt in (0, 1):
         assert len(rows(records, prompt=prompt)) == len(records) / 2
     assert set(records.site) == {"resid_post"}
+    random = rows(records, condition="random")
+    assert (random.donor == random.pair_id.map({k: c.clip_id for k, c in ready.plan.random_donors.items()})).all()
+    donors = {pair.pair_id: pair.donor.clip_id for pair in ready.pairs.pairs}
+    assert (random.donor != random.pair_id.map(donors)).all()
+    assert (rows(records, condition="question").donor == rows(records, condition="question").pair_id.map(donors)).all()
     same = rows(records, condition="matched", alpha=1.0).merge(
         rows(records, condition="matched", alpha=1.0), on=["pair_id", "layer"]
     )

@@ -10,6 +10,7 @@ import soundfile
 
 from interp_core import engine as engine_module
 from interp_core.__main__ import BAD_INPUT, DONE, main
+from interp_core.experiments.plan import DEFAULT_PROMPT
 from interp_core.runs import open_run
 from tests.corpus import COLUMNS, write_corpus, write_manifest
 from tests.tiny import RATE, tone
@@ -80,9 +81,7 @@ def test_a_run_prints_its_folder_its_cost_and_what_it_found(command, tmp_path, c
     assert "prosody: 2 pairs; " in said.err and "Traceback" not in said.err
     run = open_run(tmp_path / "run")
     assert run.finished and len(run.records) == 12
-    assert run.config["settings"]["prompts"] == [
-        "What is the emotion of this audio? Answer with exactly one word: neutral, happy, sad, angry, or surprised."
-    ]
+    assert run.config["settings"]["prompts"] == [DEFAULT_PROMPT]
 
 
 def test_every_option_reaches_the_run(command, tmp_path):
@@ -122,7 +121,7 @@ def test_every_option_reaches_the_run(command, tmp_path):
     assert len(config["model"]["weights_sha256"]) == len(config["manifest"]["sha256"]) == 64
 
 
-def test_a_config_runs_again_into_another_folder(command, tmp_path, refused):
+def test_a_config_runs_again_into_another_folder(command, tmp_path):
     assert main([*command, "--alpha", "0.5"]) == DONE
     config = tmp_path / "run" / "patching_config.json"
     assert main(["patch", "--config", str(config), "--out", str(tmp_path / "again")]) == DONE
@@ -130,7 +129,7 @@ def test_a_config_runs_again_into_another_folder(command, tmp_path, refused):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
-def test_stereo_at_48_khz_is_taken_as_the_same_sound(command, corpus, tmp_path, capsys):
+def test_stereo_at_48_khz_is_taken_as_the_same_sound(command, corpus, tmp_path):
     folder = tmp_path / "stereo"
     shutil.copytree(corpus.parent, folder)
     fine = {}
@@ -143,11 +142,9 @@ def test_stereo_at_48_khz_is_taken_as_the_same_sound(command, corpus, tmp_path, 
     assert {info.channels for info in fine.values()} == {2}
     assert main([*command, "--manifest", str(folder / "clips.csv")]) == DONE
     assert main([*command, "--out", str(tmp_path / "mono")]) == DONE
-    spans = []
-    for name in ("run", "mono"):
-        records = open_run(tmp_path / name).records
-        spans.append(records[["recipient", "donor", "span_covered"]])
-    assert spans[0].equals(spans[1]), "the clips take the same number of positions"
+    columns = ["recipient", "donor", "span_covered"]
+    stereo, mono = (open_run(tmp_path / name).records[columns] for name in ("run", "mono"))
+    assert stereo.equals(mono), "the clips take the same number of positions"
 
 
 def test_the_models_command_lists_what_can_be_opened(capsys):

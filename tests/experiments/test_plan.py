@@ -152,6 +152,14 @@ def test_settings_survive_their_config_file():
         settings_from({"alpha": 1.0})
 
 
+def test_the_default_question_and_labels_are_fixed_word_for_word():
+    question = (
+        "What is the emotion of this audio? Answer with exactly one word: neutral, happy, sad, angry, or surprised."
+    )
+    assert PatchSettings().prompts == (question,)
+    assert PatchSettings().labels == ("neutral", "happy", "sad", "angry", "surprised")
+
+
 def test_every_kind_of_site_can_be_planned(ready):
     for kind in KINDS:
         made = plan(ready.subject, ready.pairs, ready.manifest.clips, PatchSettings(site=kind))

@@ -84,21 +84,21 @@ def picture(metrics: pd.DataFrame, title: str, *, delta: bool, file_format: str)
 
 def file_name(*parts: str) -> str:
     """Parts joined into a name that every file system takes."""
-    return "-".join(re.sub(r"[^\w.~]+", "_", part).strip("_") for part in parts if part)
+    return "-".join(re.sub(r"[^\w.~-]+", "_", part).strip("_") for part in parts if part)
 
 
-def title(shown: Shown, kind: str, prompt: str, what: str) -> str:
-    """What an exported figure says about itself."""
+def title(shown: Shown, kind: str, what: str) -> str:
+    """What an exported figure says about itself, in lines that fit a narrow figure."""
     config = shown.result.config
     made = str(config.get("finished") or config.get("created") or "")[:10]
     n = sum(line["kind"] == kind for line in shown.result.pairs)
     settings = config["settings"]
-    weights = str(config["model"]["weights_sha256"])[:12]
+    model = f"{Path(str(config['model']['id'])).name}, weights {str(config['model']['weights_sha256'])[:12]}"
     return "\n".join(
         [
-            f"{Path(str(config['model']['id'])).name} · {kind} pairs (n = {n}) · {what}",
-            f"{settings['site']}, {settings['positions']} positions · question: {prompt} · seed {settings['seed']} · "
-            f"weights {weights}{' · ' + made if made else ''}",
+            f"{what} · {kind} pairs (n = {n})",
+            f"{settings['site']}, {settings['positions']} positions · seed {settings['seed']}",
+            " · ".join(part for part in (model, made) if part),
         ]
     )
 
@@ -106,7 +106,8 @@ def title(shown: Shown, kind: str, prompt: str, what: str) -> str:
 def menu(shown: Shown, kind: str, prompt: int, prompt_name: str, view: str, figure: go.Figure) -> None:
     """The downloads for what is on screen. Files are made when they are asked for."""
     result = shown.result
-    heading = title(shown, kind, prompt_name, view)
+    heading = title(shown, kind, "Logit change" if view == "Logit change" else "Flip rate")
+    asked = title(shown, kind, f"{view} · question: {prompt_name}")
     base = file_name(Path(str(result.config["model"]["id"])).name, kind, prompt_name)
     of_kind = result.metrics[result.metrics["kind"] == kind]
     delta = view == "Logit change"
@@ -120,7 +121,12 @@ def menu(shown: Shown, kind: str, prompt: int, prompt_name: str, view: str, figu
                     f"{base}-{'delta_logit' if delta else 'flip_rate'}.{kind_of_file}",
                     mime,
                 )
-            _button("HTML", lambda: html(figure, heading), f"{base}-{file_name(view)}.html", "text/html")
+            _button(
+                "HTML",
+                lambda: html(figure, asked),
+                f"{base}-{file_name(view)}.html",
+                "text/html",
+            )
         st.caption("Tables of the whole run, as in its folder.")
         with st.container(horizontal=True):
             _button("Metrics CSV", lambda: csv(result.metrics), f"{base}-metrics.csv", "text/csv")

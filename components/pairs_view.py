@@ -18,7 +18,7 @@ from interp_core.data.pairs import Pair, PairSet
 from interp_core.models.audio_llm import AudioLLM
 from interp_core.request import PatchRequest
 
-TABLE_HEIGHT = 330
+TABLE_HEIGHT, ROW_HEIGHT = 330, 35
 PATCHING_PAGE = Path(__file__).resolve().parent.parent / "pages" / "patching.py"
 Answers = Mapping[tuple[str, int], str]
 
@@ -95,7 +95,7 @@ def table(pairs: Sequence[Pair], answers: Answers, question: str, prompt: int) -
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
-        height=TABLE_HEIGHT,
+        height=min(TABLE_HEIGHT, ROW_HEIGHT * (len(ids) + 1) + 3),
         key=state.PAIR_TABLE,
         on_select=picked,
         selection_mode="single-row",
@@ -116,7 +116,7 @@ def choose_pair(pairs: Sequence[Pair], default: str | None) -> Pair | None:
         st.info("No pair passes the filters.")
         return None
     at = ids.index(default) if default in ids else 0
-    chosen = state.shared(st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=at)
+    chosen = state.shared(st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=at, width=320)
     return next((pair for pair in pairs if pair.pair_id == chosen), pairs[0])
 
 

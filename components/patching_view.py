@@ -47,10 +47,10 @@ def explore(shown: Shown, request: PatchRequest, subject: AudioLLM) -> None:
         with right:
             pair_id = _choose_pair(index, kind)
         look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id)
+        with right, readable_errors():  # before the curve: its text is there first
+            pair_panel.draw(shown, request, subject, look)
         with slot:
             figure = _curve(index, look)
-        with right, readable_errors():
-            pair_panel.draw(shown, request, subject, look)
         with left:
             _layer_summary(index, look)
             st.caption(explain.provenance(shown, shown.weights_hash == subject.weights_hash))
@@ -208,7 +208,7 @@ def _layer_summary(index: Indexed, look: Look) -> None:
     if random is not None:
         text += f"; with a random donor {share(random, rate, 'reachable_count')}"
     p = matched["p_adjusted"]
-    text += f"; adjusted p = {p:.3f}." if p == p else "."
+    text += "." if p != p else "; adjusted p < 0.001." if p < 0.001 else f"; adjusted p = {p:.3f}."
     st.markdown(text)
 
 

@@ -122,7 +122,7 @@ def shared(widget: Callable[..., Any], label: str, options: Sequence[str], *, ke
 
     Streamlit tells apart the widgets of two pages also where they have one key, so the value is carried over here.
     """
-    kept: dict[str, tuple[str, Any]] = st.session_state.setdefault(SHARED, {})
+    kept: dict[str, tuple[Any, Any]] = st.session_state.setdefault(SHARED, {})
     here = st.session_state.get(PAGE)
     page, value = kept.get(key, (here, None))
     if page != here and value in options:

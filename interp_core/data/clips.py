@@ -134,6 +134,11 @@ def decode(path: Path | str, limits: ClipLimits | None = None) -> tuple[np.ndarr
     return channels.mean(axis=1, dtype=np.float64).astype(np.float32), rate
 
 
+def seconds_of(path: Path | str) -> float:
+    """The duration in seconds that a file's header states; the file is one that `decode` takes."""
+    return float(soundfile.info(path).duration)
+
+
 def read_audio(path: Path | str, sample_rate: int, limits: ClipLimits | None = None) -> np.ndarray:
     """Read a clip as a model takes it.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from interp_core.data.clips import Clip
+from interp_core.data.clips import Clip, seconds_of
 from interp_core.data.pairs import Pair, PairSet
 from interp_core.errors import InterpError
 from interp_core.experiments.controls import CONTROLS, no_conflict_pairs, random_donors
@@ -127,13 +127,12 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
     )
     for layer in spec.layers:
         subject.locate(Site("resid_pre", 0) if layer == -1 else Site(settings.site, layer, settings.head))
-    donors = random_donors(pair_set.pairs, clips, settings.seed)
+    usable = _reaching(clips, settings)
+    donors = random_donors(pair_set.pairs, usable, settings.seed)
     kinds = [kind.name for kind in pair_set.kinds]
     most = max((len(pair_set.of(kind)) for kind in kinds), default=0)
-    calm = no_conflict_pairs(clips, settings.labels, most, settings.seed)
-    conditions = ["matched"]
-    conditions += [c for c in CONTROLS if c in settings.controls and settings.positions == "audio"]
-    conditions += [c for c in ("question", "last") if c in settings.flow and settings.positions == "audio"]
+    calm = no_conflict_pairs(usable, settings.labels, most, settings.seed)
+    conditions = ["matched", *_further_conditions(settings)]
     chunks: list[Chunk] = []
     for number in range(len(settings.prompts)):
         for condition in conditions:
@@ -150,6 +149,27 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
                         some = pairs[at : at + settings.batch_size]
                         chunks.append(Chunk(len(chunks), kind, number, alpha, condition, some))
     return Plan(settings, spec, labels, tuple(chunks), donors, pair_set)
+
+
+def _further_conditions(settings: PatchSettings) -> list[str]:
+    """Controls and flow curves that mean something at the run's positions.
+
+    Positions of text are their own control: they hold the same words in every clip. Prefix, question and last position
+    are drawn beside the whole audio only.
+    """
+    audio = settings.positions == "audio"
+    some_audio = audio or settings.positions == "all" or time_window(settings.positions) is not None
+    controls = [c for c in CONTROLS if c in settings.controls and (audio or (some_audio and c != "prefix"))]
+    return controls + [c for c in ("question", "last") if c in settings.flow and audio]
+
+
+def _reaching(clips: Sequence[Clip], settings: PatchSettings) -> list[Clip]:
+    """The clips that a control may draw: where the same seconds are exchanged, those in which they exist."""
+    window = time_window(settings.positions)
+    if window is None or settings.align == "resample":
+        return list(clips)
+    # A tenth of a second more, because the last positions of a clip cover less than their share.
+    return [clip for clip in clips if seconds_of(clip.path) > window[0] + 0.1]
 
 
 def check_window(made: Plan, store: CleanStore) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from interp_core.data.clips import seconds_of
 from interp_core.errors import InterpError
 from interp_core.experiments.plan import PREFIX_PAIRS, PatchSettings, plan, settings_dict, settings_from
 from interp_core.sites import KINDS
@@ -164,3 +165,35 @@ def test_every_kind_of_site_can_be_planned(ready):
     for kind in KINDS:
         made = plan(ready.subject, ready.pairs, ready.manifest.clips, PatchSettings(site=kind))
         assert made.spec.layers == tuple(range(-1 if kind == "resid_post" else 0, 5))
+
+
+@pytest.mark.parametrize(
+    ("positions", "conditions"),
+    [
+        ("audio", {"matched", "random", "noise", "no-conflict", "prefix", "question", "last"}),
+        ("all", {"matched", "random", "noise", "no-conflict"}),
+        ("0.1-0.4", {"matched", "random", "noise", "no-conflict"}),
+        ("question", {"matched"}),
+        ("last", {"matched"}),
+    ],
+)
+def test_controls_run_wherever_audio_is_exchanged(engine, asked, positions, conditions):
+    made = engine.prepare(replace(asked, settings=replace(asked.settings, positions=positions))).plan
+    assert {chunk.condition for chunk in made.chunks} == conditions
+
+
+def test_controls_of_a_time_window_draw_only_clips_that_reach_it(engine, asked):
+    clips = engine.manifest(asked).clips
+    lengths = sorted(seconds_of(clip.path) for clip in clips)
+    start = round(lengths[len(lengths) // 2] - 0.05, 2)  # behind the end of some clips, within others
+    settings = replace(asked.settings, positions=f"{start}-{start + 0.1}")
+    pairs = engine.pairs(asked)
+    reaching = tuple(
+        p for p in pairs.pairs if min(seconds_of(p.recipient.path), seconds_of(p.donor.path)) > start + 0.1
+    )
+    made = plan(engine.open(asked.model), replace(pairs, pairs=reaching), clips, settings)
+    drawn = [*made.random_donors.values()]
+    drawn += [c for k in made.chunks if k.condition == "no-conflict" for p in k.pairs for c in (p.recipient, p.donor)]
+    assert all(seconds_of(clip.path) > start + 0.1 for clip in drawn)
+    short = plan(engine.open(asked.model), pairs, clips, replace(settings, align="resample"))
+    assert any(seconds_of(clip.path) < start for clip in short.random_donors.values())

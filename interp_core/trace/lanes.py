@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from interp_core.errors import InterpError
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
 from interp_core.trace.clean import CleanRun
@@ -26,6 +27,9 @@ class Lane(Protocol):
 
     def run(self, layer: int, rows: Tensor) -> Tensor:
         """Run block `layer` on [rows * n, pos, d_model]."""
+
+    def finish(self, rows: Tensor) -> Tensor:
+        """Run the last block for the readout position alone: [rows * n, pos, d_model] -> [rows * n, 1, d_model]."""
 
     def place(self, i: int, positions: Tensor) -> Tensor:
         """Turn recipient i's own positions into indices along this lane's positions."""
@@ -56,6 +60,9 @@ class FullLane:
         repeats = len(rows) // self.n
         rest = {name: _repeated(v, self.n, repeats) for name, v in kwargs.items() if name != "hidden_states"}
         return _hidden(self._subject.blocks[layer](rows, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest))
+
+    def finish(self, rows: Tensor) -> Tensor:
+        return self.run(len(self._calls) - 1, rows)[:, -1:]
 
     def place(self, i: int, positions: Tensor) -> Tensor:
         return positions + self._pads[i]
@@ -113,14 +120,30 @@ class SuffixLane:
         return out
 
     def run(self, layer: int, rows: Tensor, mask: Tensor | None = None) -> Tensor:
-        own_mask, position_ids, rotary = self._shared.first(len(rows))
+        return self._block(layer, rows, self._frozen(layer), mask)
+
+    def finish(self, rows: Tensor) -> Tensor:
+        last = self._subject.n_layers - 1
+        try:  # all positions are needed for their keys and values, but behind those only the one that is read
+            self._block(last, rows, _UntilKeys(self._frozen(last)))
+        except _Keys as made:
+            return self._block(last, rows[:, -1:], made)
+        raise InterpError(f"the last block of {self._subject.name} hands no keys to the cache that it was given.")
+
+    def _frozen(self, layer: int) -> "_FrozenKeys":
+        return _FrozenKeys(self._keys[layer], self._values[layer], self._scratch)
+
+    def _block(self, layer: int, rows: Tensor, cache: Any, mask: Tensor | None = None) -> Tensor:
+        """Run block `layer` on the last positions of each row, as many as `rows` holds."""
+        own_mask, position_ids, (cos, sin) = self._shared.first(len(rows))
+        at = slice(-rows.shape[1], None)
         return _hidden(
             self._subject.blocks[layer](
                 rows,
-                attention_mask=own_mask if mask is None else mask,
-                position_ids=position_ids,
-                position_embeddings=rotary,
-                past_key_values=_FrozenKeys(self._keys[layer], self._values[layer], self._scratch),
+                attention_mask=(own_mask if mask is None else mask)[:, :, at],
+                position_ids=position_ids[:, at],
+                position_embeddings=(cos[:, at], sin[:, at]),
+                past_key_values=cache,
                 use_cache=True,
             )
         )
@@ -163,6 +186,27 @@ class _FrozenKeys:
         out.view(-1, n, heads, before + new.shape[2], width)[..., :before, :] = prefix
         out[..., before:, :] = new
         return out
+
+
+class _UntilKeys:
+    """A cache that ends the block as soon as its keys and values are made, by raising them."""
+
+    def __init__(self, frozen: _FrozenKeys) -> None:
+        self._frozen = frozen
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        raise _Keys(*self._frozen.update(keys, values, layer_idx))
+
+
+class _Keys(Exception):
+    """Keys and values of all positions; as a cache it answers with them, whatever it is given."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self._made = (keys, values)
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return self._made
 
 
 def additive(keep: Tensor, dtype: torch.dtype) -> Tensor:

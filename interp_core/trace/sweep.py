@@ -191,6 +191,7 @@ def _travel(
     def edit_newest(layer: int) -> Edit:
         return lambda values: torch.cat([values[:-n], replace(values[-n:], layer)])
 
+    last = subject.n_layers - 1
     for layer in range(-1, subject.n_layers):
         if layer >= 0:
             if spec.inside and layer in spec.layers:
@@ -198,10 +199,10 @@ def _travel(
                 with edited(subject, {Site(spec.kind, layer, spec.head): edit_newest(layer)}):
                     rows = lane.run(layer, rows)
             elif rows is not None:
-                rows = lane.run(layer, rows)
+                rows = lane.finish(rows) if layer == last else lane.run(layer, rows)
         if not spec.inside and layer in spec.layers:
-            clean = lane.clean(layer + 1)
-            rows, joined = join(clean if in_prefix else replace(clean, layer)), joined + n
+            new = lane.clean(layer + 1) if in_prefix else replace(lane.clean(layer + 1), layer)
+            rows, joined = join(new[:, -1:] if layer == last else new), joined + n
     assert rows is not None, "a sweep has at least one layer"
     label_logits, log_mass = labels.read(subject.readout(rows[:, -1]))
     label_logits = label_logits.view(-1, n, len(labels.ids)).cpu()

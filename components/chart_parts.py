@@ -48,6 +48,7 @@ LOOKS: Mapping[str, Look] = {
     "question": Look("question positions", GREEN, "longdashdot", "diamond"),
     "last": Look("last position", PURPLE, "longdash", "triangle-down"),
 }
+NO_CONFLICT_CHANGE = Look("no conflict, any change", GREY, "dashdot", "triangle-up")
 LENS_LOOKS: Mapping[str, Look] = {
     "base": Look("logit lens, A", BLUE, "dot", "hexagon"),
     "donor": Look("logit lens, B", VERMILLION, "dash", "star-diamond"),
@@ -191,7 +192,7 @@ def mark_layer(fig: go.Figure, layer: int | None) -> None:
         return
     fig.add_vline(x=layer, line={"color": GREY, "width": 2, "dash": "solid"}, layer="below", name="selected layer")
     fig.add_annotation(
-        x=layer, y=1, yref="paper", yanchor="bottom", showarrow=False, text=f"<b>{layer_name(layer)}</b>",
+        x=layer, y=1, yref="paper", yanchor="bottom", yshift=12, showarrow=False, text=f"<b>{layer_name(layer)}</b>",
         font={"size": FONT_PX}, name="selected layer",
     )  # fmt: skip
 

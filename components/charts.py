@@ -26,6 +26,7 @@ from components.chart_parts import (
     KNOCKOUT_LOOKS,
     LENS_LOOKS,
     LOOKS,
+    NO_CONFLICT_CHANGE,
     PURPLE,
     VERMILLION,
     Look,
@@ -167,7 +168,8 @@ def _condition_curves(
     beside = []
     for condition in (*controls, *flow):
         if condition in rows_of:
-            beside.append(add_series(fig, rows_of[condition], "layer", column, LOOKS[condition], count=count))
+            shown, look = measure_of(condition, column)
+            beside.append(add_series(fig, rows_of[condition], "layer", shown, look, count=COUNT_OF.get(shown, "n")))
     for run, rows in lens_runs(lens):
         beside.append(add_series(fig, rows, "layer", "target_rate", LENS_LOOKS[run], count="n"))
     if "matched" in rows_of:
@@ -179,6 +181,17 @@ def _condition_curves(
     name_right_ends(fig, beside)
     mark_layer(fig, selected_layer)
     return fig
+
+
+def measure_of(condition: str, column: str) -> tuple[str, Look]:
+    """What is drawn of a condition where the others show `column`, and how.
+
+    A no-conflict pair has no target to move to: its recipient should give the donor's answer already, so a flip to the
+    target would be counted over the few pairs that the model gets wrong. What it shows is how often any answer changes.
+    """
+    if condition == "no-conflict" and column.startswith("flip_to_target_rate"):
+        return "flip_from_base_rate", NO_CONFLICT_CHANGE
+    return column, LOOKS[condition]
 
 
 # ---- other figures -------------------------------------------------------------------------------------------------
@@ -199,13 +212,13 @@ def dose_response(
     here = metrics[metrics["layer"] == layer]
     demand_one_group(here, ("kind", "prompt"))
     fig = new_figure(TITLES.get(value, value))
-    count = COUNT_OF.get(value, "n")
     beside = []
     for condition in (*controls, "matched"):
         rows, matched = here[here["condition"] == condition], condition == "matched"
         if len(rows):
-            look = LOOKS[condition]
-            trace = add_series(fig, rows, "alpha", value, look, count=count, band=matched, whole_steps=False)
+            shown, look = measure_of(condition, value)
+            count = COUNT_OF.get(shown, "n")
+            trace = add_series(fig, rows, "alpha", shown, look, count=count, band=matched, whole_steps=False)
             beside += [] if matched else [trace]
     alphas = sorted(here["alpha"].unique())
     fig.update_xaxes(title_text=f"strength alpha of the patch at {layers_text(layer, layer)}", tickvals=alphas)

@@ -126,7 +126,7 @@ def test_the_selected_layer_has_a_line_a_ring_on_the_curve_and_a_name():
 
 def test_controls_are_dashed_named_at_their_end_and_differ_without_colour():
     fig = charts.flip_curve(metrics_frame())
-    names = ["random donor", "matched noise", "no-conflict donor", "question positions", "last position"]
+    names = ["random donor", "matched noise", "no conflict, any change", "question positions", "last position"]
     looks = [(series(fig, name).line.dash, series(fig, name).marker.symbol[0]) for name in names]
     assert all(dash != "solid" for dash, _ in looks) and len({symbol for _, symbol in looks}) == len(looks)
     for name in names:
@@ -272,3 +272,13 @@ def test_the_alternative_text_states_the_peak_the_control_the_significance_and_t
     assert "not tested" in untested and "Selected" not in untested
     assert "At no layer" in charts.alt_text(pd.DataFrame(rows).assign(p_adjusted=0.5))
     assert "No layer has a value" in charts.alt_text(pd.DataFrame(rows).assign(**{REACHABLE: math.nan}))
+
+
+def test_the_no_conflict_control_shows_how_often_any_answer_changes():
+    table = metrics_frame()
+    calm = table["condition"] == "no-conflict"
+    table.loc[calm, "flip_from_base_rate"] = 0.25
+    table.loc[calm, "flip_to_target_rate_reachable"] = 1.0  # of the few pairs that the model gets wrong
+    assert set(series(charts.flip_curve(table), "no conflict, any change").y) == {0.25}
+    assert set(series(charts.dose_response(table, 3), "no conflict, any change").y) == {0.25}
+    assert series(charts.delta_curve(table, column="delta_logprob_target_mean"), "no-conflict donor").y is not None

@@ -5,7 +5,8 @@ Three routes give the same numbers:
 - *reference*: the model's own forward with one hook, one forward a layer. The definition of right.
 - *wavefront*: rows join as they are born (after block l, the row patched at l) and travel on together, so a sweep is
   one pass through the blocks with a growing batch: n(n+1)/2 block-rows, and no layer is computed before its patch. In a
-  causal decoder the positions before the edit cannot change; their keys and values come from the recipient's run.
+  causal decoder the positions before the edit cannot change; their keys and values come from the recipient's run. Of
+  the last block only the readout position is run to the end; of the others it needs the keys and values.
 - *shortcut* (causal): where the donor's whole trajectory up to a position is patched in, the replaced positions follow
   the donor's clean run exactly, so its keys and values are reused and only the positions behind are recomputed.
 """
@@ -247,7 +248,8 @@ def _replacing(patch: Patch, donor: Tensor | None, layer: int, spec: SiteSpec) -
 def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast") -> float:
     """Estimate what a patch costs, in clean forward passes of its recipient through the blocks.
 
-    Counts block-positions, which is what linear layers cost; the clean runs themselves are not counted.
+    Counts block-positions, which is what linear layers cost; the clean runs themselves are not counted, nor the keys
+    and values of the last block, which only its readout position passes to the end.
     """
     n_pos, n_layers = patch.recipient.prompted.n_pos, subject.n_layers
     if method == "reference":
@@ -255,5 +257,8 @@ def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast"
     stop = donor_prefix(subject, patch, spec) if method == "fast" else None
     keeps_keys = method == "fast" and subject.shortcut_refusal() is None
     start = stop if stop is not None else int(patch.positions[0]) if keeps_keys else 0
-    block_rows = sum(n_layers - layer - (0 if spec.inside else 1) for layer in spec.layers)
-    return block_rows * (n_pos - start) / (n_layers * n_pos) + (0 if keeps_keys else 1)
+    last = n_layers - 1
+    rows = [sum(layer < block + spec.inside for layer in spec.layers) for block in range(n_layers)]
+    in_last = 1 if keeps_keys and not (spec.inside and last in spec.layers) else n_pos - start
+    computed = sum(rows[:last]) * (n_pos - start) + rows[last] * in_last
+    return computed / (n_layers * n_pos) + (0 if keeps_keys else 1)

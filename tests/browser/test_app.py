@@ -61,6 +61,7 @@ def one_plot(page: Any) -> None:
 
 def click_layer(page: Any, layer: int) -> float:
     """Click a layer on the curve; seconds until the pair's new answer stands there."""
+    wait_idle(page)
     one_plot(page)
     curve = page.evaluate(MATCHED)
     began = time.monotonic()
@@ -135,6 +136,7 @@ def test_the_pairs_page_plays_from_the_table_and_leads_back_with_its_pair(open_p
     table.click(position={"x": 17, "y": 120})  # the box of the third row
     wait_for(page, "() => (new URL(location.href).searchParams.get('pair') || '').startsWith('semantic-')")
     pair = page.evaluate("new URL(location.href).searchParams.get('pair')")
+    wait_idle(page)  # the player has the new pair then
     player = PlayerDriver(page, "player")
     player.focus()
     player.press("Space")

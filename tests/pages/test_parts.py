@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from components import export, settings
-from components.results import Indexed, differences
+from components.results import Indexed, differences, flipped
 from components.words import layer_of, layer_text, md, nbytes, seconds
 from interp_core.__main__ import _parser, _request
 from interp_core.errors import InterpError
@@ -52,6 +52,12 @@ def test_the_laid_out_run_gives_the_rows_that_a_search_through_its_tables_finds(
     assert one.name == "prosody-0003" and one.prompt == 1 and one.alpha == 0.5 and one.layer == 2
     assert index.outcome("nobody", "prosody", 0, 1.0, 2) is None
     assert index.outcome("prosody-0003", "prosody", 0, 0.123, 2) is None
+
+
+def test_a_flip_needs_another_answer_before_and_the_target_after():
+    cases = [("sad", "happy", True), ("happy", "happy", False), ("sad", "angry", False), ("sad", "sad", False)]
+    rows = pd.DataFrame([{"base_prediction": b, "patched_prediction": p, "target": "happy"} for b, p, _ in cases])
+    assert flipped(rows).tolist() == [flip for *_, flip in cases]
 
 
 def test_controls_that_ran_at_one_strength_stand_beside_every_other(run):

@@ -274,7 +274,7 @@ def test_interval_over_groups_covers_where_one_over_single_clips_does_not():
 
     truth = linear_cka(*sample(np.random.default_rng(1), 4000, 1))
     rng = np.random.default_rng(2)
-    x, y = zip(*[sample(rng, 20, 5) for _ in range(80)], strict=True)  # 80 data sets stand on the diagonal
+    x, y = zip(*[sample(rng, 20, 5) for _ in range(50)], strict=True)  # 50 data sets stand on the diagonal
 
     def covered(groups):
         found = streamed(x, y, groups).plain_interval

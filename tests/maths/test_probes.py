@@ -109,36 +109,42 @@ def coded(labels, groups):
     return codes, np.unique(groups, return_inverse=True)[1], names
 
 
-def slow_ridge(x, labels, groups, seed):
-    """Least squares on indicators, fold by fold, the penalised normal equations written out."""
-    names = sorted(set(labels))
-    right = {name: [] for name in names}
+def slow_folds(x, groups, seed):
+    """Learning clips, scored clips, and the matrix from one's targets to the other's scores by normal equations."""
     _, members = np.unique(groups, return_inverse=True)
     for learn, score in GroupKFold(5, shuffle=True, random_state=seed).split(x, groups=members):
         scaler = StandardScaler().fit(x[learn])
         a, b = scaler.transform(x[learn]), scaler.transform(x[score])
-        share = np.array([np.mean(labels[learn] == name) for name in names])
-        target = np.stack([(labels[learn] == name) / part - 1 for name, part in zip(names, share, strict=True)], axis=1)
         weight = probes.RIDGE * max(a.shape)
-        weights = np.linalg.solve(a.T @ a + weight * np.eye(a.shape[1]), a.T @ target)
-        for clip, scores in zip(score, b @ weights, strict=True):
-            right[labels[clip]].append(names[scores.argmax()] == labels[clip])
+        yield learn, score, b @ np.linalg.solve(a.T @ a + weight * np.eye(a.shape[1]), a.T)
+
+
+def slow_ridge(folds, labels):
+    """Least squares on indicators over shares, clip by clip."""
+    names = sorted(set(labels))
+    right = {name: [] for name in names}
+    for learn, score, matrix in folds:
+        targets = [(labels[learn] == name) / np.mean(labels[learn] == name) - 1 for name in names]
+        for clip, row in zip(score, matrix, strict=True):
+            scores = [row @ target for target in targets]
+            right[labels[clip]].append(names[scores.index(max(scores))] == labels[clip])
     return sum(sum(hits) / len(hits) for hits in right.values()) / len(names)
 
 
 @pytest.mark.parametrize("width", [6, 150])
 def test_permutation_counts_arrangements_at_least_as_accurate_by_a_slow_ridge_probe(width, monkeypatch):
     x, labels, groups = ragged(*versions(seed=4, utterances=16, width=width, effect=0.25))
-    p, test = permutation_p(x, labels, groups, draws=40, seed=3)
+    p, test = permutation_p(x, labels, groups, draws=60, seed=3)
     codes, members, names = coded(labels, groups)
-    shuffled = probes.shuffled_labels(codes, members, draws=40, seed=3).codes
-    observed = slow_ridge(x, labels, groups, 3)
-    found = [slow_ridge(x, names[row], groups, 3) for row in shuffled]
-    assert p == pytest.approx((1 + np.sum(np.array(found) >= observed - 1e-12)) / 41)
+    shuffled = probes.shuffled_labels(codes, members, draws=60, seed=3).codes
+    folds_by_hand = list(slow_folds(x, groups, 3))
+    observed = slow_ridge(folds_by_hand, labels)
+    found = [slow_ridge(folds_by_hand, names[row]) for row in shuffled]
+    assert p == pytest.approx((1 + np.sum(np.array(found) >= observed - 1e-12)) / 61)
     assert f"accuracy {observed:.3f} of a ridge probe against {np.mean(found):.3f} shuffled" in test
     monkeypatch.setattr(probes, "WORK_BYTES", 1)  # one labelling at a time
-    assert permutation_p(x, labels, groups, draws=40, seed=3) == (p, test)
-    moved = permutation_p(100 * x + 3, np.char.add("x", labels), groups, draws=40, seed=3)
+    assert permutation_p(x, labels, groups, draws=60, seed=3) == (p, test)
+    moved = permutation_p(100 * x + 3, np.char.add("x", labels), groups, draws=60, seed=3)
     assert moved[0] == p
 
 

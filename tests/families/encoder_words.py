@@ -1,0 +1,45 @@
+"""Small but real tokenizers for tiny encoder folders: byte-level merges trained until every word below is one token."""
+
+import json
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import RobertaTokenizer, WhisperTokenizer
+
+LANGUAGES = ("en", "zh", "de", "es")  # the library finds a language by its place in its own order, which starts so
+TRAILING = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
+WORDS = [
+    " neutral happy sad angry surprised dog rain siren laughter cat",
+    "neutral happy sad angry surprised dog rain siren laughter cat",
+    " The dog barks in the rain. A siren. I am happy and you are sad.",
+    "This is a sound of dog This is a sound of rain This is a sound of siren This is a sound of laughter",
+]
+
+
+def bpe(vocab_size: int, special: Sequence[str] = ()) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Train byte-level merges on the sentences above; (vocab, merges)."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )
+    words.train_from_iterator(WORDS * 20, trainer)
+    state = json.loads(words.to_str())["model"]
+    return state["vocab"], [tuple(merge) for merge in state["merges"]]
+
+
+def whisper_tokenizer(seconds: int) -> WhisperTokenizer:
+    """Words, then the special tokens in the order of the real vocabulary, then the timestamps of `seconds`."""
+    vocab, merges = bpe(400)
+    words = WhisperTokenizer(vocab=vocab, merges=merges)
+    special = ["<|startoftranscript|>", *(f"<|{code}|>" for code in LANGUAGES), *TRAILING]
+    words.add_special_tokens({"additional_special_tokens": special})
+    words.add_tokens([AddedToken(f"<|{0.02 * i:.2f}|>", normalized=False) for i in range(50 * seconds + 1)])
+    return words
+
+
+def clap_tokenizer() -> RobertaTokenizer:
+    """The class and the special ids (pad is 1) of the text towers of real CLAP folders."""
+    vocab, merges = bpe(400, ("<s>", "<pad>", "</s>", "<unk>"))
+    return RobertaTokenizer(vocab={**vocab, "<mask>": len(vocab)}, merges=merges, model_max_length=62)

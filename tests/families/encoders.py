@@ -1,0 +1,384 @@
+"""Tiny random encoder folders of the real classes, written with save_pretrained in the layout of real checkpoints.
+
+Clips are 16 kHz tones of a second or two (`tests.tiny.tone`); CLAP wants 48 kHz. Every weight is random, biases, norms
+and layer weights too: at the library's initial values (zeros and ones) leaving one out would change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from torch import nn
+
+from tests.families.encoder_words import LANGUAGES, clap_tokenizer, whisper_tokenizer
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+SOUNDS = ("dog", "rain", "siren", "laughter")
+STD = 0.5
+# The convolutions of every real wav2vec 2.0, HuBERT and WavLM: a frame of 400 samples every 320, so 20 ms a position.
+CONV_KERNEL = (10, 3, 3, 3, 3, 2, 2)
+CONV_STRIDE = (5, 2, 2, 2, 2, 2, 2)
+
+
+def roughen(model: nn.Module, seed: int) -> None:
+    """Give what the library leaves at 0, 1 or nearly 0 a random value: biases, norms, positions, running statistics."""
+    made = torch.Generator().manual_seed(seed + 1000)
+
+    def normal(like: torch.Tensor, std: float) -> torch.Tensor:
+        return std * torch.randn(like.shape, generator=made)
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            last = name.rsplit(".", 1)[-1]
+            if last.startswith("logit_scale") or "embed_positions" in name or "parametrizations" in name:
+                continue  # a temperature; Whisper's sines; a weight norm's own parts
+            if last == "layer_weights":
+                weight.copy_(normal(weight, 1.0))
+            elif weight.ndim <= 1:
+                weight.copy_(normal(weight, 0.2) + (1.0 if last == "weight" else 0.0))
+            elif last in ("gru_rel_pos_const",):
+                weight.copy_(1 + normal(weight, 0.2))
+            elif last in ("cls_token", "distillation_token", "position_embeddings", "relative_position_bias_table"):
+                weight.copy_(normal(weight, STD))
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(normal(buffer, 0.2))
+            elif name.endswith("running_var"):
+                buffer.copy_(1 + normal(buffer, 0.2).abs())
+
+
+def names(labels: Sequence[str]) -> dict[str, Any]:
+    """The config's two label tables."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+
+
+def write(folder: Path, model: nn.Module, seed: int, *parts: Any) -> Path:
+    """Save a model and its preprocessor and tokenizer, each by its own save_pretrained."""
+    roughen(model, seed)
+    for part in (model.eval(), *parts):
+        part.save_pretrained(folder)
+    return folder
+
+
+# ---- wav2vec 2.0, HuBERT, WavLM --------------------------------------------------------------------------------------
+
+
+def save_wave(
+    family: Literal["WavLM", "Wav2Vec2", "Hubert"],
+    folder: Path,
+    *,
+    stable: bool = False,
+    weighted: bool = False,
+    bare: bool = False,
+    n_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    labels: Sequence[str] = EMOTIONS,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write an encoder that reads the waveform.
+
+    Args:
+        family: the library's prefix.
+        folder: where to.
+        stable: the layout of the large models (norm before attention, layer norm in every convolution) instead of the
+            base ones' (norm after, one group norm, which makes padded clips come out differently).
+        weighted: the classifier reads a weighted sum of all layers.
+        bare: the encoder alone, without a classifier.
+    """
+    torch.manual_seed(seed)
+    relative = {"num_buckets": 32, "max_bucket_distance": 80} if family == "WavLM" else {}
+    settings = getattr(transformers, f"{family}Config")(
+        hidden_size=d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        intermediate_size=d_mlp,
+        conv_dim=(16,) * len(CONV_KERNEL),
+        conv_kernel=CONV_KERNEL,
+        conv_stride=CONV_STRIDE,
+        conv_bias=stable,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        do_stable_layer_norm=stable,
+        feat_extract_norm="layer" if stable else "group",
+        use_weighted_layer_sum=weighted,
+        classifier_proj_size=16,
+        initializer_range=STD,
+        **names(labels),
+        **relative,
+        **config,
+    )
+    model = getattr(transformers, f"{family}{'Model' if bare else 'ForSequenceClassification'}")(settings)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=stable)
+    return write(folder, model, seed, extractor)
+
+
+def save_wavlm(folder: Path, **sizes: Any) -> Path:
+    return save_wave("WavLM", folder, **sizes)
+
+
+def save_wav2vec2(folder: Path, **sizes: Any) -> Path:
+    return save_wave("Wav2Vec2", folder, **sizes)
+
+
+def save_hubert(folder: Path, **sizes: Any) -> Path:
+    return save_wave("Hubert", folder, **sizes)
+
+
+# ---- Whisper ---------------------------------------------------------------------------------------------------------
+
+
+def whisper_sizes(n_layers: int, d_model: int, n_heads: int, d_mlp: int, seconds: int, n_mels: int) -> dict[str, Any]:
+    return {
+        "num_mel_bins": n_mels,
+        "max_source_positions": 50 * seconds,
+        "d_model": d_model,
+        "encoder_layers": n_layers,
+        "encoder_attention_heads": n_heads,
+        "encoder_ffn_dim": d_mlp,
+        "decoder_attention_heads": n_heads,
+        "decoder_ffn_dim": d_mlp,
+        "init_std": STD,
+    }
+
+
+def save_whisper_classifier(
+    folder: Path,
+    *,
+    weighted: bool = False,
+    n_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    seconds: int = 2,
+    n_mels: int = 16,
+    labels: Sequence[str] = EMOTIONS,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a WhisperForAudioClassification; every clip is padded to `seconds`, as the real one's to 30."""
+    torch.manual_seed(seed)
+    settings = transformers.WhisperConfig(
+        **whisper_sizes(n_layers, d_model, n_heads, d_mlp, seconds, n_mels),
+        vocab_size=60,
+        pad_token_id=50,
+        bos_token_id=50,
+        eos_token_id=50,
+        decoder_start_token_id=51,
+        decoder_layers=1,
+        classifier_proj_size=16,
+        use_weighted_layer_sum=weighted,
+        **names(labels),
+        **config,
+    )
+    model = transformers.WhisperForAudioClassification(settings)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=n_mels, chunk_length=seconds)
+    return write(folder, model, seed, extractor)
+
+
+def save_whisper(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    seconds: int = 2,
+    n_mels: int = 16,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a multilingual WhisperForConditionalGeneration with its tokenizer; the words above are single tokens."""
+    torch.manual_seed(seed)
+    words = whisper_tokenizer(seconds)
+    end, start = words.convert_tokens_to_ids(["<|endoftext|>", "<|startoftranscript|>"])
+    ids = {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": start}
+    ids |= {"suppress_tokens": [], "begin_suppress_tokens": [end]}
+    settings = transformers.WhisperConfig(
+        **whisper_sizes(n_layers, d_model, n_heads, d_mlp, seconds, n_mels),
+        decoder_layers=n_decoder_layers,
+        max_target_positions=64,
+        vocab_size=len(words),
+        **ids,
+        **config,
+    )
+    model = transformers.WhisperForConditionalGeneration(settings)
+    model.generation_config = transformers.GenerationConfig(
+        is_multilingual=True,
+        lang_to_id={f"<|{code}|>": words.convert_tokens_to_ids(f"<|{code}|>") for code in LANGUAGES},
+        task_to_id={task: words.convert_tokens_to_ids(f"<|{task}|>") for task in ("transcribe", "translate")},
+        no_timestamps_token_id=words.convert_tokens_to_ids("<|notimestamps|>"),
+        max_length=64,
+        **ids,
+    )
+    extractor = transformers.WhisperFeatureExtractor(feature_size=n_mels, chunk_length=seconds)
+    return write(folder, model, seed, extractor, words)
+
+
+# ---- AST -------------------------------------------------------------------------------------------------------------
+
+
+def save_ast(
+    folder: Path,
+    *,
+    n_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    frames: int = 96,
+    n_mels: int = 32,
+    labels: Sequence[str] = SOUNDS,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write an ASTForAudioClassification: patches of 8 by 8 every 6, overlapping as the real 16 every 10."""
+    torch.manual_seed(seed)
+    settings = transformers.ASTConfig(
+        hidden_size=d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        intermediate_size=d_mlp,
+        patch_size=8,
+        frequency_stride=6,
+        time_stride=6,
+        max_length=frames,
+        num_mel_bins=n_mels,
+        initializer_range=STD,
+        **names(labels),
+        **config,
+    )
+    extractor = transformers.ASTFeatureExtractor(num_mel_bins=n_mels, max_length=frames)
+    return write(folder, transformers.ASTForAudioClassification(settings), seed, extractor)
+
+
+# ---- CLAP ------------------------------------------------------------------------------------------------------------
+
+
+def clap_audio_config(
+    *,
+    depths: Sequence[int] = (2, 2, 2, 2),
+    heads: Sequence[int] = (1, 2, 4, 8),
+    width: int = 8,
+    fused: bool = False,
+    window: int = 2,
+    **config: Any,
+) -> transformers.ClapAudioConfig:
+    """Geometry of the real ones at an eighth of the size: 64, 16, 4 and 1 windows a stage, the last one unshifted."""
+    return transformers.ClapAudioConfig(
+        depths=list(depths),
+        num_attention_heads=list(heads),
+        patch_embeds_hidden_size=width,
+        hidden_size=width * 2 ** (len(depths) - 1),
+        num_mel_bins=64,
+        spec_size=128,
+        patch_size=8,
+        patch_stride=[8, 8],
+        window_size=window,
+        enable_fusion=fused,
+        **config,
+    )
+
+
+def clap_extractor(seconds: int, fused: bool) -> transformers.ClapFeatureExtractor:
+    return transformers.ClapFeatureExtractor(max_length_s=seconds, truncation="fusion" if fused else "rand_trunc")
+
+
+def clap_weights(model: nn.Module, seed: int) -> None:
+    """Draw all matrices anew: this model type has no initializer_range, and its own start is next to nothing."""
+    made = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.copy_(STD * torch.randn(weight.shape, generator=made))
+
+
+def save_clap_audio(folder: Path, *, seconds: int = 2, seed: int = 0, fused: bool = False, **geometry: Any) -> Path:
+    """Write a ClapAudioModel, which gives an embedding and no answer; `geometry` goes to clap_audio_config."""
+    model = transformers.ClapAudioModel(clap_audio_config(fused=fused, **geometry))
+    clap_weights(model, seed)
+    return write(folder, model, seed, clap_extractor(seconds, fused))
+
+
+def save_clap(
+    folder: Path,
+    *,
+    seconds: int = 2,
+    seed: int = 0,
+    fused: bool = False,
+    n_text_layers: int = 1,
+    projection: int = 16,
+    **geometry: Any,
+) -> Path:
+    """Write a ClapModel with text tower and tokenizer; `geometry` goes to clap_audio_config."""
+    words = clap_tokenizer()
+    text = transformers.ClapTextConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=n_text_layers,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+    )
+    settings = transformers.ClapConfig(
+        text_config=text, audio_config=clap_audio_config(fused=fused, **geometry), projection_dim=projection
+    )
+    model = transformers.ClapModel(settings)
+    clap_weights(model, seed)
+    return write(folder, model, seed, clap_extractor(seconds, fused), words)
+
+
+# ---- the list --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """A named builder: `family.save(folder, **sizes)` writes it, `sizes` going over the family's own."""
+
+    name: str
+    build: Callable[..., Path]
+    reads: Literal["classes", "words", "texts", "nothing"]
+    """Where an answer comes from: a classifier, the next word, texts to compare with, or nowhere (embedding only)."""
+    rate: int = 16_000
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path, **sizes: Any) -> Path:
+        return self.build(folder, **{**self.settings, **sizes})
+
+
+def _waves(name: str, build: Callable[..., Path]) -> list[Family]:
+    return [
+        Family(
+            f"{name}-{size}{'-weighted' * weighted}", build, "classes", settings=dict(stable=stable, weighted=weighted)
+        )
+        for size, stable in (("base", False), ("large", True))
+        for weighted in (False, True)
+    ]
+
+
+SMALL_2262 = {"depths": (2, 2, 6, 2), "heads": (2, 4, 8, 16)}
+UNEVEN = {"depths": (1, 1, 2, 1)}
+
+FAMILIES: tuple[Family, ...] = (
+    *_waves("wavlm", save_wavlm),
+    *_waves("wav2vec2", save_wav2vec2),
+    *_waves("hubert", save_hubert),
+    Family("wavlm-bare", save_wavlm, "nothing", settings={"bare": True}),
+    Family("wav2vec2-bare", save_wav2vec2, "nothing", settings={"bare": True, "stable": True}),
+    Family("whisper-classifier", save_whisper_classifier, "classes"),
+    Family("whisper-classifier-weighted", save_whisper_classifier, "classes", settings={"weighted": True}),
+    Family("whisper", save_whisper, "words"),
+    Family("ast", save_ast, "classes"),
+    Family("clap", save_clap, "texts", 48_000),
+    Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),
+    Family("clap-fused", save_clap, "texts", 48_000, {"fused": True, **UNEVEN}),
+    Family("clap-audio", save_clap_audio, "nothing", 48_000, SMALL_2262),
+    Family("clap-audio-fused", save_clap_audio, "nothing", 48_000, {"fused": True}),
+)

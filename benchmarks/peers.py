@@ -35,7 +35,7 @@ def peers(subject: AudioLLM, points: tuple[int, ...]) -> tuple[list[Way], list[s
 def decoder_alone(subject: AudioLLM) -> Qwen2ForCausalLM:
     """Copy the decoder into the text model's own class; a copy, since TransformerLens renames modules in place."""
     with torch.device(subject.device):
-        model = Qwen2ForCausalLM(type(subject.text_config)(**subject.text_config.to_dict()))
+        model = Qwen2ForCausalLM(type(subject.sizes)(**subject.sizes.to_dict()))
     model.model.load_state_dict(subject.decoder.state_dict())
     model.lm_head.load_state_dict(subject.hf.lm_head.state_dict())
     return model.eval()

@@ -13,8 +13,8 @@ from interp_core.data.manifest import Manifest
 from interp_core.data.pairs import DEFAULT_MAX_PAIRS, PairSet
 from interp_core.errors import InterpError
 from interp_core.experiments.plan import PatchSettings, Plan, settings_dict, settings_from
-from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.bundled import demos
+from interp_core.models.subject import Subject
 from interp_core.trace.store import CleanStore
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
@@ -58,7 +58,7 @@ class Prepared:
     store: CleanStore
 
     @property
-    def subject(self) -> AudioLLM:
+    def subject(self) -> Subject:
         return self.store.subject
 
 

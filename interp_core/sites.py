@@ -6,8 +6,10 @@ from typing import Literal, get_args
 
 from interp_core.errors import InterpError
 
-Kind = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act"]
+Kind = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act", "cross_out", "cross_head_out"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OF_HEADS: tuple[Kind, ...] = ("head_out", "cross_head_out")
+"""Sites whose width is the heads side by side, so that one head is a slice of it."""
 
 
 def check_kind(kind: str) -> Kind:
@@ -21,9 +23,9 @@ def check_kind(kind: str) -> Kind:
 
 @dataclass(frozen=True)
 class Site:
-    """One place: what is read or edited (`kind`), in which block (`layer`, from 0), for `head_out` in which head.
+    """One place: what is read or edited (`kind`), in which block (`layer`, from 0), at a site of heads in which head.
 
-    `head=None` at `head_out` means all heads at once, concatenated as the output projection reads them.
+    `head=None` there means all heads at once, concatenated as the output projection reads them.
     """
 
     kind: Kind
@@ -32,8 +34,11 @@ class Site:
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
-        if self.head is not None and self.kind != "head_out":
-            raise InterpError(f"head={self.head} goes with kind 'head_out', not with {self.kind!r}; leave head out.")
+        if self.head is not None and self.kind not in OF_HEADS:
+            raise InterpError(
+                f"head={self.head} goes with kind {' or '.join(map(repr, OF_HEADS))}, not with {self.kind!r}; "
+                "leave head out."
+            )
 
     def __str__(self) -> str:
         return f"{self.kind}.L{self.layer}" + ("" if self.head is None else f"H{self.head}")

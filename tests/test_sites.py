@@ -7,23 +7,26 @@ from interp_core.sites import KINDS, Site, check_kind
 
 
 def test_every_kind_is_its_own_name_and_a_near_miss_is_told_the_right_one() -> None:
-    assert KINDS == ("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act")
+    assert KINDS == (
+        *("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act", "cross_out", "cross_head_out"),
+    )
     assert [check_kind(kind) for kind in KINDS] == list(KINDS)
     with pytest.raises(InterpError) as error:
         check_kind("resid_pst")
     assert str(error.value) == "unknown site kind 'resid_pst'; did you mean 'resid_post'?"
-    with pytest.raises(InterpError, match="known kinds: resid_pre, .*, mlp_act"):
+    with pytest.raises(InterpError, match="known kinds: resid_pre, .*, mlp_act, cross_out"):
         check_kind("zzz")
     with pytest.raises(InterpError, match="unknown site kind 'Head_Out'; did you mean 'head_out'"):
         Site("Head_Out", 3)
 
 
-def test_only_head_out_has_heads() -> None:
-    assert Site("head_out", 3, 5).head == 5
+def test_only_sites_of_heads_have_heads() -> None:
+    assert Site("head_out", 3, 5).head == Site("cross_head_out", 3, 5).head == 5
     for kind in KINDS:
-        if kind != "head_out":
+        if kind not in ("head_out", "cross_head_out"):
             with pytest.raises(
-                InterpError, match=f"head=0 goes with kind 'head_out', not with '{kind}'; leave head out"
+                InterpError,
+                match=f"head=0 goes with kind 'head_out' or 'cross_head_out', not with '{kind}'; leave head out",
             ):
                 Site(kind, 3, 0)
 

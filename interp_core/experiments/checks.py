@@ -9,8 +9,8 @@ import torch
 
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM, describe_tokens
 from interp_core.models.labels import LabelTokens
+from interp_core.models.subject import Subject
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.store import CleanStore
@@ -68,9 +68,7 @@ def run_checks(
     subject = store.subject
     clips = list({c.clip_id: c for p in pairs[:n_span] for c in (p.recipient, p.donor)}.values())
     runs = [store.run(clip, prompt, (spec.kind,)) for clip in clips[: max(2, n_span)]]
-    spans = [
-        {"clip": r.prompted.clip_id, **describe_tokens(subject, r.prompted.token_ids, r.prompted.audio)} for r in runs
-    ]
+    spans = [{"clip": r.prompted.clip_id, **subject.describe(r.prompted)} for r in runs]
     longest = max(runs[:2], key=lambda run: run.prompted.n_pos)
     results = [
         _agreement("self-patch", subject, _everywhere(longest, longest), longest, labels, spec, method)
@@ -100,7 +98,7 @@ def run_checks(
         )
         flips = fast.label_logits.argmax(-1) != slow.label_logits.argmax(-1)
         results[-1]["changed_predictions"] = int(flips.sum())
-    audio_span = {"clips": spans, "spans_per_clip": 1, "passed": all(s["tokens_in_span"] for s in spans)}
+    audio_span = {"clips": spans, "spans_per_clip": 1, "passed": all(s["audio_positions"] > 0 for s in spans)}
     report = {"tolerance": TOLERANCE[subject.dtype], "checks": results, "passed": all(r["passed"] for r in results)}
     failed = [r for r in results if not r["passed"]]
     if failed:
@@ -130,14 +128,14 @@ def _equal_length(store: CleanStore, pair: Pair, prompt: str) -> tuple[CleanRun,
 
 
 def _agreement(
-    check: str, subject: AudioLLM, patch: Patch, expected: CleanRun, labels: LabelTokens, spec: SiteSpec, method: Method
+    check: str, subject: Subject, patch: Patch, expected: CleanRun, labels: LabelTokens, spec: SiteSpec, method: Method
 ) -> dict[str, Any]:
     found = sweep(subject, [patch], labels, spec, method=method)
     wanted = labels.read(expected.logits[None])[0].cpu().expand_as(found.label_logits[0])
     return {**_result(check, found.label_logits[0], wanted, subject), "method": found.methods[0]}
 
 
-def _result(check: str, found: torch.Tensor, wanted: torch.Tensor, subject: AudioLLM) -> dict[str, Any]:
+def _result(check: str, found: torch.Tensor, wanted: torch.Tensor, subject: Subject) -> dict[str, Any]:
     allowed = TOLERANCE[subject.dtype] * max(1.0, float(wanted.abs().max()))
     difference = (found - wanted).abs()
     by_layer = difference.amax(tuple(i for i in range(difference.ndim) if i != difference.ndim - 2))

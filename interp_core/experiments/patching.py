@@ -22,8 +22,8 @@ from interp_core.experiments.flips import base_accuracy, choose_cluster_column, 
 from interp_core.experiments.flow import knockout_table, lens_table
 from interp_core.experiments.plan import Chunk, PatchSettings, Plan
 from interp_core.experiments.positions import align_positions
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.labels import LabelTokens, label_tokens
+from interp_core.models.labels import LabelTokens
+from interp_core.models.subject import Subject
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
@@ -211,10 +211,11 @@ def run_patching(
     return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock)
 
 
-def flows_of(settings: PatchSettings, subject: AudioLLM) -> list[str]:
+def flows_of(settings: PatchSettings, subject: Subject) -> list[str]:
     """Return which curves along the clean runs are drawn; both belong to whole blocks, knockout to keys held fixed."""
-    flows = [flow for flow in ("lens", "knockout") if flow in settings.flow and settings.site == "resid_post"]
-    return [flow for flow in flows if flow != "knockout" or subject.shortcut_refusal() is None]
+    refusals = {"lens": subject.lens_refusal(), "knockout": subject.shortcut_refusal()}
+    asked = [flow for flow in refusals if flow in settings.flow and settings.site == "resid_post"]
+    return [flow for flow in asked if refusals[flow] is None]
 
 
 def patch_pair(
@@ -228,7 +229,7 @@ def patch_pair(
     subject = store.subject
     settings = replace(settings, controls=(), flow=(), alphas=tuple(alphas))
     settings.check()
-    labels = label_tokens(subject, settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
+    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
     layers = sweep_layers(settings.site, subject.n_layers, settings.layers)
     spec = SiteSpec(settings.site, settings.head, subject.d_head, layers)
     made = Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
@@ -243,7 +244,7 @@ def patch_pair(
 def base_predictions(store: CleanStore, clips: Sequence[Clip], settings: PatchSettings) -> Iterator[dict[str, Any]]:
     """Yield what the model answers for each clip under each prompt, unedited: one dict a clip and prompt."""
     for number, prompt in enumerate(settings.prompts):
-        labels = label_tokens(store.subject, settings.labels, prompt, several_tokens=settings.several_tokens)
+        labels = store.subject.labels(settings.labels, prompt, several_tokens=settings.several_tokens)
         for clip in clips:
             logits, mass = _read(labels, store.run(clip, prompt).logits)
             yield {

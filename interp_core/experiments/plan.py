@@ -9,9 +9,9 @@ from interp_core.data.pairs import Pair, PairSet
 from interp_core.errors import InterpError
 from interp_core.experiments.controls import CONTROLS, no_conflict_pairs, random_donors
 from interp_core.experiments.positions import Align, align_positions, check_positions, time_window
-from interp_core.models.audio_llm import AudioLLM, check_prompt
-from interp_core.models.labels import EMOTIONS, LabelTokens, label_tokens
-from interp_core.sites import Kind, Site, check_kind
+from interp_core.models.labels import EMOTIONS, LabelTokens
+from interp_core.models.subject import Subject
+from interp_core.sites import OF_HEADS, Kind, Site, check_kind
 from interp_core.trace.patch import SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import METHODS, Method
@@ -68,9 +68,10 @@ class PatchSettings:
             raise InterpError(f"batch size {self.batch_size}: need 1 or more.")
         if not self.prompts or len(set(self.prompts)) < len(self.prompts):
             raise InterpError("give one or more different prompts.")
-        if self.head is not None and self.site != "head_out":
+        if self.head is not None and self.site not in OF_HEADS:
             raise InterpError(
-                f"a head is patched at site head_out, not at {self.site}; set the site or leave head out."
+                f"a head is patched at site {' or '.join(OF_HEADS)}, not at {self.site}; set the site, "
+                "or leave head out."
             )
 
 
@@ -110,7 +111,7 @@ class Plan:
         }
 
 
-def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: PatchSettings) -> Plan:
+def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: PatchSettings) -> Plan:
     """Lay out a run: check the settings against the model, draw the controls, cut the pairs into chunks.
 
     Raises:
@@ -118,10 +119,12 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
     """
     settings.check()
     for prompt in settings.prompts:
-        check_prompt(subject, prompt)
-    labels = tuple(
-        label_tokens(subject, settings.labels, p, several_tokens=settings.several_tokens) for p in settings.prompts
-    )
+        subject.check_prompt(prompt)
+    if not subject.asks and settings.positions in ("prefix", "question", "last"):
+        raise InterpError(
+            f"{subject.name} has no text positions; choose positions audio, all, or a time window like 0.5-1.2."
+        )
+    labels = tuple(subject.labels(settings.labels, p, several_tokens=settings.several_tokens) for p in settings.prompts)
     spec = SiteSpec(
         settings.site, settings.head, subject.d_head, sweep_layers(settings.site, subject.n_layers, settings.layers)
     )
@@ -132,7 +135,7 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
     kinds = [kind.name for kind in pair_set.kinds]
     most = max((len(pair_set.of(kind)) for kind in kinds), default=0)
     calm = no_conflict_pairs(usable, settings.labels, most, settings.seed)
-    conditions = ["matched", *_further_conditions(settings)]
+    conditions = ["matched", *_further_conditions(subject, settings)]
     chunks: list[Chunk] = []
     for number in range(len(settings.prompts)):
         for condition in conditions:
@@ -151,16 +154,18 @@ def plan(subject: AudioLLM, pair_set: PairSet, clips: Sequence[Clip], settings: 
     return Plan(settings, spec, labels, tuple(chunks), donors, pair_set)
 
 
-def _further_conditions(settings: PatchSettings) -> list[str]:
-    """Controls and flow curves that mean something at the run's positions.
+def _further_conditions(subject: Subject, settings: PatchSettings) -> list[str]:
+    """Controls and flow curves that mean something for the model and at the run's positions.
 
     Positions of text are their own control: they hold the same words in every clip. Prefix, question and last position
-    are drawn beside the whole audio only.
+    are drawn beside the whole audio only, and where there is text around it.
     """
     audio = settings.positions == "audio"
     some_audio = audio or settings.positions == "all" or time_window(settings.positions) is not None
-    controls = [c for c in CONTROLS if c in settings.controls and (audio or (some_audio and c != "prefix"))]
-    return controls + [c for c in ("question", "last") if c in settings.flow and audio]
+    text = subject.asks and subject.arch.causal
+    fits = {c: some_audio if c != "prefix" else audio and text for c in CONTROLS}
+    controls = [c for c in CONTROLS if c in settings.controls and fits[c]]
+    return controls + [c for c in ("question", "last") if c in settings.flow and audio and text]
 
 
 def _reaching(clips: Sequence[Clip], settings: PatchSettings) -> list[Clip]:

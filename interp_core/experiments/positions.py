@@ -54,6 +54,9 @@ def align_positions(a: Prompted, b: Prompted, positions: str = "audio", align: A
     (a0, a1), (b0, b1) = a.audio, b.audio
     if positions == "audio":
         return _audio(a, b, align)
+    if positions == "all" and a.n_pos == b.n_pos and a.audio == b.audio:
+        every = torch.arange(a.n_pos)
+        return Aligned(every, every.double(), 1.0)
     if positions == "all":
         parts = [align_positions(a, b, part, align) for part in ("prefix", "audio", "question", "last")]
         covered = sum(len(part.positions) for part in parts) / a.n_pos
@@ -74,8 +77,17 @@ def _audio(a: Prompted, b: Prompted, align: Align) -> Aligned:
     n_a, n_b = a1 - a0, b1 - b0
     if align == "truncate":
         m = min(n_a, n_b)
-        return Aligned(torch.arange(a0, a0 + m), torch.arange(b0, b0 + m, dtype=torch.float64), m / n_a)
-    return Aligned(torch.arange(a0, a1), torch.linspace(b0, b1 - 1, n_a, dtype=torch.float64), 1.0)
+        return _in_bands(a, b, torch.arange(m), torch.arange(m, dtype=torch.float64), m / n_a)
+    return _in_bands(a, b, torch.arange(n_a), torch.linspace(0, n_b - 1, n_a, dtype=torch.float64), 1.0)
+
+
+def _in_bands(a: Prompted, b: Prompted, frames: Tensor, source: Tensor, covered: float) -> Aligned:
+    """Turn frames of the audio, counted from its start, into positions: the same frames in every band."""
+    (bands, stride_a), (_, stride_b) = a.bands, b.bands
+    band = torch.arange(bands)[:, None]
+    return Aligned(
+        (frames + a.audio[0] + band * stride_a).flatten(), (source + b.audio[0] + band * stride_b).flatten(), covered
+    )
 
 
 def _text(a: Prompted, b: Prompted, span_a: tuple[int, int], span_b: tuple[int, int]) -> Aligned:
@@ -103,7 +115,7 @@ def _window(a: Prompted, b: Prompted, window: tuple[float, float], align: Align)
     offsets = inside.double()
     if align == "resample":  # ends on ends, as for the whole span
         offsets = offsets * (n_b - 1) / max(n_a - 1, 1)
-    return Aligned(inside + a0, offsets + b0, len(inside) / (stop - first))
+    return _in_bands(a, b, inside, offsets, len(inside) / (stop - first))
 
 
 def _seconds(positions: str) -> tuple[float, float] | None:

@@ -4,51 +4,178 @@ A path is a dotted name below the loaded Hugging Face model, or below one block 
 A new model type whose forward is "stem, blocks, readout" needs one row here and nothing else.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from interp_core.errors import InterpError
 from interp_core.sites import Kind
 
-Side = Literal["input", "output"]
+Side = Literal["input", "output", "folded"]
 
 
-@dataclass(frozen=True)
-class Arch:
-    """One row: the paths and facts that differ between model types."""
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Where a list of blocks is and where the sites are inside one; a path that is None says there is no such site."""
 
     blocks: str
-    """The ModuleList of blocks."""
-    decoder: str
-    """The module that runs the blocks and takes `inputs_embeds`; its call is where the stem ends."""
-    norm: str
-    """The final norm between the last block and the head."""
-    head: str
-    """The projection to the vocabulary."""
-    rotary: str
-    """The module that makes `position_embeddings` out of position ids."""
-    text_config: str
-    """Where the sizes of the blocks stand in the config."""
-    audio_token_id: str
-    """The config field that holds the id of the audio placeholder token."""
-    attn: str = "self_attn"
+    """The ModuleList of blocks, below `body`."""
+    body: str = ""
+    """What a checkpoint with a head holds the base model as; a checkpoint of the base model alone has no such part."""
+    sizes: str = ""
+    """Where the sizes of the blocks stand in the config; empty for the config itself."""
+    attn: str | None = "self_attn"
     """Below a block: the attention; its output is what attention adds to the residual stream."""
-    attn_proj: str = "self_attn.o_proj"
+    attn_proj: str | None = "self_attn.o_proj"
     """Below a block: the output projection, whose input is the heads side by side."""
-    mlp: str = "mlp"
-    mlp_proj: str = "mlp.down_proj"
+    attn_proj_called: bool = True
+    """False where the attention multiplies by the projection's weights without ever calling the module."""
+    mlp: str | None = "mlp"
+    mlp_proj: str | None = "mlp.down_proj"
+    cross_attn: str | None = None
+    """Below a block: the attention to the encoder's output."""
+    cross_proj: str | None = None
     causal: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arch(Blocks):
+    """One row of an audio LLM: a decoder whose prompt holds the audio. The defaults are the usual layout."""
+
+    blocks: str = "model.language_model.layers"
+    sizes: str = "text_config"
+    decoder: str = "model.language_model"
+    """The module that runs the blocks and takes `inputs_embeds`."""
+    embeds_inside: bool = False
+    """Whether the decoder itself puts the audio among the embeddings, so that the stem ends at block 0 and not at the
+    decoder's call."""
+    norm: str = "model.language_model.norm"
+    """The final norm between the last block and the head."""
+    head: str = "lm_head"
+    """The projection to the vocabulary."""
+    logits_divisor: str = ""
+    """The field of `sizes` by which the model was trained to divide its logits, where the library forgets to."""
+    rotary: str = "model.language_model.rotary_emb"
+    """The module that makes `position_embeddings` out of position ids."""
+    model_class: str = ""
+    """The library's class, where the config names a larger model than the one that is opened."""
+    audio_token_id: str = "audio_token_id"
+    """The dotted config field that holds the id of the audio placeholder token."""
+    reader: Literal["auto", "audio half", "voxtral"] = "auto"
+    """How the processor is read: processors.py."""
+    turn: Literal["parts", "text", "system"] = "parts"
+    """How the chat template takes clip and question: in parts, as text with the marker in it, or with the question in
+    the system turn because the template drops the user's text."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the model's forward."""
+    frames_per_position: Callable[[Any], float] = lambda config: 4
+    """Frames of the feature extractor that one audio position covers, given the config."""
+    cuts: bool = True
+    """Whether the processor cuts what is longer than the extractor's window, without a word."""
+    adapter: str | None = None
+    """The folder below the model's, "" for that folder itself, of the LoRA weights that belong to hearing."""
+
+
+def _chunks_of_13(_config: Any) -> float:
+    return 100 / 13  # three strided convolutions over chunks of 100 frames: 50, 25, 13
+
+
+_OMNI = Arch(model_class="Qwen2_5OmniThinkerForConditionalGeneration", reader="audio half")
+_OMNI_MOE = Arch(
+    model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+    reader="audio half",
+    mlp_proj=None,  # a neuron of a mixture of experts is only there for the positions that are routed to its expert
+    frames_per_position=_chunks_of_13,
+    cuts=False,
+)
+_GRANITE_SPEECH = Arch(
+    reader="audio half",
+    turn="text",
+    logits_divisor="logits_scaling",
+    # Windows of `window_size` encoder frames, each of two mel frames, become window_size // downsample_rate positions.
+    frames_per_position=lambda config: 2 * config.window_size / (config.window_size // config.downsample_rate),
+    cuts=False,
+    adapter="",
+)
+
 ARCHS: dict[str, Arch] = {
-    "qwen2_audio": Arch(
-        blocks="model.language_model.layers",
-        decoder="model.language_model",
-        norm="model.language_model.norm",
-        head="lm_head",
-        rotary="model.language_model.rotary_emb",
-        text_config="text_config",
-        audio_token_id="audio_token_id",
+    "qwen2_audio": Arch(),
+    "qwen2_5_omni_thinker": _OMNI,
+    "qwen2_5_omni": _OMNI,
+    "qwen3_omni_moe_thinker": _OMNI_MOE,
+    "qwen3_omni_moe": _OMNI_MOE,
+    "qwen3_asr": Arch(turn="system", frames_per_position=_chunks_of_13, cuts=False),
+    "audioflamingo3": Arch(),
+    "musicflamingo": Arch(),
+    "glmasr": Arch(frames_per_position=lambda config: 8),
+    "voxtral": Arch(
+        reader="voxtral",
+        frames_per_position=lambda config: 2 * config.audio_config.intermediate_size // config.audio_config.hidden_size,
+        cuts=False,
+    ),
+    "granite_speech": _GRANITE_SPEECH,
+    "granite_speech_plus": _GRANITE_SPEECH,
+    "phi4_multimodal": Arch(
+        blocks="model.layers",
+        sizes="",
+        decoder="model",
+        embeds_inside=True,
+        norm="model.norm",
+        rotary="model.rotary_emb",
+        audio_token_id="audio_config.audio_token_id",
+        reader="audio half",
+        frames_per_position=lambda config: config.audio_config.time_reduction * config.audio_config.downsample_rate,
+        cuts=False,
+        adapter="speech-lora",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderArch(Blocks):
+    """One row of an encoder whose output a classifier reads."""
+
+    norm: str | None = None
+    """Below `body`: the norm between the last block and the classifier, None where there is none."""
+    norm_if: str | None = None
+    """The config flag without which there is no such norm."""
+    last_mixed_normed: bool = False
+    """Whether a mix of layers takes the last one behind that norm."""
+    batch_first: frozenset[str] = frozenset()
+    """Arguments of a block whose first axis is the batch times something."""
+    causal: bool = False
+
+
+_WAV2VEC2 = EncoderArch(
+    blocks="encoder.layers",
+    body="wav2vec2",
+    attn="attention",
+    attn_proj="attention.out_proj",
+    mlp="feed_forward",
+    mlp_proj="feed_forward.output_dense",
+    norm="encoder.layer_norm",
+    norm_if="do_stable_layer_norm",
+)
+ENCODERS: dict[str, EncoderArch] = {
+    "wav2vec2": _WAV2VEC2,
+    "hubert": replace(_WAV2VEC2, body="hubert"),
+    # Its attention hands the projections' weights to a function of torch, and its position bias is [batch * heads, …].
+    "wavlm": replace(_WAV2VEC2, body="wavlm", attn_proj_called=False, batch_first=frozenset({"position_bias"})),
+    "whisper": EncoderArch(
+        blocks="encoder.layers",
+        attn_proj="self_attn.out_proj",
+        mlp="fc2",
+        mlp_proj="fc2",
+        norm="encoder.layer_norm",
+        last_mixed_normed=True,
+    ),
+    "audio-spectrogram-transformer": EncoderArch(
+        blocks="layers",
+        body="audio_spectrogram_transformer",
+        attn="attention",
+        attn_proj="attention.o_proj",
+        mlp_proj="mlp.fc2",
+        norm="layernorm",
     ),
 }
 
@@ -60,6 +187,8 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
     "head_out": ("attn_proj", "input"),
     "mlp_out": ("mlp", "output"),
     "mlp_act": ("mlp_proj", "input"),
+    "cross_out": ("cross_attn", "output"),
+    "cross_head_out": ("cross_proj", "input"),
 }
 
 

@@ -1,29 +1,37 @@
-"""The answer words and the tokens that stand for them at the readout."""
+"""The answers that are compared, and where each stands among the logits: a token of a vocabulary, or a class."""
 
+from __future__ import annotations
+
+import difflib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
+
+if TYPE_CHECKING:
+    from interp_core.models.audio_llm import AudioLLM
 
 EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised")
 
 
 @dataclass(frozen=True)
 class LabelTokens:
-    """Labels and the id of each one's first answer token; `report` says how they were found."""
+    """Labels and each one's index among the logits (the id of its first answer token, or its class).
+
+    `report` says how they were found.
+    """
 
     labels: tuple[str, ...]
     ids: tuple[int, ...]
     report: dict[str, Any]
 
     def read(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the label logits [rows, n_labels] and the log of their full-vocabulary probability [rows]."""
+        """Return the label logits [rows, n_labels] and the log of their probability among all logits [rows]."""
         at = logits[:, torch.tensor(self.ids, device=logits.device)]
         return at, at.logsumexp(-1) - logits.logsumexp(-1)
 
@@ -87,3 +95,23 @@ def label_tokens(
         )
     report = {"prompt": prompt, "labels": rows, "clashes": clashes, "several_tokens": several_tokens}
     return LabelTokens(tuple(labels), tuple(row["first_id"] for row in rows), report)
+
+
+def class_labels(classes: Sequence[str], labels: Sequence[str]) -> LabelTokens:
+    """Find labels among the classes of a classifier.
+
+    Raises:
+        InterpError: fewer than two labels, one that is given twice, or that is no class; all in one message.
+    """
+    faults = [] if len(labels) > 1 else [f"{len(labels)} label(s) given, a decision needs two or more"]
+    faults += [f"{label!r} is given twice" for label in dict.fromkeys(labels) if list(labels).count(label) > 1]
+    for label in labels:
+        if label not in classes:
+            near = difflib.get_close_matches(label, classes, 1)
+            faults.append(f"{label!r} is no class" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if faults:
+        shown = ", ".join(classes[:30]) + (", …" if len(classes) > 30 else "")
+        raise InterpError(f"{'; '.join(faults)}. The model's classes: {shown or 'none'}.")
+    ids = tuple(classes.index(label) for label in labels)
+    rows = [{"label": label, "class": i} for label, i in zip(labels, ids, strict=True)]
+    return LabelTokens(tuple(labels), ids, {"labels": rows, "classes": list(classes)})

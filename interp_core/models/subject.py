@@ -6,17 +6,37 @@ the last block's output at one position into logits. Weights are used through th
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import SITE_MODULES, Arch, Side
-from interp_core.sites import Site
+from interp_core.models.arch import SITE_MODULES, Blocks, Side
+from interp_core.models.labels import LabelTokens, class_labels
+from interp_core.sites import OF_HEADS, Kind, Site
+
+
+class Place(NamedTuple):
+    """Where a site is in the library's model.
+
+    Attributes:
+        module: whose input or output it is.
+        side: input, output; or folded, for an output projection whose weights the module multiplies by without
+            calling it: then `module` is the attention and `proj` the projection.
+        windows: how many windows of a sample stand one behind the other along the batch axis.
+        image: whether the value is [batch, width, height, width] instead of [batch, pos, width].
+        proj: of a folded site.
+    """
+
+    module: nn.Module
+    side: Side
+    windows: int = 1
+    image: bool = False
+    proj: nn.Module | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +47,12 @@ class Prompted:
         key: names the content: clip samples and prompt; with the subject's key it names the run.
         clip_id: for messages.
         inputs: the model's own keyword arguments, batch of one; the reference route uses nothing else.
-        embeds: [pos, d_model] what enters block 0.
-        token_ids: [pos] ids after expansion of the audio placeholder.
-        audio: (start, stop) of the audio positions.
+        embeds: [pos, d_model] what enters the blocks.
+        token_ids: [pos] ids after expansion of the audio placeholder; all zero where positions are no tokens.
+        audio: (start, stop) of the positions that hold the recording.
         seconds_per_position: time that one audio position covers.
+        bands: where a spectrogram is cut into patches: (count, stride) of the rows of positions that each cover the
+            same time in another band; `audio` is then the first row.
     """
 
     key: str
@@ -40,6 +62,7 @@ class Prompted:
     token_ids: Tensor
     audio: tuple[int, int]
     seconds_per_position: float
+    bands: tuple[int, int] = (1, 0)
 
     @property
     def n_pos(self) -> int:
@@ -58,18 +81,31 @@ class Subject:
     """What the user typed: a bundled name, a folder, a hub id."""
     weights_hash: str
     hf: Any
-    arch: Arch
+    arch: Blocks
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    asks: ClassVar[bool] = True
+    """Whether the model is asked a question in words beside the recording."""
+    pads: ClassVar[bool] = False
+    """Whether clips of unequal length can share a batch and come out as they would alone."""
+    whole_only: ClassVar[bool] = False
+    """Whether blocks merge positions, so that only the whole recording can be followed through them."""
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
 
     @property
     def key(self) -> str:
         """Names all that changes the numbers: weights, dtype, device, attention kernel."""
-        kernel = self.hf.config._attn_implementation
+        kernel = getattr(self.hf.config, "_attn_implementation", None)
         return f"{self.weights_hash[:16]}|{str(self.dtype).removeprefix('torch.')}|{self.device.type}|{kernel}"
 
     @property
-    def text_config(self) -> Any:
-        return getattr(self.hf.config, self.arch.text_config)
+    def sizes(self) -> Any:
+        """The part of the config that holds the sizes of the blocks."""
+        config = self.hf.config
+        for name in filter(None, self.arch.sizes.split(".")):
+            config = getattr(config, name)
+        return config
 
     @property
     def n_layers(self) -> int:
@@ -77,31 +113,79 @@ class Subject:
 
     @property
     def n_heads(self) -> int:
-        return self.text_config.num_attention_heads
+        """Heads of a block; where they differ, the most."""
+        return self.sizes.num_attention_heads
+
+    def heads_at(self, layer: int) -> int:
+        return self.n_heads
 
     @property
     def d_model(self) -> int:
-        return self.text_config.hidden_size
+        return self.sizes.hidden_size
 
     @property
     def d_head(self) -> int:
-        return getattr(self.text_config, "head_dim", None) or self.d_model // self.n_heads
+        return getattr(self.sizes, "head_dim", None) or self.d_model // self.n_heads
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.hf.dtype
+        return next(p.dtype for p in self.hf.parameters() if p.is_floating_point())
 
     @property
     def device(self) -> torch.device:
-        return self.hf.device
+        return next(self.hf.parameters()).device
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        return self.hf.get_submodule(self.arch.blocks)
+    def body(self) -> nn.Module:
+        """The base model, without the head that a checkpoint may have."""
+        return self.hf.get_submodule(self.arch.body) if hasattr(self.hf, self.arch.body) else self.hf
 
     @property
-    def decoder(self) -> nn.Module:
-        return self.hf.get_submodule(self.arch.decoder)
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(cast(nn.ModuleList, self.body.get_submodule(self.arch.blocks)))
+
+    @property
+    def batch_first(self) -> frozenset[str]:
+        """Keyword arguments of a block whose first axis is the batch times something."""
+        return frozenset()
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of site that this model has."""
+        return tuple(
+            kind
+            for kind, (column, _) in SITE_MODULES.items()
+            if column is None or getattr(self.arch, column) is not None
+        )
+
+    def locate(self, site: Site) -> Place:
+        """Return where a site is; InterpError when the model has no such layer, head or kind."""
+        if not 0 <= site.layer < self.n_layers:
+            raise InterpError(
+                f"layer={site.layer} is outside {self.name}'s {self.n_layers} layers (valid: 0 to {self.n_layers - 1})."
+            )
+        if site.kind not in self.kinds:
+            raise InterpError(f"{self.name} has no {site.kind} (its sites: {', '.join(self.kinds)}).")
+        n_heads = self.heads_at(site.layer)
+        if site.head is not None and not 0 <= site.head < n_heads:
+            raise InterpError(
+                f"head={site.head} is outside {self.name}'s {n_heads} heads (valid: 0 to {n_heads - 1}) "
+                f"in layer {site.layer}."
+            )
+        column, side = SITE_MODULES[site.kind]
+        block = self.blocks[site.layer]
+        module = block if column is None else block.get_submodule(getattr(self.arch, column))
+        if site.kind in OF_HEADS and not self.arch.attn_proj_called:
+            assert self.arch.attn is not None
+            return Place(block.get_submodule(self.arch.attn), "folded", proj=module)
+        return Place(module, side)
+
+    def check_ready(self) -> None:
+        """Refuse to run in training mode, where dropout and layer drop make every number random."""
+        if self.hf.training:
+            raise InterpError(f"{self.name} is in training mode, which adds dropout; call eval() on it first.")
+
+    # ---- the stem ----------------------------------------------------------------------------------------------------
 
     @property
     def sample_rate(self) -> int:
@@ -112,61 +196,111 @@ class Subject:
         """The longest clip that the stem hears whole; it would cut a longer one without a word."""
         raise NotImplementedError
 
-    def locate(self, site: Site) -> tuple[nn.Module, Side]:
-        """Return the module that holds a site and whether the site is its input or its output."""
-        if not 0 <= site.layer < self.n_layers:
-            raise InterpError(
-                f"layer={site.layer} is outside {self.name}'s {self.n_layers} layers (valid: 0 to {self.n_layers - 1})."
-            )
-        if site.head is not None and not 0 <= site.head < self.n_heads:
-            raise InterpError(
-                f"head={site.head} is outside {self.name}'s {self.n_heads} heads (valid: 0 to {self.n_heads - 1})."
-            )
-        column, side = SITE_MODULES[site.kind]
-        block = self.blocks[site.layer]
-        return (block if column is None else block.get_submodule(getattr(self.arch, column))), side
-
-    def check_ready(self) -> None:
-        """Refuse to run in training mode, where dropout and layer drop make every number random."""
-        if self.hf.training:
-            raise InterpError(f"{self.name} is in training mode, which adds dropout; call eval() on it first.")
-
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         """Return the library model's own keyword arguments for one clip [n_samples] under one prompt."""
         raise NotImplementedError
 
-    def audio_span(self, token_ids: Tensor, clip_id: str) -> tuple[int, int]:
-        """Return (start, stop) of the one run of audio positions; InterpError names the clip if there is not one."""
+    def seconds_per_position(self) -> float:
+        """The time that one audio position covers."""
         raise NotImplementedError
 
-    def seconds_per_position(self) -> float:
+    @property
+    def entry(self) -> nn.Module:
+        """The module whose call ends the stem."""
+        return self.blocks[0]
+
+    def prompted(
+        self,
+        key: str,
+        clip_id: str,
+        samples: np.ndarray,
+        inputs: Mapping[str, Tensor],
+        call: tuple[tuple[Any, ...], dict[str, Any]],
+    ) -> Prompted:
+        """Describe one clip's stem, given the (args, kwargs) with which it called `entry`.
+
+        Raises:
+            InterpError: no audio position, or more than one run of them; the clip is named.
+        """
         raise NotImplementedError
+
+    def check_prompt(self, prompt: str) -> None:
+        """Refuse a prompt that this model cannot be asked, before anything runs."""
+        if not self.asks and prompt:
+            raise InterpError(f"{self.name} is asked no question, so leave the prompt out (got {prompt[:60]!r}).")
+
+    def describe(self, prompted: Prompted) -> dict[str, Any]:
+        """Return the audio positions of one clip, in a form that a person can check."""
+        (start, stop), (bands, _) = prompted.audio, prompted.bands
+        return {
+            "n_pos": prompted.n_pos,
+            "audio_start": start,
+            "audio_stop": stop,
+            "audio_positions": (stop - start) * bands,
+            "audio_seconds": round((stop - start) * prompted.seconds_per_position, 3),
+        }
+
+    # ---- the blocks --------------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The model's own forward from raw inputs: float32 logits [batch, n_classes] at the readout."""
+        raise NotImplementedError
+
+    def batch_key(self, prompted: Prompted) -> Hashable:
+        """Only clips whose keys are equal may share a batch: of one shape where none is padded."""
+        return None if self.pads else tuple(tuple(value.shape) for value in prompted.inputs.values())
+
+    def run_blocks(self, batch: Sequence[Prompted]) -> Tensor:
+        """Run several clips unedited in one batch: float32 logits [batch, n_classes] at the readout."""
+        if len({self.batch_key(p) for p in batch}) > 1:
+            raise InterpError(f"{self.name} takes clips of one length in a batch, got {len(batch)} unlike ones.")
+        return self.forward({name: torch.cat([p.inputs[name] for p in batch]) for name in batch[0].inputs})
+
+    def between(self, layer: int, hidden: Tensor) -> Tensor:
+        """Turn what leaves block `layer - 1` into what enters block `layer`, both [batch, pos, width]."""
+        return hidden
+
+    @property
+    def merges_after(self) -> frozenset[int]:
+        """The layers behind which positions are merged or widened, so that `between` changes something."""
+        return frozenset()
 
     def shortcut_refusal(self) -> str | None:
         """Say why keys and values of a clean run may not stand in for recomputed ones, or None if they may."""
         return None if self.arch.causal else "attention is not causal"
 
-    def readout(self, hidden: Tensor) -> Tensor:
-        """Turn the last block's output [rows, d_model] at the readout position into float32 logits [rows, d_vocab]."""
-        norm, head = self.hf.get_submodule(self.arch.norm), self.hf.get_submodule(self.arch.head)
-        return head(norm(hidden)).float()
+    # ---- the readout -------------------------------------------------------------------------------------------------
 
-    def padded(self, prompted: Sequence[Prompted]) -> dict[str, Tensor]:
-        """Left-pad several clips into the decoder's keyword arguments.
+    def layer_shares(self) -> Tensor | None:
+        """Return the weight [n_layers + 1] of what enters block 0 and of every block's output in a readout that mixes
+        layers; None where it reads the last block alone."""
+        return None
 
-        Position ids are given in full: counted from the mask by the library, they would count the padding.
+    def mixed_state(self, point: int, hidden: Tensor) -> Tensor:
+        """Turn what stands at a point of the residual stream (n_layers: behind the last block) into what is mixed."""
+        return hidden
 
-        Returns:
-            inputs_embeds [batch, pos, d_model], attention_mask [batch, pos], position_ids [batch, pos].
+    def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        """Turn what the readout reads into float32 logits [rows, n_classes].
+
+        Args:
+            hidden: [rows, pos, d_model] the last block's output, or the weighted sum of all layers' where they are
+                mixed; a readout that reads one position only takes the last.
+            batch: the clips; rows are repetitions of them, all clips of one repetition side by side.
         """
-        longest = max(p.n_pos for p in prompted)
-        embeds = prompted[0].embeds.new_zeros(len(prompted), longest, self.d_model)
-        mask = torch.zeros(len(prompted), longest, dtype=torch.long, device=embeds.device)
-        for row, p in enumerate(prompted):
-            embeds[row, longest - p.n_pos :] = p.embeds
-            mask[row, longest - p.n_pos :] = 1
-        return {
-            "inputs_embeds": embeds,
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
-        }
+        raise NotImplementedError
+
+    def lens_refusal(self) -> str | None:
+        """Say why the readout cannot be put behind an earlier layer, or None if it can."""
+        if self.layer_shares() is not None:
+            return "its readout mixes all layers"
+        return "its layers differ in width" if self.merges_after else None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The labels that a checkpoint names itself; empty where any word can be asked for."""
+        return ()
+
+    def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
+        """Find each label's place among the logits; InterpError lists all that cannot be told apart."""
+        return class_labels(self.answers, labels)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from interp_core.models.audio_llm import AudioLLM, expanded_ids
+from interp_core.errors import InterpError
+from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.subject import Prompted, Subject
 from interp_core.sites import Kind, Site
 from interp_core.trace.hooks import captured
@@ -21,63 +22,55 @@ class CleanRun:
 
     Attributes:
         prompted: the clip under its prompt.
-        resid: [n_layers + 1, pos, d_model]; row l enters block l, the last row leaves the last block (before any
-            final norm).
+        resid: n_layers + 1 tensors [pos, d_model]; number l enters block l, the last one leaves the last block (before
+            any final norm).
+        merged: what leaves the blocks behind which positions are merged, by layer: not what enters the next one.
         keys, values: [n_layers, n_kv_heads, pos, d_head] as the blocks cached them; None where the model keeps none.
-        sites: activations at further kinds of site, [n_layers, pos, width] each.
-        logits: [d_vocab] float32 at the readout position.
+        sites: activations at further kinds of site, n_layers tensors [pos, width] each.
+        logits: [n_classes] float32 at the readout.
     """
 
     prompted: Prompted
-    resid: Tensor
+    resid: tuple[Tensor, ...]
+    merged: Mapping[int, Tensor]
     keys: Tensor | None
     values: Tensor | None
-    sites: Mapping[Kind, Tensor]
+    sites: Mapping[Kind, tuple[Tensor, ...]]
     logits: Tensor
 
     def at(self, kind: Kind, layer: int) -> Tensor:
         """Return the activation [pos, width] at a site; layer -1 of `resid_post` is what enters block 0."""
         if kind == "resid_post":
-            return self.resid[layer + 1]
+            return self.merged[layer] if layer in self.merged else self.resid[layer + 1]
         if kind == "resid_pre":
             return self.resid[layer]
         return self.sites[kind][layer]
 
 
-def prompt_clip(subject: AudioLLM, samples: np.ndarray, prompt: str, clip_id: str) -> Prompted:
+def prompt_clip(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str) -> Prompted:
     """Run the stem of one clip: everything up to what enters block 0.
 
     Args:
         subject: the model.
         samples: [n_samples] float32 mono at the subject's rate.
-        prompt: the question.
+        prompt: the question; empty for a model that is asked none.
         clip_id: for messages.
     Raises:
         InterpError: no audio position, or more than one run of them.
     """
     inputs = subject.model_inputs(samples, prompt)
-    with torch.inference_mode(), captured(subject, calls=[subject.decoder], stop=True) as store:
-        subject.hf(**inputs, use_cache=False)
-    embeds = store.calls[subject.decoder][1]["inputs_embeds"][0]
-    ids = expanded_ids(subject, inputs, embeds)
+    with torch.inference_mode(), captured(subject, calls=[subject.entry], stop=True) as store:
+        subject.forward(inputs)
     content = hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes() + b"|" + prompt.encode())
-    return Prompted(
-        key=content.hexdigest(),
-        clip_id=clip_id,
-        inputs=inputs,
-        embeds=embeds,
-        token_ids=ids,
-        audio=subject.audio_span(ids, clip_id),
-        seconds_per_position=subject.seconds_per_position(),
-    )
+    return subject.prompted(content.hexdigest(), clip_id, samples, inputs, store.calls[subject.entry])
 
 
 def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[Kind] = ()) -> list[CleanRun]:
-    """Run several clips unedited in one left-padded batch.
+    """Run several clips unedited in one batch.
 
     Args:
         subject: the model.
-        prompted: the clips, one or more.
+        prompted: the clips, one or more; of one length where the model cannot pad.
         kinds: sites to keep beside the residual stream.
     Returns:
         One run a clip, in order, without padding.
@@ -87,38 +80,53 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
     subject.check_ready()
     layers = range(subject.n_layers)
     extra = [kind for kind in kinds if kind not in ("resid_pre", "resid_post")]
-    sites = [Site("resid_pre", layer) for layer in layers] + [Site("resid_post", subject.n_layers - 1)]
+    behind = sorted({subject.n_layers - 1} | subject.merges_after)
+    sites = [Site("resid_pre", layer) for layer in layers] + [Site("resid_post", layer) for layer in behind]
     sites += [Site(kind, layer) for kind in extra for layer in layers]
-    keep_keys = subject.shortcut_refusal() is None
-    cache = DynamicCache(config=subject.text_config) if keep_keys else None
+    cache = None
     with torch.inference_mode(), captured(subject, sites) as store:
-        subject.decoder(**subject.padded(prompted), past_key_values=cache, use_cache=keep_keys)
-        last = store[Site("resid_post", subject.n_layers - 1)]
-        logits = subject.readout(last[:, -1])
-    main = last.device
+        if isinstance(subject, AudioLLM) and subject.shortcut_refusal() is None:
+            cache = DynamicCache(config=subject.sizes)
+            logits = subject.run_blocks(prompted, past_key_values=cache, use_cache=True)
+        else:
+            logits = subject.run_blocks(prompted)
+    main = store[sites[subject.n_layers]].device
     runs = []
     for row, p in enumerate(prompted):
-        real = slice(-p.n_pos, None)
-        resid = [store[Site("resid_pre", layer)] for layer in layers] + [last]
+
+        def real(state: Tensor, row: int = row, p: Prompted = p) -> Tensor:
+            # Its own memory: a view would keep the whole batch alive for as long as one clip is kept.
+            return (state[row, -p.n_pos :] if subject.pads else state[row]).to(main).clone()
+
         runs.append(
             CleanRun(
                 prompted=p,
-                resid=torch.stack([state[row, real].to(main) for state in resid]),
-                keys=torch.stack([c.keys[row, :, real].to(main) for c in cache.layers]) if cache else None,
-                values=torch.stack([c.values[row, :, real].to(main) for c in cache.layers]) if cache else None,
-                sites={k: torch.stack([store[Site(k, la)][row, real].to(main) for la in layers]) for k in extra},
+                resid=tuple(real(store[Site("resid_pre", la)]) for la in layers)
+                + (real(store[Site("resid_post", subject.n_layers - 1)]),),
+                merged={la: real(store[Site("resid_post", la)]) for la in sorted(subject.merges_after)},
+                keys=_cached([c.keys for c in cache.layers], row, p, main) if cache else None,
+                values=_cached([c.values for c in cache.layers], row, p, main) if cache else None,
+                sites={kind: tuple(real(store[Site(kind, la)]) for la in layers) for kind in extra},
                 logits=logits[row],
             )
         )
     return runs
 
 
+def _cached(states: Sequence[Tensor], row: int, prompted: Prompted, device: torch.device) -> Tensor:
+    return torch.stack([state[row, :, -prompted.n_pos :].to(device) for state in states])
+
+
 def logit_lens(subject: Subject, run: CleanRun) -> Tensor:
-    """Read every layer's residual stream at the readout position as if it were the last.
+    """Read every layer's residual stream as if it were the last.
 
     Returns:
-        [n_layers + 1, d_vocab] float32 logits; row l is what block l is given, the last row the model's own logits.
+        [n_layers + 1, n_classes] float32 logits; row l is what block l is given, the last row the model's own logits.
+    Raises:
+        InterpError: a readout that does not fit behind an earlier layer.
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
     """
+    if (refusal := subject.lens_refusal()) is not None:
+        raise InterpError(f"the logit lens does not apply to {subject.name}: {refusal}.")
     with torch.inference_mode(), subject.lock:
-        return subject.readout(run.resid[:, -1])
+        return torch.cat([subject.readout(state[None], [run.prompted]) for state in run.resid])

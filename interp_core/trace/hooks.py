@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from interp_core.errors import InterpError
-from interp_core.models.subject import Subject
+from interp_core.models.subject import Place, Subject
 from interp_core.sites import Site
 
 Edit = Callable[[Tensor], Tensor]
@@ -61,9 +61,7 @@ def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int = 1) -> I
 
     with ExitStack() as stack:
         stack.enter_context(subject.lock)
-        located = [(site, subject.locate(site)) for site in edits]
-        for site, (module, side) in located:
-            stack.callback(_register(module, side, counting(site, edits[site])).remove)
+        _register_all(stack, subject, {site: counting(site, edit) for site, edit in edits.items()})
         yield
     for site in edits:
         if fired[site] != times:
@@ -104,9 +102,7 @@ def captured(
 
     with ExitStack() as stack:
         stack.enter_context(subject.lock)
-        located = [(site, subject.locate(site)) for site in wanted]
-        for site, (module, side) in located:
-            stack.callback(_register(module, side, keep(site)).remove)
+        _register_all(stack, subject, {site: keep(site) for site in wanted})
         for module in calls:
             stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
         try:
@@ -121,18 +117,77 @@ def captured(
         )
 
 
-def _register(module: nn.Module, side: str, edit: Edit) -> RemovableHandle:
+def _register_all(stack: ExitStack, subject: Subject, edits: Mapping[Site, Edit]) -> None:
+    """Register every edit, or none where a site is unknown; the stack removes them."""
+    located = [(subject.locate(site), edit) for site, edit in edits.items()]
+    folded: dict[nn.Module, tuple[nn.Module, list[Edit]]] = {}
+    for place, edit in located:
+        if place.side == "folded":
+            assert place.proj is not None
+            folded.setdefault(place.module, (place.proj, []))[1].append(edit)
+        else:
+            _register(stack, place, edit)
+    # Last, so that with `prepend` they run first: a hook on the attention's output is to see the projected heads.
+    for module, (proj, some) in folded.items():
+        _register_folded(stack, module, proj, some)
+
+
+def _register(stack: ExitStack, place: Place, edit: Edit) -> None:
     # prepend: the library's own capture hooks would otherwise record the value before the edit.
-    if side == "input":
+    if place.side == "input":
 
         def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if args:
-                return (edit(args[0]), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+                return (_in_rows(place, args[0], edit), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": _in_rows(place, kwargs["hidden_states"], edit)}
 
-        return module.register_forward_pre_hook(on_input, prepend=True, with_kwargs=True)
+        handle = place.module.register_forward_pre_hook(on_input, prepend=True, with_kwargs=True)
+    else:
 
-    def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:  # a block returns a tensor, attention a tuple
-        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+        def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:  # a block returns a tensor or a tuple
+            if isinstance(output, tuple):
+                return (_in_rows(place, output[0], edit), *output[1:])
+            return _in_rows(place, output, edit)
 
-    return module.register_forward_hook(on_output, prepend=True)
+        handle = place.module.register_forward_hook(on_output, prepend=True)
+    stack.callback(handle.remove)
+
+
+def _register_folded(stack: ExitStack, attention: nn.Module, proj: nn.Module, edits: Sequence[Edit]) -> None:
+    """Show the heads of an attention that multiplies by its output projection's weights without calling it.
+
+    For the call the projection is the identity, so that the heads themselves come out, side by side; then they are
+    edited, and the projection is applied as the module that it is.
+    """
+    name = next(name for name, child in attention.named_children() if child is proj)
+    weight = next(proj.parameters())
+    identity = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    identity.weight = nn.Parameter(torch.eye(len(weight), dtype=weight.dtype, device=weight.device), False)
+    identity.bias = nn.Parameter(weight.new_zeros(len(weight)), False)
+
+    def put(module: nn.Module) -> None:
+        setattr(attention, name, module)
+
+    def before(_module: nn.Module, args: Any) -> None:
+        put(identity)
+
+    def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+        put(proj)
+        heads = output[0]
+        for edit in edits:
+            heads = edit(heads)
+        return (proj(heads), *output[1:])
+
+    stack.callback(put, proj)  # also where the call between the two raised
+    stack.callback(attention.register_forward_pre_hook(before, prepend=True).remove)
+    stack.callback(attention.register_forward_hook(after, prepend=True).remove)
+
+
+def _in_rows(place: Place, value: Tensor, edit: Edit) -> Tensor:
+    """Give the edit [batch, pos, width] whatever the library's own shape is, and turn its answer back."""
+    if place.image:
+        return edit(value.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(value.shape)
+    if place.windows == 1:
+        return edit(value)
+    rows = value.reshape(len(value) // place.windows, place.windows * value.shape[1], value.shape[2])
+    return edit(rows).reshape(value.shape)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
+from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.trace.clean import CleanRun
@@ -45,7 +46,7 @@ def knockout(
     Source: Geva et al. 2023, arXiv:2304.14767, section 4.
     """
     refusal = subject.shortcut_refusal()
-    if refusal is not None or run.keys is None:
+    if refusal is not None or run.keys is None or not isinstance(subject, AudioLLM):
         raise InterpError(
             f"attention knockout needs a causal decoder whose keys are cached; {subject.name}: {refusal}."
         )
@@ -71,5 +72,5 @@ def knockout(
                 masks = [blind if a <= layer < b else lane.mask for a, b in joined]
                 rows = lane.run(layer, rows, torch.cat(masks))
         assert rows is not None, "there is at least one window"
-        logits, mass = labels.read(subject.readout(rows[:, -1]))
+        logits, mass = labels.read(subject.readout(rows[:, -1:], [run.prompted]))
     return logits.cpu(), mass.cpu()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
+from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
 from interp_core.trace.clean import CleanRun
@@ -21,15 +22,20 @@ from interp_core.trace.hooks import captured
 
 class Lane(Protocol):
     n: int
+    reads_last: bool
+    """Whether of what the last block leaves only the last position is read."""
 
     def clean(self, layer: int) -> Tensor:
-        """[n, pos, d_model] that enters block `layer` unedited; layer n_layers is what leaves the last block."""
+        """[n, pos, d_model] unedited: what block `layer - 1` leaves; layer 0 is what enters the first block."""
 
     def run(self, layer: int, rows: Tensor) -> Tensor:
-        """Run block `layer` on [rows * n, pos, d_model]."""
+        """Run block `layer` on what the block before it left, [rows * n, pos, d_model]."""
 
     def finish(self, rows: Tensor) -> Tensor:
-        """Run the last block for the readout position alone: [rows * n, pos, d_model] -> [rows * n, 1, d_model]."""
+        """Run the last block, as far as the readout needs it."""
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Read float32 logits [rows * n, n_classes] off what the last block left."""
 
     def place(self, i: int, positions: Tensor) -> Tensor:
         """Turn recipient i's own positions into indices along this lane's positions."""
@@ -38,41 +44,73 @@ class Lane(Protocol):
 class FullLane:
     """Every position, under the arguments that the library itself passed to each block in the clean run."""
 
+    reads_last = False
+
     def __init__(self, subject: Subject, runs: Sequence[CleanRun]) -> None:
         self.n = len(runs)
-        self._subject = subject
-        batch = subject.padded([run.prompted for run in runs])
-        self._pads = [batch["inputs_embeds"].shape[1] - run.prompted.n_pos for run in runs]
-        last = Site("resid_post", subject.n_layers - 1)
-        with captured(subject, [last], calls=list(subject.blocks)) as store:
-            subject.decoder(**batch, use_cache=False)
+        self.subject = subject
+        self._batch = [run.prompted for run in runs]
+        longest = max(run.prompted.n_pos for run in runs)
+        self._pads = [longest - run.prompted.n_pos for run in runs]
+        self._behind = sorted({subject.n_layers - 1} | subject.merges_after)
+        left = [Site("resid_post", layer) for layer in self._behind]
+        with captured(subject, left, calls=list(subject.blocks)) as store:
+            subject.run_blocks(self._batch)
         self._calls = [store.calls[block] for block in subject.blocks]
-        self._last = store[last]
+        self._left = {layer: store[site] for layer, site in zip(self._behind, left, strict=True)}
+        shares = subject.layer_shares()
+        self._mixture = None if shares is None else _Mixture(self, shares)
 
     def clean(self, layer: int) -> Tensor:
-        if layer == len(self._calls):
-            return self._last
+        if layer - 1 in self._left:
+            return self._left[layer - 1]
         args, kwargs = self._calls[layer]
         return args[0] if args else kwargs["hidden_states"]
 
     def run(self, layer: int, rows: Tensor) -> Tensor:
+        if self._mixture is not None:
+            self._mixture.note(layer, rows)
         args, kwargs = self._calls[layer]
-        repeats = len(rows) // self.n
-        rest = {name: _repeated(v, self.n, repeats) for name, v in kwargs.items() if name != "hidden_states"}
-        return _hidden(self._subject.blocks[layer](rows, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest))
+        repeats, flat = len(rows) // self.n, self.subject.batch_first
+        rest = {k: _repeated(v, self.n, repeats, k in flat) for k, v in kwargs.items() if k != "hidden_states"}
+        rows = self.subject.between(layer, rows)
+        return _hidden(self.subject.blocks[layer](rows, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest))
 
     def finish(self, rows: Tensor) -> Tensor:
-        return self.run(len(self._calls) - 1, rows)[:, -1:]
+        return self.run(len(self._calls) - 1, rows)
+
+    def logits(self, rows: Tensor) -> Tensor:
+        if self._mixture is not None:
+            self._mixture.note(len(self._calls), rows)
+            rows = self._mixture.total
+        return self.subject.readout(rows, self._batch)
 
     def place(self, i: int, positions: Tensor) -> Tensor:
         return positions + self._pads[i]
+
+
+class _Mixture:
+    """The weighted sum over layers that a readout reads, kept up for each row while rows join and travel on."""
+
+    def __init__(self, lane: FullLane, shares: Tensor) -> None:
+        self._lane, self._shares = lane, shares
+        self._clean: Tensor = 0 * lane.clean(0)
+        """Of the unedited run, over all points before the one that was noted last: what a joining row brings along."""
+        self.total: Tensor = self._clean[:0]
+
+    def note(self, point: int, rows: Tensor) -> None:
+        """Add what stands before block `point` (after the last one for n_layers), rows that have joined included."""
+        joined = (len(rows) - len(self.total)) // self._lane.n
+        share, seen = self._shares[point], self._lane.subject.mixed_state
+        self.total = torch.cat([self.total, self._clean.repeat(joined, 1, 1)]) + share * seen(point, rows)
+        self._clean = self._clean + share * seen(point, self._lane.clean(point))
 
 
 class SuffixLane:
     """The positions from `starts[i]` on, behind the keys and values of `prefixes[i]` (causal decoders only).
 
     Args:
-        subject: a model whose `shortcut_refusal` is None.
+        subject: an audio LLM whose `shortcut_refusal` is None.
         runs: the recipients.
         prefixes: whose keys and values stand before the start; the recipient itself, or the donor where its whole
             trajectory up to the start is patched in.
@@ -80,9 +118,11 @@ class SuffixLane:
         most_rows: how many rows a recipient may come to have.
     """
 
+    reads_last = True
+
     def __init__(
         self,
-        subject: Subject,
+        subject: AudioLLM,
         runs: Sequence[CleanRun],
         prefixes: Sequence[CleanRun],
         starts: Sequence[int],
@@ -92,7 +132,8 @@ class SuffixLane:
         self._subject, self._runs, self._starts = subject, runs, starts
         self.tails = [run.prompted.n_pos - start for run, start in zip(runs, starts, strict=True)]
         self.width, before = max(self.tails), max(starts)
-        device = runs[0].resid.device
+        like = runs[0].resid[0]
+        device = like.device
         self._keys = _left_aligned([p.keys for p in prefixes], starts, before)
         self._values = _left_aligned([p.values for p in prefixes], starts, before)
         query = torch.arange(self.width, device=device)
@@ -104,19 +145,18 @@ class SuffixLane:
         # Padding sees itself: a row that sees nothing can come out as NaN, which a mask does not keep from spreading.
         seen_after |= query[None, None] == query[None, :, None]
         keep = torch.cat([seen_before[:, None].expand(-1, self.width, -1), seen_after], -1)
-        self.mask = additive(keep, runs[0].resid.dtype)
+        self.mask = additive(keep, like.dtype)
         rotary = subject.hf.get_submodule(subject.arch.rotary)
-        self._shared = _Shared(
-            self.n, most_rows, self.mask, self.position_ids, rotary(runs[0].resid, self.position_ids)
-        )
+        self._shared = _Shared(self.n, most_rows, self.mask, self.position_ids, rotary(like, self.position_ids))
         heads, d_head = self._keys.shape[2], self._keys.shape[4]
         # Reused by every block: fresh memory of this size at each would cost more than the copy into it.
         self._scratch = self._keys.new_empty(2, most_rows * self.n, heads, before + self.width, d_head)
 
     def clean(self, layer: int) -> Tensor:
-        out = self._runs[0].resid.new_zeros(self.n, self.width, self._runs[0].resid.shape[-1])
+        first = self._runs[0].resid[0]
+        out = first.new_zeros(self.n, self.width, first.shape[-1])
         for i, (run, tail) in enumerate(zip(self._runs, self.tails, strict=True)):
-            out[i, self.width - tail :] = run.resid[layer, run.prompted.n_pos - tail :]
+            out[i, self.width - tail :] = run.resid[layer][run.prompted.n_pos - tail :]
         return out
 
     def run(self, layer: int, rows: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -129,6 +169,9 @@ class SuffixLane:
         except _Keys as made:
             return self._block(last, rows[:, -1:], made)
         raise InterpError(f"the last block of {self._subject.name} hands no keys to the cache that it was given.")
+
+    def logits(self, rows: Tensor) -> Tensor:
+        return self._subject.readout(rows, [run.prompted for run in self._runs])
 
     def _frozen(self, layer: int) -> "_FrozenKeys":
         return _FrozenKeys(self._keys[layer], self._values[layer], self._scratch)
@@ -225,13 +268,13 @@ def _left_aligned(states: Sequence[Tensor | None], starts: Sequence[int], before
     return out
 
 
-def _repeated(value: Any, n: int, repeats: int) -> Any:
-    """Repeat what has one entry a recipient; leave what all rows share."""
+def _repeated(value: Any, n: int, repeats: int, batch_first: bool = False) -> Any:
+    """Repeat what has one entry a recipient, or several side by side; leave what all rows share."""
     if isinstance(value, Tensor):
-        shared = value.ndim == 0 or value.shape[0] != n
+        shared = value.ndim == 0 or (value.shape[0] != n and not batch_first)
         return value if shared else value.repeat(repeats, *[1] * (value.ndim - 1))
     if isinstance(value, tuple | list):
-        return type(value)(_repeated(v, n, repeats) for v in value)
+        return type(value)(_repeated(v, n, repeats, batch_first) for v in value)
     return value
 
 

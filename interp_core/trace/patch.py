@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.sites import Kind
+from interp_core.sites import OF_HEADS, Kind
 from interp_core.trace.clean import CleanRun
 
 
@@ -58,6 +58,22 @@ class Patch:
     @property
     def replaced(self) -> int:
         return len(self.positions)
+
+    def over(self, n_pos: int) -> "Patch":
+        """The same patch where the recording's positions are merged into, or cut into, `n_pos`.
+
+        Raises:
+            InterpError: a patch of less than the whole recording, which cannot be followed through a merge.
+        """
+        every = torch.arange(self.recipient.prompted.n_pos)
+        if not torch.equal(self.positions, every) or not torch.equal(self.source, every.double()):
+            raise InterpError(
+                "positions are merged inside this model, so only the whole recording can be patched; use positions all."
+            )
+        if n_pos == len(every):
+            return self
+        merged = torch.arange(n_pos)
+        return replace(self, positions=merged, source=merged.double())
 
     def donor_value(self, state: Tensor) -> Tensor:
         """Gather the donor's activations [pos, width] at `source` -> [m, width]."""
@@ -111,10 +127,10 @@ class SiteSpec:
     layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.head is not None and (self.kind != "head_out" or self.d_head < 1):
+        if self.head is not None and (self.kind not in OF_HEADS or self.d_head < 1):
             # Without a width the head's columns would be empty: an edit that does nothing.
             raise InterpError(
-                f"head={self.head} goes with kind 'head_out' and a d_head of 1 or more, "
+                f"head={self.head} goes with kind {' or '.join(map(repr, OF_HEADS))} and a d_head of 1 or more, "
                 f"not with {self.kind!r} and d_head={self.d_head}."
             )
         if list(self.layers) != sorted(set(self.layers)):

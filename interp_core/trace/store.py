@@ -6,8 +6,7 @@ import numpy as np
 
 from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip, ClipLimits, read_audio
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.subject import Prompted
+from interp_core.models.subject import Prompted, Subject
 from interp_core.sites import Kind
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 
@@ -19,7 +18,7 @@ class CleanStore:
     is run by itself: in a batch its last digits would depend on which others were still missing.
     """
 
-    def __init__(self, subject: AudioLLM, cache: ByteCache, limits: ClipLimits | None = None) -> None:
+    def __init__(self, subject: Subject, cache: ByteCache, limits: ClipLimits | None = None) -> None:
         self.subject = subject
         self._cache = cache
         self.limits = limits or ClipLimits()

@@ -11,7 +11,7 @@ Three routes give the same numbers:
   the donor's clean run exactly, so its keys and values are reused and only the positions behind are recomputed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
+from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
@@ -111,18 +112,19 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
     """Group patches by route, then so that padding to the longest member of a group wastes little."""
     if method == "reference":
         return [("reference", list(range(len(patches))))]
-    lengths: dict[str, list[tuple[int, int]]] = {}
+    lengths: dict[tuple[str, Hashable], list[tuple[int, int]]] = {}
     for i, patch in enumerate(patches):
         n_pos = patch.recipient.prompted.n_pos
         stop = donor_prefix(subject, patch, spec) if method == "fast" else None
         if stop is not None:
-            lengths.setdefault("shortcut", []).append((n_pos - stop, i))
+            lengths.setdefault(("shortcut", None), []).append((n_pos - stop, i))
         elif method == "fast" and subject.shortcut_refusal() is None and patch.recipient.keys is not None:
-            lengths.setdefault("wavefront", []).append((n_pos - int(patch.positions[0]), i))
+            lengths.setdefault(("wavefront", None), []).append((n_pos - int(patch.positions[0]), i))
         else:
-            lengths.setdefault("full wavefront", []).append((n_pos, i))
+            alike = subject.batch_key(patch.recipient.prompted)
+            lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
     groups: list[tuple[str, list[int]]] = []
-    for route, members in lengths.items():
+    for (route, _), members in lengths.items():
         group: list[int] = []
         total = 0
         for length, i in sorted(members):
@@ -165,6 +167,7 @@ def _lane(subject: Subject, patches: list[Patch], route: str, rows: int) -> Lane
     runs = [patch.recipient for patch in patches]
     if route == "full wavefront":
         return FullLane(subject, runs)
+    assert isinstance(subject, AudioLLM), "only a causal decoder keeps keys"
     if route == "shortcut":
         donors = [patch.donor for patch in patches if patch.donor is not None]
         return SuffixLane(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches], rows)
@@ -183,9 +186,10 @@ def _travel(
 
     def replace(values: Tensor, layer: int) -> Tensor:
         values = values.clone()
-        for i, patch in enumerate(patches):
+        for i, whole in enumerate(patches):
+            donor = None if whole.donor is None else whole.donor.at(spec.kind, layer)
+            patch = whole.over(values.shape[1]) if subject.whole_only else whole
             at = lane.place(i, patch.positions.to(values.device))
-            donor = None if patch.donor is None else patch.donor.at(spec.kind, layer)
             values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns)
         return values
 
@@ -195,7 +199,10 @@ def _travel(
     last = subject.n_layers - 1
     for layer in range(-1, subject.n_layers):
         if layer >= 0:
-            if spec.inside and layer in spec.layers:
+            if spec.kind == "resid_pre" and layer == 0 and layer in spec.layers:
+                # What enters the first block is also what a readout that mixes layers reads there.
+                rows, joined = lane.run(layer, replace(lane.clean(layer), layer)), n
+            elif spec.inside and layer in spec.layers:
                 rows, joined = join(lane.clean(layer)), joined + n
                 with edited(subject, {Site(spec.kind, layer, spec.head): edit_newest(layer)}):
                     rows = lane.run(layer, rows)
@@ -203,9 +210,9 @@ def _travel(
                 rows = lane.finish(rows) if layer == last else lane.run(layer, rows)
         if not spec.inside and layer in spec.layers:
             new = lane.clean(layer + 1) if in_prefix else replace(lane.clean(layer + 1), layer)
-            rows, joined = join(new[:, -1:] if layer == last else new), joined + n
+            rows, joined = join(new[:, -1:] if layer == last and lane.reads_last else new), joined + n
     assert rows is not None, "a sweep has at least one layer"
-    label_logits, log_mass = labels.read(subject.readout(rows[:, -1]))
+    label_logits, log_mass = labels.read(lane.logits(rows))
     label_logits = label_logits.view(-1, n, len(labels.ids)).cpu()
     log_mass = log_mass.view(-1, n).cpu()
     return [(label_logits[:, i], log_mass[:, i]) for i in range(n)], joined
@@ -221,23 +228,24 @@ def _reference(
         states: Mapping[Site, Tensor] = {}
         if patch.donor is not None:
             with captured(subject, set(sites.values())) as donor:
-                subject.hf(**patch.donor.prompted.inputs, use_cache=False)
+                subject.forward(patch.donor.prompted.inputs)
             states = donor.values
         logits = []
         for layer, site in sites.items():
-            with edited(subject, {site: _replacing(patch, states.get(site), layer, spec)}):
-                logits.append(subject.hf(**patch.recipient.prompted.inputs, use_cache=False).logits[0, -1].float())
+            with edited(subject, {site: _replacing(subject, patch, states.get(site), layer, spec)}):
+                logits.append(subject.forward(patch.recipient.prompted.inputs))
                 applied += 1
-        label_logits, log_mass = labels.read(torch.stack(logits))
+        label_logits, log_mass = labels.read(torch.cat(logits))
         found.append((label_logits.cpu(), log_mass.cpu()))
     return found, applied
 
 
-def _replacing(patch: Patch, donor: Tensor | None, layer: int, spec: SiteSpec) -> Edit:
+def _replacing(subject: Subject, whole: Patch, donor: Tensor | None, layer: int, spec: SiteSpec) -> Edit:
     """Return the edit that mixes the donor's state [1, pos, width] into a batch of one."""
 
     def edit(value: Tensor) -> Tensor:
         value = value.clone()
+        patch = whole.over(value.shape[1]) if subject.whole_only else whole
         at = patch.positions.to(value.device)
         value[0, at] = patch.mix(value[0, at], None if donor is None else donor[0], layer, spec.columns)
         return value

@@ -9,7 +9,6 @@ import pytest
 from interp_core.data.clips import seconds_of
 from interp_core.errors import InterpError
 from interp_core.experiments.plan import PREFIX_PAIRS, PatchSettings, plan, settings_dict, settings_from
-from interp_core.sites import KINDS
 
 
 def wanted(ready, settings):
@@ -111,7 +110,7 @@ def test_controls_and_flow_can_be_left_out(engine, plain):
         ({"knockout_width": 0}, "knockout width 0"),
         ({"prompts": ()}, "give one or more different prompts"),
         ({"prompts": ("a?", "a?")}, "give one or more different prompts"),
-        ({"head": 1}, "a head is patched at site head_out, not at resid_post"),
+        ({"head": 1}, "a head is patched at site head_out or cross_head_out, not at resid_post"),
     ],
 )
 def test_settings_without_meaning_are_refused_before_the_model_is_touched(change, said):
@@ -162,7 +161,7 @@ def test_the_default_question_and_labels_are_fixed_word_for_word():
 
 
 def test_every_kind_of_site_can_be_planned(ready):
-    for kind in KINDS:
+    for kind in ready.subject.kinds:
         made = plan(ready.subject, ready.pairs, ready.manifest.clips, PatchSettings(site=kind))
         assert made.spec.layers == tuple(range(-1 if kind == "resid_post" else 0, 5))
 

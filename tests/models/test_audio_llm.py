@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import ARCHS, SITE_MODULES, arch_of
-from interp_core.models.audio_llm import AudioLLM, check_prompt, describe_tokens, expanded_ids
+from interp_core.models.audio_llm import AudioLLM, expanded_ids
 from interp_core.sites import KINDS, Site
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.sweep import sweep
@@ -43,12 +43,12 @@ def test_two_spans_or_none_are_refused_by_the_clips_name(tiny: AudioLLM) -> None
 
 
 def test_a_prompt_that_is_empty_or_brings_a_second_marker_is_refused_before_anything_runs(tiny: AudioLLM) -> None:
-    check_prompt(tiny, PROMPT)
+    tiny.check_prompt(PROMPT)
     for prompt in ("", " \n "):
         with pytest.raises(InterpError, match="the prompt is empty; write the question"):
-            check_prompt(tiny, prompt)
+            tiny.check_prompt(prompt)
     with pytest.raises(InterpError, match=r"gives 2 audio spans; .* leave <\|AUDIO\|> out of the prompt"):
-        check_prompt(tiny, "And <|AUDIO|>? " + PROMPT)
+        tiny.check_prompt("And <|AUDIO|>? " + PROMPT)
     assert tiny.chat_text(PROMPT).count("<|AUDIO|>") == 1 and PROMPT in tiny.chat_text(PROMPT)
 
 
@@ -101,7 +101,7 @@ def test_an_unexpanded_placeholder_gives_the_span_readout_and_sweep_of_an_expand
         assert torch.equal(run.prompted.token_ids, new.prompted.token_ids)
         assert gap(run.prompted.embeds, new.prompted.embeds) < 1e-6
         assert gap(run.logits, new.logits) < 1e-5
-        about = describe_tokens(old, run.prompted.token_ids, run.prompted.audio)
+        about = old.describe(run.prompted)
         assert about["readout_position"] == run.prompted.n_pos - 1 != run.prompted.inputs["input_ids"].shape[1] - 1
     labels = whole_vocabulary(new_runs[0])
     expected = sweep(tiny, [truncated(*new_runs)], labels, every_layer(tiny), method="reference").label_logits
@@ -122,7 +122,7 @@ def test_an_expansion_that_cannot_be_followed_is_refused(tiny: AudioLLM) -> None
 
 def test_the_span_is_described_with_the_tokens_around_it(tiny: AudioLLM) -> None:
     prompted = prompt_clip(tiny, tone(0.8, 350), PROMPT, "a")
-    about = describe_tokens(tiny, prompted.token_ids, prompted.audio)
+    about = tiny.describe(prompted)
     assert about["tokens_in_span"] == ["<|AUDIO|>"] and about["audio_positions"] == 20
     assert about["tokens_before"][-1] == "<|audio_bos|>" and about["tokens_after"][0] == "<|audio_eos|>"
     assert about["audio_seconds"] == pytest.approx(0.8, abs=0.05)
@@ -139,7 +139,10 @@ def test_the_table_leads_to_modules_of_the_right_kind_and_width(tiny: AudioLLM) 
         "mlp_out": (block.mlp, "output"),
         "mlp_act": (block.mlp.down_proj, "input"),
     }
-    assert set(SITE_MODULES) == set(KINDS) == set(expected)
+    assert set(SITE_MODULES) == set(KINDS)
+    assert set(tiny.kinds) == set(expected) == set(KINDS) - {"cross_out", "cross_head_out"}
+    with pytest.raises(InterpError, match="has no cross_out .its sites: resid_pre, resid_post, "):
+        tiny.locate(Site("cross_out", 2))
     for kind, (module, side) in expected.items():
         found = tiny.locate(Site(kind, 2))
         assert found[0] is module and found[1] == side
@@ -160,8 +163,8 @@ def test_the_shortcut_is_refused_by_what_makes_keys_depend_on_more_than_the_posi
         ("_attn_implementation_internal", "flash_attention_2", "'flash_attention_2' takes no explicit mask"),
     ):
         with monkeypatch.context() as patched:
-            patched.setattr(subject.text_config, field, value, raising=False)
+            patched.setattr(subject.sizes, field, value, raising=False)
             assert re.search(words, subject.shortcut_refusal() or "")
     with monkeypatch.context() as patched:
-        patched.setattr(subject, "arch", SimpleNamespace(text_config="text_config", causal=False))
+        patched.setattr(subject, "arch", SimpleNamespace(sizes="text_config", causal=False))
         assert subject.shortcut_refusal() == "attention is not causal"

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from interp_core.models.audio_llm import AudioLLM
-from interp_core.sites import KINDS
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from tests.tiny import tone
 from tests.trace.naive import PROMPT
@@ -25,7 +24,7 @@ def runs_of() -> RunsOf:
     def runs(subject: AudioLLM) -> Runs:
         if id(subject) not in made:
             stems = {name: prompt_clip(subject, tone(*about), PROMPT, name) for name, about in CLIPS.items()}
-            made[id(subject)] = {name: clean_runs(subject, [stem], KINDS)[0] for name, stem in stems.items()}
+            made[id(subject)] = {name: clean_runs(subject, [stem], subject.kinds)[0] for name, stem in stems.items()}
         return made[id(subject)]
 
     return runs

@@ -12,7 +12,6 @@ from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip, ClipLimits, file_digest
 from interp_core.errors import InterpError
 from interp_core.models.audio_llm import AudioLLM
-from interp_core.sites import KINDS
 from interp_core.trace.clean import clean_runs, logit_lens, prompt_clip
 from interp_core.trace.store import CleanStore
 from tests.conftest import Build
@@ -34,23 +33,24 @@ def test_clean_runs_in_a_ragged_batch_equal_singles_and_the_librarys_own_forward
 ) -> None:
     subject = build(**VARIANTS[variant])
     singles, close = runs_of(subject), 1e-6 if variant == "double" else 5e-5
-    batch = clean_runs(subject, [run.prompted for run in singles.values()], KINDS)
+    batch = clean_runs(subject, [run.prompted for run in singles.values()], subject.kinds)
     assert len({run.prompted.n_pos for run in batch}) == 3  # ragged, so there is padding
     for run, single in zip(batch, singles.values(), strict=True):
         assert run.prompted is single.prompted
         assert gap(run.logits, plain_logits(subject.hf, run.prompted.inputs)) < close
         assert gap(single.logits, run.logits) < close
-        for name in ("resid", "keys", "values"):
+        for name in ("keys", "values"):
             assert gap(getattr(run, name), getattr(single, name)) < close
-        for kind in set(KINDS) - {"resid_pre", "resid_post"}:
-            assert gap(run.sites[kind], single.sites[kind]) < close
+        assert gap(torch.stack(run.resid), torch.stack(single.resid)) < close
+        for kind in set(subject.kinds) - {"resid_pre", "resid_post"}:
+            assert gap(torch.stack(run.sites[kind]), torch.stack(single.sites[kind])) < close
     logits = [run.logits for run in batch]
     assert min(gap(logits[i], logits[j]) for i in range(4) for j in range(i)) > 0.01  # control: each row its own clip
 
 
 def test_a_clean_run_holds_what_plain_hooks_see_at_every_site_and_layer(tiny: AudioLLM, runs: Runs) -> None:
     run = runs["middle"]
-    for kind in KINDS:
+    for kind in tiny.kinds:
         for layer, expected in states(tiny.hf, run.prompted.inputs, kind, range(5)).items():
             assert gap(run.at(kind, layer), expected) < 1e-5
     assert torch.equal(run.at("resid_post", -1), run.prompted.embeds)
@@ -64,7 +64,7 @@ def test_kept_keys_and_values_equal_the_librarys_cache(build: Build, runs_of: Ru
     with torch.inference_mode():
         cache = subject.hf(**run.prompted.inputs, use_cache=True).past_key_values
     assert run.keys is not None and run.values is not None
-    assert run.keys.shape == (5, subject.text_config.num_key_value_heads, run.prompted.n_pos, 12)
+    assert run.keys.shape == (5, subject.sizes.num_key_value_heads, run.prompted.n_pos, 12)
     for layer in range(5):
         assert gap(run.keys[layer], cache.layers[layer].keys[0]) < 1e-5
         assert gap(run.values[layer], cache.layers[layer].values[0]) < 1e-5
@@ -85,7 +85,7 @@ def test_the_lens_reads_each_layer_through_norm_and_head_and_its_last_row_is_the
     assert gap(lens[-1], plain_logits(tiny.hf, run.prompted.inputs)) < 1e-5
     norm, head = tiny.hf.model.language_model.norm, tiny.hf.lm_head
     for row in range(6):
-        state = run.resid[row, -1].double()
+        state = run.resid[row][-1].double()
         root_mean_square = (state.pow(2).mean() + norm.variance_epsilon).sqrt()
         assert gap(lens[row], (head.weight.double() @ (norm.weight * state / root_mean_square)).float()) < 1e-5
         assert gap(lens[row], lens[row - 1]) > 0.01  # control: no two layers say the same

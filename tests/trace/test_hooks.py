@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from interp_core.errors import InterpError
 from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.labels import LabelTokens
-from interp_core.sites import KINDS, Site
+from interp_core.sites import Kind, Site
 from interp_core.trace.hooks import captured, edited
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.sweep import sweep
@@ -15,6 +15,7 @@ from tests.conftest import our_hooks
 from tests.trace.conftest import Runs
 from tests.trace.naive import gap, plain_logits, states
 
+KINDS: tuple[Kind, ...] = ("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act")
 EVERY_SITE = [Site(kind, layer) for kind in KINDS for layer in range(5)]
 
 

@@ -140,14 +140,15 @@ def test_in_float64_all_routes_agree_to_1e_10(build: Build, runs_of: RunsOf, att
         reference = before_rounding(subject, lambda p=patch: swept(subject, [p], spec, "reference"))[donor_passes:]
         assert reference.dtype == torch.float64 and len(reference) == 6
         for method in ("fast", "wavefront"):
-            found = before_rounding(subject, lambda p=patch, m=method: swept(subject, [p], spec, m))
+            found = before_rounding(subject, lambda p=patch, m=method: swept(subject, [p], spec, m))[-6:]
             assert gap(found, reference) < 1e-10, (method, name)
         if name in ("longer donor", "half a position later"):
             by_hand = before_rounding(subject, lambda p=patch: naive(subject, p, spec))[1:]
             assert gap(by_hand, reference) < 1e-10, name
     together = list(cases.values())
     fast, reference = (swept(subject, together, spec, method) for method in ("fast", "reference"))
-    assert gap(fast, reference) < 1e-6  # handed over in float32
+    # Handed over in float32; the library's eager attention also takes its softmax in float32, whatever the dtype.
+    assert gap(fast, reference) < (1e-6 if attention == "sdpa" else 1e-5)
 
 
 def test_sliding_windows_refuse_the_shortcut_and_still_equal_the_reference(build: Build, runs_of: RunsOf) -> None:

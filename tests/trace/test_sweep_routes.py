@@ -134,7 +134,7 @@ class RotaryOneOn(lanes.SuffixLane):
     def __init__(self, subject, runs, prefixes, starts, most_rows):
         super().__init__(subject, runs, prefixes, starts, most_rows)
         rotary = subject.hf.get_submodule(subject.arch.rotary)
-        angles = rotary(runs[0].resid, self.position_ids + 1)
+        angles = rotary(runs[0].resid[0], self.position_ids + 1)
         self._shared = lanes._Shared(self.n, most_rows, self.mask, self.position_ids + 1, angles)
 
 
@@ -144,7 +144,7 @@ class SeesAhead(lanes.SuffixLane):
     def __init__(self, subject, runs, prefixes, starts, most_rows):
         super().__init__(subject, runs, prefixes, starts, most_rows)
         rotary = subject.hf.get_submodule(subject.arch.rotary)
-        angles = rotary(runs[0].resid, self.position_ids)
+        angles = rotary(runs[0].resid[0], self.position_ids)
         self._shared = lanes._Shared(self.n, most_rows, self.mask * 0, self.position_ids, angles)
 
 

@@ -1,0 +1,169 @@
+"""Speech encoders with a classifier: wav2vec 2.0, HuBERT, WavLM, Whisper's encoder, the audio spectrogram transformer.
+
+Every one is stem (feature extractor and convolutions), blocks over frames, and a readout: a norm where there is one,
+or a learned mix of all layers, then a classifier, or a probe that was fitted for a checkpoint without one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interp_core.errors import InterpError
+from interp_core.models.arch import EncoderArch
+from interp_core.models.probe import Probe
+from interp_core.models.subject import Prompted, Subject
+
+
+@dataclass(eq=False)
+class SpeechEncoder(Subject):
+    """A subject that hears one recording and answers with one of its classes.
+
+    Attributes:
+        extractor: the library's feature extractor.
+        probe: reads the time mean of the last layer in the place of the classifier.
+    """
+
+    arch: EncoderArch
+    extractor: Any = field(default=None, repr=False)
+    probe: Probe | None = None
+
+    asks: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str:
+        return super().key if self.probe is None else f"{super().key}|probe {self.probe.key}"
+
+    @property
+    def batch_first(self) -> frozenset[str]:
+        return self.arch.batch_first
+
+    @property
+    def sample_rate(self) -> int:
+        return self.extractor.sampling_rate
+
+    @property
+    def max_seconds(self) -> float:
+        return math.inf
+
+    def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
+        made = self.extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt")
+        # One clip at a time has no padding, so nothing is to be masked.
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+            for name, value in made.items()
+            if name != "attention_mask"
+        }
+
+    def seconds_per_position(self) -> float:
+        return math.prod(self.sizes.conv_stride) / self.sample_rate
+
+    def span(self, n_pos: int, n_samples: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the positions that hold the recording, and its bands, as of `Prompted`."""
+        return (0, n_pos), (1, 0)
+
+    def prompted(
+        self,
+        key: str,
+        clip_id: str,
+        samples: np.ndarray,
+        inputs: Mapping[str, Tensor],
+        call: tuple[tuple[Any, ...], dict[str, Any]],
+    ) -> Prompted:
+        args, kwargs = call
+        embeds = (args[0] if args else kwargs["hidden_states"])[0].clone()
+        audio, bands = self.span(len(embeds), len(samples))
+        ids = torch.zeros(len(embeds), dtype=torch.long, device=embeds.device)
+        return Prompted(key, clip_id, inputs, embeds, ids, audio, self.seconds_per_position(), bands)
+
+    # ---- the readout -------------------------------------------------------------------------------------------------
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        return getattr(self.hf, "classifier", None)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        if self.probe is not None:
+            return self.probe.classes
+        names = self.hf.config.id2label if self.classifier is not None else {}
+        return tuple(str(names[i]) for i in sorted(names))
+
+    def layer_shares(self) -> Tensor | None:
+        if self.probe is not None or not getattr(self.hf.config, "use_weighted_layer_sum", False):
+            return None
+        return self.hf.layer_weights.softmax(-1)
+
+    def mixed_state(self, point: int, hidden: Tensor) -> Tensor:
+        return self._normed(hidden) if self.arch.last_mixed_normed and point == self.n_layers else hidden
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        if self.probe is not None:
+            return self.probe(self.body(**inputs).last_hidden_state.mean(1))
+        self._check_readout()
+        return self.hf(**inputs).logits.float()
+
+    def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        state = hidden if self.layer_shares() is not None else self._normed(hidden)
+        if self.probe is not None:
+            return self.probe(state.mean(1))
+        self._check_readout()
+        return self.classify(state).float()
+
+    def classify(self, state: Tensor) -> Tensor:
+        """Turn [rows, pos, d_model] into class logits as the checkpoint's own head does."""
+        assert self.classifier is not None, "_check_readout refuses a checkpoint without one"
+        return self.classifier(self.hf.projector(state).mean(1))
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        absent = self.arch.norm is None or (self.arch.norm_if and not getattr(self.sizes, self.arch.norm_if))
+        return hidden if absent else self.body.get_submodule(str(self.arch.norm))(hidden)
+
+    def _check_readout(self) -> None:
+        if self.classifier is None:
+            raise InterpError(
+                f"{self.name} has no classifier, so it answers nothing; fit a probe as its readout (--probe COLUMN), "
+                "or open a checkpoint that was trained to classify."
+            )
+
+
+class WhisperEncoder(SpeechEncoder):
+    """Whisper's encoder below a classifier: the recording is padded to 30 s, and only real positions are its span."""
+
+    @property
+    def max_seconds(self) -> float:
+        return self.extractor.n_samples / self.sample_rate
+
+    def seconds_per_position(self) -> float:
+        return 2 * self.extractor.hop_length / self.sample_rate
+
+    def span(self, n_pos: int, n_samples: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (0, min(n_pos, math.ceil(n_samples / (2 * self.extractor.hop_length)))), (1, 0)
+
+
+class SpectrogramTransformer(SpeechEncoder):
+    """AST: two answer tokens, then patches of the spectrogram, band by band; the answer tokens are read."""
+
+    @property
+    def max_seconds(self) -> float:
+        return self.extractor.max_length * self._HOP + self._WINDOW - self._HOP
+
+    # The extractor's frames are Kaldi's: 25 ms every 10 ms, whole ones only.
+    _WINDOW, _HOP = 0.025, 0.010
+
+    def seconds_per_position(self) -> float:
+        return self.sizes.time_stride * self._HOP
+
+    def span(self, n_pos: int, n_samples: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        n_time = (self.sizes.max_length - self.sizes.patch_size) // self.sizes.time_stride + 1
+        n_frames = 1 + (n_samples - round(self._WINDOW * self.sample_rate)) // round(self._HOP * self.sample_rate)
+        real = min(n_time, math.ceil(n_frames / self.sizes.time_stride))
+        return (2, 2 + real), ((n_pos - 2) // n_time, n_time)
+
+    def classify(self, state: Tensor) -> Tensor:
+        assert self.classifier is not None, "_check_readout refuses a checkpoint without one"
+        return self.classifier((state[:, 0] + state[:, 1]) / 2)

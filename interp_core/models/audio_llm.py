@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any, ClassVar
 
 import numpy as np
@@ -71,13 +70,13 @@ class AudioLLM(Subject):
             "text": [{"role": "user", "content": self.processor.audio_token + prompt}],
             "system": [{"role": "system", "content": [question]}, {"role": "user", "content": [clip]}],
         }[self.arch.turn]
-        template = self.processor.apply_chat_template
-        # Templates that tell the model today's date would give another prompt every day.
-        return template(turns, add_generation_prompt=True, tokenize=False, strftime_now=_a_fixed_day)
+        return self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
 
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
-        inputs = self.processor(
-            text=self.chat_text(prompt), audio=[samples], sampling_rate=self.sample_rate, return_tensors="pt"
+        inputs = dict(
+            self.processor(
+                text=self.chat_text(prompt), audio=[samples], sampling_rate=self.sample_rate, return_tensors="pt"
+            )
         )
         seen = inputs["attention_mask"][0].bool()
         inputs |= {name: inputs[name][:, seen] for name in ("input_ids", "attention_mask")}  # padding is no position
@@ -113,8 +112,7 @@ class AudioLLM(Subject):
         call: tuple[tuple[Any, ...], dict[str, Any]],
     ) -> Prompted:
         args, kwargs = call
-        entering = "hidden_states" if self.arch.embeds_inside else "inputs_embeds"
-        embeds = (args[0] if args else kwargs[entering])[0]
+        embeds = (kwargs["inputs_embeds"] if not self.arch.embeds_inside else args[0])[0]
         ids = expanded_ids(self, inputs, embeds)
         start, stop = self.audio_span(ids, clip_id)
         stop = min(stop, start + self.positions_heard(len(samples), stop - start))
@@ -225,10 +223,6 @@ def audio_token_id(config: Any, arch: Arch, processor: Any) -> int:
     for name in arch.audio_token_id.split("."):
         told = getattr(told, name)
     return processor.tokenizer.convert_tokens_to_ids(processor.audio_token) if told is None else told
-
-
-def _a_fixed_day(form: str) -> str:
-    return date(2025, 1, 1).strftime(form)
 
 
 def expanded_ids(subject: AudioLLM, inputs: Mapping[str, Tensor], embeds: Tensor) -> Tensor:

@@ -109,7 +109,10 @@ def omni_files(folder: Path, processor: str, extractor: WhisperFeatureExtractor)
 
 def omni_ids(tokenizer: Any, *, index: bool) -> dict[str, int]:
     ids = {name: tokenizer.convert_tokens_to_ids(OMNI_NAMED[f"{name}_token"]) for name in ("audio", "image", "video")}
-    return {f"{name}_token_{'index' if index else 'id'}": value for name, value in ids.items()}
+    start = tokenizer.convert_tokens_to_ids("<|vision_bos|>")
+    return {f"{name}_token_{'index' if index else 'id'}": i for name, i in ids.items()} | {
+        "vision_start_token_id": start
+    }
 
 
 def omni_thinker(tokenizer: Any, sizes: Sizes) -> dict[str, Any]:
@@ -290,6 +293,7 @@ def save_granite_speech(folder: Path, *, plus: bool = False, **sizes: Any) -> Pa
         feature_extractor_type="GraniteSpeechFeatureExtractor",
         processor_class="GraniteSpeechProcessor",
         sampling_rate=16000,
+        feature_size=MEL,
         melspec_kwargs=mel,
         projector_window_size=15,
         projector_downsample_rate=5,

@@ -1,0 +1,81 @@
+"""Opening an audio LLM from its folder: processor, library class, weights, and the adapters that belong to hearing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from transformers.utils import is_peft_available
+
+from interp_core.errors import InterpError
+from interp_core.models.arch import Arch
+from interp_core.models.audio_llm import audio_token_id
+from interp_core.models.lora import merge_lora
+from interp_core.models.processors import read_processor
+
+Reading = Callable[[str, str, Callable[[], Any]], Any]
+
+
+class Opened(NamedTuple):
+    """The library's model, where `placing` put it and as the library left it, and what stands for its processor."""
+
+    hf: Any
+    processor: Any
+
+
+def open_audio_llm(
+    name: str,
+    source: str,
+    config: Any,
+    arch: Arch,
+    *,
+    dtype: torch.dtype,
+    placing: Mapping[str, Any],
+    reading: Reading,
+) -> Opened:
+    """Open the model that a row of the table describes.
+
+    Args:
+        name: for messages.
+        source: a folder or a hub id.
+        config: its config.
+        arch: its row.
+        dtype: of the weights.
+        placing: further arguments of `from_pretrained`.
+        reading: runs one step, given name, part and step, and turns what the library raises into a sentence.
+    Raises:
+        InterpError: one sentence that says why it cannot be opened and what to do.
+    """
+    processor = reading(name, "processor", lambda: read_processor(source, config, arch))
+    if getattr(processor.tokenizer, "padding_side", "left") != "left":
+        processor.tokenizer.padding_side = "left"
+    wanted = arch.model_class or (config.architectures or [""])[0]
+    model_class = getattr(transformers, wanted, None)
+    if model_class is None:
+        raise InterpError(f"{name}'s config names no model class that transformers {transformers.__version__} ships.")
+    # Weights that were saved while an adapter sat on them carry its name for what it wraps.
+    renamed = {r"\.base_layer\.": "."} if arch.adapter is not None and not is_peft_available() else None
+    hf, loaded = reading(
+        name,
+        "weights",
+        lambda: model_class.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, key_mapping=renamed, **placing
+        ),
+    )
+    if absent := sorted(loaded["missing_keys"]):
+        # The library makes up random weights for these and goes on with a warning.
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        raise InterpError(
+            f"the weights of {name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
+        )
+    in_words = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
+    if (in_config := audio_token_id(hf.config, arch, processor)) != in_words:
+        raise InterpError(
+            f"{name}'s config says that audio stands at token {in_config}, but its tokenizer's {processor.audio_token} "
+            f"is {in_words}; the tokenizer files are of another model, fetch them again."
+        )
+    if getattr(hf, "_hf_peft_config_loaded", False):
+        hf.enable_adapters()  # the library switches them on in `generate` only
+    elif (folder := arch.adapter) is not None:
+        reading(name, "adapter", lambda: merge_lora(hf.get_submodule(arch.blocks), source, folder))
+    return Opened(hf, processor)

@@ -105,10 +105,7 @@ def test_all_values_are_text_and_no_value_is_empty_text(tmp_path: Path) -> None:
 
 
 def test_twenty_thousand_files_in_folders_are_quick(tmp_path: Path) -> None:
-    for folder in ("dog", "cat"):
-        (tmp_path / folder).mkdir()
-        for i in range(10_000):
-            (tmp_path / folder / f"{i}.wav").touch()
+    touch(tmp_path, [f"{folder}/{i}.wav" for folder in ("dog", "cat") for i in range(10_000)])
     begun = time.process_time()
     assert len(read_corpus("auto", tmp_path).clips) == 20_000
     assert time.process_time() - begun < 5  # of processor time; about 0.5 s on a quiet machine

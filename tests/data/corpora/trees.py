@@ -14,9 +14,11 @@ from interp_core.errors import InterpError
 
 
 def touch(root: Path, files: Iterable[str]) -> Path:
+    files = list(files)
+    for folder in {file.rpartition("/")[0] for file in files}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
     for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
+        open(f"{root}/{file}", "ab").close()
     return root
 
 

@@ -80,6 +80,14 @@ def test_no_attention_is_idle(saved):
     assert tried >= 3
 
 
+def test_no_weight_is_left_at_its_start(saved):
+    model = opened(saved[1])
+    still = [name for name, weight in model.named_parameters() if weight.numel() > 1 and weight.std() < 1e-3]
+    assert still == []
+    spread = [value.std() for name, value in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    assert all(value > 1e-3 for value in spread)
+
+
 def test_folders_hold_what_real_ones_hold(saved):
     family, folder = saved
     held = {file.name for file in folder.iterdir()}

@@ -16,6 +16,16 @@ from interp_core.models.processors import read_processor
 Reading = Callable[[str, str, Callable[[], Any]], Any]
 
 
+# Where a class that the library does not ship may have been registered with it.
+_REGISTRIES = (
+    transformers.AutoModelForMultimodalLM,
+    transformers.AutoModelForSpeechSeq2Seq,
+    transformers.AutoModelForCausalLM,
+    transformers.AutoModelForSeq2SeqLM,
+    transformers.AutoModel,
+)
+
+
 class Opened(NamedTuple):
     """The library's model, where `placing` put it and as the library left it, and what stands for its processor."""
 
@@ -49,8 +59,7 @@ def open_audio_llm(
     processor = reading(name, "processor", lambda: read_processor(source, config, arch))
     if getattr(processor.tokenizer, "padding_side", "left") != "left":
         processor.tokenizer.padding_side = "left"
-    wanted = arch.model_class or (config.architectures or [""])[0]
-    model_class = getattr(transformers, wanted, None)
+    model_class = _class_of(config, arch.model_class or (config.architectures or [""])[0])
     if model_class is None:
         raise InterpError(f"{name}'s config names no model class that transformers {transformers.__version__} ships.")
     # Weights that were saved while an adapter sat on them carry its name for what it wraps.
@@ -79,3 +88,11 @@ def open_audio_llm(
     elif (folder := arch.adapter) is not None:
         reading(name, "adapter", lambda: merge_lora(hf.get_submodule(arch.blocks), source, folder))
     return Opened(hf, processor)
+
+
+def _class_of(config: Any, wanted: str) -> Any:
+    shipped = getattr(transformers, wanted, None)
+    if shipped is not None:
+        return shipped
+    registered = [auto._model_mapping.get(type(config), None) for auto in _REGISTRIES]
+    return next((found for found in registered if getattr(found, "__name__", "") == wanted), None)

@@ -15,7 +15,7 @@ from components.words import md
 from interp_core.data.pairs import Pair
 from interp_core.experiments.flips import summarise
 from interp_core.experiments.positions import time_window
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.subject import Subject
 from interp_core.request import PatchRequest, request_from
 
 DOSES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -36,7 +36,7 @@ class Look:
     pair_id: str
 
 
-def draw(shown: Shown, request: PatchRequest, subject: AudioLLM, look: Look) -> None:
+def draw(shown: Shown, request: PatchRequest, subject: Subject, look: Look) -> None:
     """The selected pair: both recordings, and its label logits at the selected layer."""
     made = _run_request(shown, request)
     pair = state.pair_of(shown.index.lines[look.pair_id], state.clips_by_id(made))
@@ -75,7 +75,7 @@ def _run_request(shown: Shown, request: PatchRequest) -> PatchRequest:
     return replace(made, model=request.model, device=request.device, dtype=request.dtype, manifest=manifest)
 
 
-def _player(pair: Pair, subject: AudioLLM, positions: str) -> Region | None:
+def _player(pair: Pair, subject: Subject, positions: str) -> Region | None:
     def label(clip: Any) -> str:
         said = [clip.label(column) for column in ("prosody_label", "semantic_label")]
         named = [f"{what} {value}" for what, value in zip(("voice", "words"), said, strict=True) if value]

@@ -15,7 +15,7 @@ from components.words import md
 from interp_core.data.candidates import PairKind
 from interp_core.data.clips import Acoustics, Clip
 from interp_core.data.pairs import Pair, PairSet
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.subject import Subject
 from interp_core.request import PatchRequest
 
 TABLE_HEIGHT, ROW_HEIGHT = 330, 35
@@ -136,7 +136,7 @@ def why(pair: Pair, kind: PairKind) -> str:
     return f"{quoted}  \nBuilt because: {'; '.join(said)}. Target: **{md(pair.target)}**."
 
 
-def detail(pair: Pair, kind: PairKind, subject: AudioLLM, answers: Answers, names: Sequence[str]) -> None:
+def detail(pair: Pair, kind: PairKind, subject: Subject, answers: Answers, names: Sequence[str]) -> None:
     """One pair in full: both recordings under one playhead, what is known of each, and the way to patch it."""
     left, right = st.columns([1.25, 1], gap="medium")
     with left:

@@ -16,7 +16,7 @@ from components.pair_panel import CHART_CONFIG, Look
 from components.results import Indexed, Shown, flipped
 from components.words import layer_of, layer_text, layer_title, md, share
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.subject import Subject
 from interp_core.request import PatchRequest
 
 VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response")
@@ -34,7 +34,7 @@ DELTAS = {
 
 
 @st.fragment
-def explore(shown: Shown, request: PatchRequest, subject: AudioLLM) -> None:
+def explore(shown: Shown, request: PatchRequest, subject: Subject) -> None:
     """Draw the run and everything that can be clicked in it."""
     with readable_errors():
         index = shown.index
@@ -262,7 +262,7 @@ def _pairs_at_layer(index: Indexed, look: Look) -> None:
     )
 
 
-def check_shown(shown: Shown, subject: AudioLLM) -> None:
+def check_shown(shown: Shown, subject: Subject) -> None:
     """Say so where the run on show was made with other weights than those that are open; InterpError if it is empty."""
     if not shown.result.records.size or not shown.result.pairs:
         raise InterpError("the run holds no pairs; run it again.")

@@ -28,7 +28,7 @@ from interp_core.experiments.patching import PatchingResult
 from interp_core.experiments.plan import PatchSettings
 from interp_core.jobs import Job
 from interp_core.models import bundled
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.subject import Subject
 from interp_core.request import PatchRequest, request_from
 
 log = logging.getLogger("patchbay")
@@ -157,7 +157,7 @@ def approve(name: str | None) -> None:
         st.session_state[APPROVED] = {*st.session_state.get(APPROVED, ()), name}
 
 
-def require_model(request: PatchRequest) -> AudioLLM:
+def require_model(request: PatchRequest) -> Subject:
     """Open the model of a request, or stop the page with a sentence that says what to do."""
     if not may_open(request.model):
         st.warning("This link names a model that does not ship with Patchbay. Open it only if you trust it.")
@@ -165,7 +165,7 @@ def require_model(request: PatchRequest) -> AudioLLM:
         st.button("Open this model", on_click=approve, args=(request.model,), type="primary")
         st.stop()
     with st.spinner("Opening the model …"):
-        return engine().open(request.model, request.device, request.dtype)
+        return engine().subject(request)
 
 
 # ---- requests --------------------------------------------------------------------------------------------------------

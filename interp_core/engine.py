@@ -28,14 +28,19 @@ from interp_core.experiments.patching import (
     run_patching,
 )
 from interp_core.experiments.plan import PatchSettings, check_window, plan
+from interp_core.experiments.probe_readout import fit_probe, with_probe
 from interp_core.jobs import Job, JobManager
-from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.bundled import Demo, demos
 from interp_core.models.load import open_model
+from interp_core.models.probe import Probe
+from interp_core.models.subject import Subject
 from interp_core.patch_folder import FolderSink, result_of, write_result
 from interp_core.request import PatchRequest, Prepared, run_config
 from interp_core.runs import RunWriter, open_run
 from interp_core.trace.store import CleanStore
+
+MOST_ANSWERS = 30
+"""A classifier of more classes than this is asked about those that the manifest names."""
 
 
 class Engine:
@@ -61,42 +66,86 @@ class Engine:
         self.limits = limits or ClipLimits()
         self._roots = roots
         self._lock = threading.Lock()
-        self._models: dict[tuple[str, str, str], AudioLLM] = {}
+        self._models: dict[tuple[str, str, str], Subject] = {}
+        self._probes: dict[tuple[Any, ...], Probe] = {}
         self._manifests: dict[tuple[Any, ...], Manifest] = {}
 
-    def open(self, name: str, device: str = "auto", dtype: str = "auto") -> AudioLLM:
-        """Open a model, or return the one that is open already."""
+    def open(self, name: str, device: str = "auto", dtype: str = "auto", part: str = "") -> Subject:
+        """Open a model, or return the one that is open already; `part` chooses among several lists of blocks."""
         key = (name, device, dtype)
         with self._lock:
             if key not in self._models:
-                subject = open_model(name, device=device, dtype=dtype)
-                assert isinstance(subject, AudioLLM)
-                self._models[key] = subject
-            return self._models[key]
+                self._models[key] = open_model(name, device=device, dtype=dtype)
+            return self._models[key].part(part)
+
+    def opened(self, request: PatchRequest) -> Subject | None:
+        """Return the model of a request if it is open already, without its probe."""
+        found = self._models.get((request.model, request.device, request.dtype))
+        return None if found is None else found.part(request.part)
+
+    def subject(self, request: PatchRequest, progress: Progress = lambda done, total, note: None) -> Subject:
+        """Open the model of a request, and fit the probe that it asks for as the readout."""
+        base = self.open(request.model, request.device, request.dtype, request.part)
+        if not request.probe:
+            return base
+        store = CleanStore(base, self.cache, self.limits)
+        manifest, seed = self.manifest(request, store.limits), request.settings.seed
+        key = (base.key, manifest.digest, request.max_clips, request.skip_bad, request.probe, seed)
+        if key not in self._probes:
+            clips, done = manifest.clips, 0
+
+            def on_clip() -> None:
+                nonlocal done
+                done += 1
+                progress(done, len(clips), f"fitting a probe of {request.probe}")
+
+            self._probes[key] = fit_probe(store, clips, request.probe, seed=seed, on_clip=on_clip)
+        return with_probe(base, self._probes[key])
 
     def demo(self, name: str) -> Demo | None:
         """Return the bundled demo of this name, if it is one."""
         return demos().get(name)
 
     def resolve(self, request: PatchRequest) -> PatchRequest:
-        """Fill in a bundled model's own clips, labels and prompts where the request leaves them open."""
+        """Fill in what the request leaves open: a bundled model's clips, a model's own labels and question."""
         demo = self.demo(request.model)
-        if request.manifest is None and demo is None:
-            raise InterpError(f"{request.model} has no clips of its own; give a manifest (--manifest clips.csv).")
+        path = self._manifest_path(request)
         settings, default = request.settings, PatchSettings()
-        if demo is not None and settings.labels == default.labels:
+        if demo is not None and demo.labels and settings.labels == default.labels:
             settings = replace(settings, labels=demo.labels)
-        if demo is not None and request.demo_prompts and settings.prompts == default.prompts:
+        if demo is not None and demo.prompts and request.demo_prompts and settings.prompts == default.prompts:
             # Its further prompts ask about the labels that its own clips have; of other clips only the first is asked.
             texts = tuple(text for _, text in demo.prompts)
             settings = replace(settings, prompts=texts if request.manifest is None else texts[:1])
-        manifest = request.manifest or (str(demo.manifest) if demo else None)
-        return replace(request, manifest=manifest, demo_prompts=False, settings=settings)
+        if demo is None or not demo.labels or not demo.prompts:
+            settings = self._own_words(replace(request, manifest=str(path), settings=settings))
+        return replace(request, manifest=str(path), demo_prompts=False, settings=settings)
+
+    def _own_words(self, request: PatchRequest) -> PatchSettings:
+        """What the model itself says that it answers and is asked, where the settings are still the default ones."""
+        settings, default = request.settings, PatchSettings()
+        asked_for = settings.labels != default.labels
+        if asked_for and not (request.demo_prompts and settings.prompts == default.prompts):
+            return settings
+        subject = self.subject(request)
+        if not asked_for and (answers := subject.answers):
+            if len(answers) > MOST_ANSWERS:
+                seen = {value for clip in self.manifest(request).clips for value in clip.labels.values()}
+                answers = tuple(answer for answer in answers if answer in seen)
+            settings = replace(settings, labels=answers)
+        if request.demo_prompts and settings.prompts == default.prompts and subject.default_prompts:
+            settings = replace(settings, prompts=subject.default_prompts)
+        return settings
+
+    def _manifest_path(self, request: PatchRequest) -> Path:
+        demo = self.demo(request.model)
+        if request.manifest is None and demo is None:
+            raise InterpError(f"{request.model} has no clips of its own; give a manifest (--manifest clips.csv).")
+        return Path(request.manifest).expanduser() if request.manifest else demo.manifest  # type: ignore[union-attr]
 
     def manifest(self, request: PatchRequest, limits: ClipLimits | None = None) -> Manifest:
         """Read and check the clips of a request, by the engine's limits unless given; kept until the file changes."""
-        request, limits = self.resolve(request), limits or self.limits
-        path = Path(str(request.manifest)).expanduser()
+        path, limits = self._manifest_path(request), limits or self.limits
         try:
             changed = path.stat().st_mtime_ns
         except (OSError, ValueError):
@@ -133,10 +182,10 @@ class Engine:
 
     def prepare(self, request: PatchRequest) -> Prepared:
         """Open and check everything a request names; every fault shows here, before anything is computed."""
-        request = self.resolve(request)
         request.settings.check()
         parse_kinds(request.kinds)
         self.manifest(request)  # a first time before the model is opened, which may take a minute
+        request = self.resolve(request)
         store = self._store(request)
         manifest, pairs = self.manifest(request, store.limits), self.pairs(request, store.limits)
         made = plan(store.subject, pairs, manifest.clips, request.settings)
@@ -240,7 +289,7 @@ class Engine:
 
     def _store(self, request: PatchRequest) -> CleanStore:
         """The clean runs of a request's model, whose limits are those of the engine and of the model together."""
-        return CleanStore(self.open(request.model, request.device, request.dtype), self.cache, self.limits)
+        return CleanStore(self.subject(request), self.cache, self.limits)
 
     def _described(self, result: PatchingResult, ready: Prepared) -> PatchingResult:
         """Add how the donors of each kind sound different, which the reader of a flip rate has to know."""

@@ -14,9 +14,11 @@ from interp_core.data.pairs import DEFAULT_MAX_PAIRS, PairSet
 from interp_core.errors import InterpError
 from interp_core.experiments.plan import PatchSettings, Plan, settings_dict, settings_from
 from interp_core.models.bundled import demos
+from interp_core.models.encoders import Encoder
 from interp_core.models.subject import Subject
 from interp_core.trace.store import CleanStore
 
+CHOICES = ("kinds", "max_pairs", "max_clips", "skip_bad", "pilot")
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
 
 
@@ -39,12 +41,17 @@ class PatchRequest:
     skip_bad: bool = False
     pilot: int | None = None
     demo_prompts: bool = True
+    part: str = ""
+    """Which list of blocks, of a model that has several; empty for its first."""
+    probe: str = ""
+    """The label column that a probe is fitted to, as the readout of a model without a classifier; empty for none."""
     settings: PatchSettings = field(default_factory=PatchSettings)
 
     @property
     def key(self) -> str:
         """Names the run: two sessions that ask for the same share one job."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
+        asked = {name: value for name, value in asdict(self).items() if value != ""}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,15 @@ def run_config(ready: Prepared) -> dict[str, Any]:
         "command": "patch",
         "model": {
             "id": request.model,
-            "type": subject.hf.config.model_type,
+            "type": subject.config.model_type,
             "weights_sha256": subject.weights_hash,
             "n_layers": subject.n_layers,
             "n_heads": subject.n_heads,
             "d_model": subject.d_model,
             "seconds_per_position": subject.seconds_per_position(),
+            **({"probe": subject.probe.report} if isinstance(subject, Encoder) and subject.probe else {}),
         },
+        "donors_answer_by_construction": ready.plan.by_construction,
         "device": str(subject.device),
         "dtype": str(subject.dtype).removeprefix("torch."),
         "manifest": {
@@ -85,7 +94,8 @@ def run_config(ready: Prepared) -> dict[str, Any]:
             "sha256": ready.manifest.digest,
             "clips": len(ready.manifest.clips),
         },
-        "request": {name: getattr(request, name) for name in ("kinds", "max_pairs", "max_clips", "skip_bad", "pilot")},
+        "request": {name: getattr(request, name) for name in CHOICES}
+        | {name: getattr(request, name) for name in ("part", "probe") if getattr(request, name)},
         "clip_seconds": {"min": ready.store.limits.min_seconds, "max": ready.store.limits.max_seconds},
         "skipped_rows": [asdict(row) for row in ready.manifest.skipped],
         "settings": settings_dict(request.settings),

@@ -292,7 +292,7 @@ def test_a_manifest_that_cannot_be_read_says_why(command, tmp_path, refused, nam
         (["--site", "head_out:9"], "head=9 is outside"),
         (["--site", "head_out:x"], "--site head 'x' is no list of numbers"),
         (["--site", "head_out:1,2"], "give one head, or head_out for all of them"),
-        (["--site", "mlp_out:1"], "a head is patched at site head_out, not at mlp_out"),
+        (["--site", "mlp_out:1"], "a head is patched at site head_out or cross_head_out, not at mlp_out"),
         (["--layers", "99"], "layers [99] do not exist at resid_post (valid: -1 to 4)"),
         (["--layers", "0,x"], "--layers '0,x' is no list of numbers like 0,4,8"),
         (["--site", "attn_out", "--layers", "-1"], "layers [-1] do not exist at attn_out (valid: 0 to 4)"),

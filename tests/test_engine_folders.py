@@ -202,11 +202,11 @@ def test_a_persons_own_clips_are_asked_the_bundled_models_first_prompt(demo, eng
     assert found.manifest == str(corpus)
 
 
-def test_prompts_that_are_given_stay_even_where_they_are_the_default(demo, engine):
+def test_prompts_that_are_given_stay_even_where_they_are_the_default(demo, quick, engine):
     one = replace(demo, settings=replace(demo.settings, prompts=("Own?",)))
     assert engine.resolve(one).settings.prompts == ("Own?",)
     assert engine.resolve(replace(demo, demo_prompts=False)).settings.prompts == (DEFAULT_PROMPT,)
-    no_demo = engine.resolve(PatchRequest("folder", "clips.csv"))
+    no_demo = engine.resolve(PatchRequest(quick.model, quick.manifest))
     assert no_demo.settings.prompts == (DEFAULT_PROMPT,)
 
 

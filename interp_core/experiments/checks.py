@@ -50,7 +50,7 @@ def run_checks(
 
     - *self-patch*: patching a clip with itself leaves the logits, at every layer.
     - *whole donor*: a donor of equal length patched at all positions gives the donor's logits at every layer of
-      `resid_post`, which catches an edit that does nothing.
+      `resid_post` behind which nothing else is read, which catches an edit that does nothing.
     - *prefix*: patching the positions before the audio changes nothing in a causal model.
     - *fast = reference*: on the first of `patches`.
     - every (row, layer) edit applied once is counted by the sweep itself.
@@ -74,14 +74,15 @@ def run_checks(
         _agreement("self-patch", subject, _everywhere(longest, longest), longest, labels, spec, method)
         for method in ("reference", "fast")
     ]
-    whole = SiteSpec("resid_post", layers=tuple(range(-1, subject.n_layers)))
+    whole = SiteSpec("resid_post", layers=tuple(subject.exact_layers))
     recipient, donor = _equal_length(store, pairs[0], prompt)
-    results += [
-        _agreement("whole donor", subject, _everywhere(recipient, donor), donor, labels, whole, method)
-        for method in ("reference", "fast")
-    ]
+    if whole.layers:
+        results += [
+            _agreement("whole donor", subject, _everywhere(recipient, donor), donor, labels, whole, method)
+            for method in ("reference", "fast")
+        ]
     stop = recipient.prompted.audio[0]
-    if stop and subject.arch.causal:
+    if stop and "prefix" in subject.spans and subject.arch.causal:
         # Two different prefixes would change the answer; the same one, as here, must not.
         prefix = Patch(runs[0], runs[-1], torch.arange(stop), torch.arange(stop).double())
         results.append(_agreement("prefix", subject, prefix, runs[0], labels, spec, "fast"))

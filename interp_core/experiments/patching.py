@@ -20,11 +20,11 @@ from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.controls import seed_of
 from interp_core.experiments.flips import base_accuracy, choose_cluster_column, cluster_map, summarise
 from interp_core.experiments.flow import knockout_table, lens_table
-from interp_core.experiments.plan import Chunk, PatchSettings, Plan
+from interp_core.experiments.plan import Chunk, PatchSettings, Plan, site_spec
 from interp_core.experiments.positions import align_positions
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
-from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
+from interp_core.trace.patch import Patch
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
 
@@ -230,8 +230,7 @@ def patch_pair(
     settings = replace(settings, controls=(), flow=(), alphas=tuple(alphas))
     settings.check()
     labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
-    layers = sweep_layers(settings.site, subject.n_layers, settings.layers)
-    spec = SiteSpec(settings.site, settings.head, subject.d_head, layers)
+    spec = site_spec(subject, settings)
     made = Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
     rows = [
         record

@@ -101,6 +101,14 @@ class Plan:
     chunks: tuple[Chunk, ...]
     random_donors: Mapping[str, Clip]
     pairs: PairSet
+    all_that_is_read: bool = False
+    """Whether the model reads its answer off the last residual stream alone."""
+
+    @property
+    def by_construction(self) -> bool:
+        """Whether every position of the residual stream is replaced and nothing else is read: see `Subject`."""
+        whole = self.settings.positions in ("audio", "all") and self.settings.site == "resid_post"
+        return self.all_that_is_read and whole
 
     def expected(self, kind: str, control: bool) -> dict[int, int]:
         """Return how many records each chunk of a kind's record file has."""
@@ -120,14 +128,14 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
     settings.check()
     for prompt in settings.prompts:
         subject.check_prompt(prompt)
-    if not subject.asks and settings.positions in ("prefix", "question", "last"):
+    window = time_window(settings.positions)
+    if not (subject.timed if window is not None else settings.positions in subject.spans):
+        timed = ", or a time window like 0.5-1.2" if subject.timed else ""
         raise InterpError(
-            f"{subject.name} has no text positions; choose positions audio, all, or a time window like 0.5-1.2."
+            f"{subject.name} has no positions {settings.positions!r}; choose {' or '.join(subject.spans)}{timed}."
         )
     labels = tuple(subject.labels(settings.labels, p, several_tokens=settings.several_tokens) for p in settings.prompts)
-    spec = SiteSpec(
-        settings.site, settings.head, subject.d_head, sweep_layers(settings.site, subject.n_layers, settings.layers)
-    )
+    spec = site_spec(subject, settings)
     for layer in spec.layers:
         subject.locate(Site("resid_pre", 0) if layer == -1 else Site(settings.site, layer, settings.head))
     usable = _reaching(clips, settings)
@@ -151,7 +159,13 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
                     for at in range(0, len(pairs), settings.batch_size):
                         some = pairs[at : at + settings.batch_size]
                         chunks.append(Chunk(len(chunks), kind, number, alpha, condition, some))
-    return Plan(settings, spec, labels, tuple(chunks), donors, pair_set)
+    return Plan(settings, spec, labels, tuple(chunks), donors, pair_set, subject.by_construction)
+
+
+def site_spec(subject: Subject, settings: PatchSettings) -> SiteSpec:
+    """Return where the settings edit a model."""
+    layers = sweep_layers(settings.site, subject.n_layers, settings.layers)
+    return SiteSpec(settings.site, settings.head, 0 if settings.head is None else subject.d_head, layers)
 
 
 def _further_conditions(subject: Subject, settings: PatchSettings) -> list[str]:
@@ -162,7 +176,7 @@ def _further_conditions(subject: Subject, settings: PatchSettings) -> list[str]:
     """
     audio = settings.positions == "audio"
     some_audio = audio or settings.positions == "all" or time_window(settings.positions) is not None
-    text = subject.asks and subject.arch.causal
+    text = "question" in subject.spans and subject.arch.causal
     fits = {c: some_audio if c != "prefix" else audio and text for c in CONTROLS}
     controls = [c for c in CONTROLS if c in settings.controls and fits[c]]
     return controls + [c for c in ("question", "last") if c in settings.flow and audio and text]

@@ -128,6 +128,17 @@ ARCHS: dict[str, Arch] = {
         cuts=False,
         adapter="speech-lora",
     ),
+    "omnispeech": Arch(  # OpenS2S: opens2s_net.py
+        blocks="llm_model.model.layers",
+        sizes="llm_config",
+        decoder="llm_model.model",
+        norm="llm_model.model.norm",
+        head="llm_model.lm_head",
+        rotary="llm_model.model.rotary_emb",
+        # The encoder makes one frame of four mel frames, the adapter's convolutions one position of four of those.
+        frames_per_position=lambda config: 16,
+        cuts=False,
+    ),
 }
 
 
@@ -177,6 +188,15 @@ ENCODERS: dict[str, EncoderArch] = {
         mlp_proj="mlp.fc2",
         norm="layernorm",
     ),
+    # Blocks stand in stages, which models/clap.py lists one after the other.
+    "clap": EncoderArch(
+        blocks="audio_encoder.layers",
+        attn="attention",
+        attn_proj="attention.output.dense",
+        mlp="output",
+        mlp_proj="output.dense",
+        norm="audio_encoder.norm",
+    ),
 }
 
 # A head's output is the projection's input, before the heads mix; a neuron is the down-projection's input.
@@ -196,6 +216,6 @@ def arch_of(config: Any) -> Arch:
     """Return the row of a Hugging Face config's model type; InterpError when the table has none."""
     row = ARCHS.get(config.model_type)
     if row is None:
-        known = ", ".join(sorted(ARCHS))
+        known = ", ".join(sorted(ARCHS | ENCODERS))
         raise InterpError(f"no row for model_type={config.model_type!r} in arch.ARCHS (known: {known}); add one there.")
     return row

@@ -1,7 +1,8 @@
-"""Speech encoders with a classifier: wav2vec 2.0, HuBERT, WavLM, Whisper's encoder, the audio spectrogram transformer.
+"""Encoders that one recording goes into and one answer comes out of.
 
-Every one is stem (feature extractor and convolutions), blocks over frames, and a readout: a norm where there is one,
-or a learned mix of all layers, then a classifier, or a probe that was fitted for a checkpoint without one.
+wav2vec 2.0, HuBERT, WavLM, Whisper's encoder, the audio spectrogram transformer: a stem (feature extractor and
+convolutions), blocks over frames, and a readout: a norm where there is one, or a learned mix of all layers, then the
+checkpoint's classifier, or a probe that was fitted for one that has none.
 """
 
 import math
@@ -20,8 +21,8 @@ from interp_core.models.subject import Prompted, Subject
 
 
 @dataclass(eq=False)
-class SpeechEncoder(Subject):
-    """A subject that hears one recording and answers with one of its classes.
+class Encoder(Subject):
+    """A subject without words: its positions are frames, and its answer is one of a classifier's classes.
 
     Attributes:
         extractor: the library's feature extractor.
@@ -32,7 +33,11 @@ class SpeechEncoder(Subject):
     extractor: Any = field(default=None, repr=False)
     probe: Probe | None = None
 
-    asks: ClassVar[bool] = False
+    spans: ClassVar[tuple[str, ...]] = ("audio", "all")
+
+    @property
+    def asks(self) -> bool:
+        return False
 
     @property
     def key(self) -> str:
@@ -41,6 +46,8 @@ class SpeechEncoder(Subject):
     @property
     def batch_first(self) -> frozenset[str]:
         return self.arch.batch_first
+
+    # ---- the stem ----------------------------------------------------------------------------------------------------
 
     @property
     def sample_rate(self) -> int:
@@ -53,10 +60,13 @@ class SpeechEncoder(Subject):
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         made = self.extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt")
         # One clip at a time has no padding, so nothing is to be masked.
+        return self.on_device({name: value for name, value in made.items() if name != "attention_mask"})
+
+    def on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Move arguments to the model's device, and those that are no integers to its dtype."""
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
-            for name, value in made.items()
-            if name != "attention_mask"
+            for name, value in inputs.items()
         }
 
     def seconds_per_position(self) -> float:
@@ -77,10 +87,16 @@ class SpeechEncoder(Subject):
         args, kwargs = call
         embeds = (args[0] if args else kwargs["hidden_states"])[0].clone()
         audio, bands = self.span(len(embeds), len(samples))
+        if audio[1] <= audio[0]:
+            raise InterpError(f"clip {clip_id!r} is too short for {self.name}: it does not fill one position.")
         ids = torch.zeros(len(embeds), dtype=torch.long, device=embeds.device)
         return Prompted(key, clip_id, inputs, embeds, ids, audio, self.seconds_per_position(), bands)
 
     # ---- the readout -------------------------------------------------------------------------------------------------
+
+    @property
+    def by_construction(self) -> bool:
+        return self.layer_shares() is None
 
     @property
     def classifier(self) -> nn.Module | None:
@@ -90,40 +106,45 @@ class SpeechEncoder(Subject):
     def answers(self) -> tuple[str, ...]:
         if self.probe is not None:
             return self.probe.classes
-        names = self.hf.config.id2label if self.classifier is not None else {}
+        names = self.config.id2label if self.classifier is not None else {}
         return tuple(str(names[i]) for i in sorted(names))
 
     def layer_shares(self) -> Tensor | None:
-        if self.probe is not None or not getattr(self.hf.config, "use_weighted_layer_sum", False):
+        if self.probe is not None or not getattr(self.config, "use_weighted_layer_sum", False):
             return None
         return self.hf.layer_weights.softmax(-1)
 
     def mixed_state(self, point: int, hidden: Tensor) -> Tensor:
-        return self._normed(hidden) if self.arch.last_mixed_normed and point == self.n_layers else hidden
+        return self.normed(hidden) if self.arch.last_mixed_normed and point == self.n_layers else hidden
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.probe is not None:
-            return self.probe(self.body(**inputs).last_hidden_state.mean(1))
-        self._check_readout()
+            return self.probe(self.heard(inputs))
+        self.check_readout()
         return self.hf(**inputs).logits.float()
 
-    def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
-        state = hidden if self.layer_shares() is not None else self._normed(hidden)
-        if self.probe is not None:
-            return self.probe(state.mean(1))
-        self._check_readout()
-        return self.classify(state).float()
+    def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The base model's own forward: features [batch, width] for a probe, the mean over positions."""
+        return self.body(**inputs).last_hidden_state.mean(1)
 
-    def classify(self, state: Tensor) -> Tensor:
+    def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        if self.probe is not None:
+            return self.probe(self.normed(hidden).mean(1))
+        self.check_readout()
+        return self.classify(hidden if self.layer_shares() is not None else self.normed(hidden), batch).float()
+
+    def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         """Turn [rows, pos, d_model] into class logits as the checkpoint's own head does."""
-        assert self.classifier is not None, "_check_readout refuses a checkpoint without one"
+        assert self.classifier is not None, "check_readout refuses a checkpoint without one"
         return self.classifier(self.hf.projector(state).mean(1))
 
-    def _normed(self, hidden: Tensor) -> Tensor:
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Apply the norm behind the last block, where the model has one."""
         absent = self.arch.norm is None or (self.arch.norm_if and not getattr(self.sizes, self.arch.norm_if))
         return hidden if absent else self.body.get_submodule(str(self.arch.norm))(hidden)
 
-    def _check_readout(self) -> None:
+    def check_readout(self) -> None:
+        """Refuse to read an answer off a checkpoint that has no classifier."""
         if self.classifier is None:
             raise InterpError(
                 f"{self.name} has no classifier, so it answers nothing; fit a probe as its readout (--probe COLUMN), "
@@ -131,8 +152,12 @@ class SpeechEncoder(Subject):
             )
 
 
-class WhisperEncoder(SpeechEncoder):
-    """Whisper's encoder below a classifier: the recording is padded to 30 s, and only real positions are its span."""
+class WhisperClassifier(Encoder):
+    """Whisper's encoder below a classifier: clips are padded to 30 s, and only real positions are their span."""
+
+    @property
+    def by_construction(self) -> bool:
+        return False  # the positions of the padding stay the recipient's
 
     @property
     def max_seconds(self) -> float:
@@ -145,15 +170,19 @@ class WhisperEncoder(SpeechEncoder):
         return (0, min(n_pos, math.ceil(n_samples / (2 * self.extractor.hop_length)))), (1, 0)
 
 
-class SpectrogramTransformer(SpeechEncoder):
+class SpectrogramTransformer(Encoder):
     """AST: two answer tokens, then patches of the spectrogram, band by band; the answer tokens are read."""
-
-    @property
-    def max_seconds(self) -> float:
-        return self.extractor.max_length * self._HOP + self._WINDOW - self._HOP
 
     # The extractor's frames are Kaldi's: 25 ms every 10 ms, whole ones only.
     _WINDOW, _HOP = 0.025, 0.010
+
+    @property
+    def max_seconds(self) -> float:
+        return self._WINDOW + (self.extractor.max_length - 1) * self._HOP
+
+    @property
+    def by_construction(self) -> bool:
+        return False  # the answer tokens stay the recipient's
 
     def seconds_per_position(self) -> float:
         return self.sizes.time_stride * self._HOP
@@ -164,6 +193,6 @@ class SpectrogramTransformer(SpeechEncoder):
         real = min(n_time, math.ceil(n_frames / self.sizes.time_stride))
         return (2, 2 + real), ((n_pos - 2) // n_time, n_time)
 
-    def classify(self, state: Tensor) -> Tensor:
-        assert self.classifier is not None, "_check_readout refuses a checkpoint without one"
+    def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        assert self.classifier is not None, "check_readout refuses a checkpoint without one"
         return self.classifier((state[:, 0] + state[:, 1]) / 2)

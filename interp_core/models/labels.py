@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,15 +39,29 @@ class LabelTokens:
 def label_tokens(
     subject: AudioLLM, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse"
 ) -> LabelTokens:
-    """Find the token that starts each label right where the answer starts.
+    """Find the token that starts each label right where the answer to a prompt starts; see `first_tokens`."""
+    found = first_tokens(subject.tokenizer, labels, subject.chat_text(prompt), several_tokens=several_tokens)
+    return replace(found, report={"prompt": prompt, **found.report})
 
-    The id is read off in context: the rendered prompt is tokenised with and without the label behind it, so that
-    merges across the boundary and leading spaces come out as the model would write them.
+
+def first_tokens(
+    tokenizer: Any,
+    labels: Sequence[str],
+    text: str,
+    written: Callable[[str], str] = str,
+    *,
+    several_tokens: str = "refuse",
+) -> LabelTokens:
+    """Find the token that starts each label behind a text.
+
+    The id is read off in context: the text is tokenised with and without the label behind it, so that merges across
+    the boundary and leading spaces come out as the model would write them.
 
     Args:
-        subject: gives the chat template and the tokenizer.
+        tokenizer: the library's.
         labels: the answer words, two or more.
-        prompt: the question; the answer follows it.
+        text: what the model has been given so far, rendered.
+        written: how a label stands behind the text.
         several_tokens: "refuse" a label of several tokens, or let its "first" token stand for it.
     Raises:
         InterpError: fewer than two labels, an empty or repeated one, one of several tokens (unless "first"), or two
@@ -55,14 +69,13 @@ def label_tokens(
     """
     if len(labels) < 2:
         raise InterpError(f"{len(labels)} label(s) given: {', '.join(labels)}; a decision needs two or more.")
-    text, tokenizer = subject.chat_text(prompt), subject.tokenizer
     before = tokenizer(text, add_special_tokens=False).input_ids
     rows, faults, by_first = [], [], defaultdict(list)
     for label in labels:
         if not label.strip():
             faults.append("an empty label; write a word")
             continue
-        whole = tokenizer(text + label, add_special_tokens=False).input_ids
+        whole = tokenizer(text + written(label), add_special_tokens=False).input_ids
         shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
         ids = whole[shared:]
         variants = {
@@ -93,7 +106,7 @@ def label_tokens(
             f"the labels cannot be told apart by one token each: {'; '.join(faults)}. Choose other words"
             + (", or let first tokens stand for the words (--multi-token first)." if not clashes else ".")
         )
-    report = {"prompt": prompt, "labels": rows, "clashes": clashes, "several_tokens": several_tokens}
+    report = {"labels": rows, "clashes": clashes, "several_tokens": several_tokens}
     return LabelTokens(tuple(labels), tuple(row["first_id"] for row in rows), report)
 
 

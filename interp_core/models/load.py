@@ -1,26 +1,28 @@
-"""Opening a model: a bundled name, a local folder in the Hugging Face layout, or a hub id."""
+"""Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
-import hashlib
-import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import arch_of
+from interp_core.models.arch import ARCHS, ENCODERS, arch_of
 from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.bundled import demos
+from interp_core.models.clap import ClapAudio
+from interp_core.models.encoders import Encoder, SpectrogramTransformer, WhisperClassifier
+from interp_core.models.open_audio_llm import open_audio_llm
+from interp_core.models.opens2s import OpenS2S, is_opens2s, load_opens2s, opens2s_folder
+from interp_core.models.source import reading, resolve, weights_hash
 from interp_core.models.subject import Subject
+from interp_core.models.weight_files import open_weight_file, weight_file_of
+from interp_core.models.whisper import ENCODER_ROW, Whisper
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt")
 
 
 def pick_device(device: str) -> torch.device:
@@ -47,11 +49,60 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """One model on its way: what the user typed, where it leads, and how its weights are to lie."""
+
+    name: str
+    source: str
+    config: Any
+    device: torch.device
+    dtype: torch.dtype
+    shared: bool
+    """Whether several GPUs share it by layers, which the library does through accelerate."""
+
+    @property
+    def placing(self) -> Mapping[str, Any]:
+        return {"device_map": "auto"} if self.shared else {}
+
+    def read(self, part: str, step: Callable[[], Any]) -> Any:
+        return reading(self.name, part, step)
+
+    def weights(self, model_class: Any) -> Any:
+        """Load a library class and refuse a folder whose weights lack a tensor."""
+        hf, loaded = self.read(
+            "weights",
+            lambda: model_class.from_pretrained(
+                self.source, dtype=self.dtype, output_loading_info=True, **self.placing
+            ),
+        )
+        # Of training alone: it stands for masked frames, and some published folders leave it out.
+        absent = sorted(key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed"))
+        if absent:
+            # The library makes up random weights for these and goes on with a warning.
+            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+            raise InterpError(
+                f"the weights of {self.name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
+            )
+        return hf
+
+    def placed(self, hf: Any) -> Any:
+        """Put a model where it is to run, ready to be run."""
+        if not self.shared:
+            hf.to(self.device)
+        return hf.eval().requires_grad_(False)
+
+    @property
+    def weights_hash(self) -> str:
+        return weights_hash(self.source)
+
+
 def open_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Subject:
-    """Open a model by bundled name, folder or hub id.
+    """Open a model by bundled name, folder, weight file or hub id.
 
     Args:
-        name: `demo-emotion`, a folder with config.json, or `owner/model` on the hub.
+        name: `demo-emotion`, a folder with config.json, a checkpoint file of a known kind or its run folder, or
+            `owner/model` on the hub.
         device: auto, cpu, cuda or cuda:N.
         dtype: auto, float32, bfloat16 or float16.
     Raises:
@@ -59,99 +110,87 @@ def open_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Subje
     """
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
-    source = _resolve(name)
-    config = _reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
-    arch = arch_of(config)
-    processor = _reading(name, "processor", lambda: AutoProcessor.from_pretrained(source, trust_remote_code=False))
-    if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
-        raise InterpError(
-            f"{name} has no processor, only a {type(processor).__name__}; copy processor_config.json, "
-            "preprocessor_config.json and the tokenizer files of the original model into its folder."
-        )
-    model_class = getattr(transformers, (config.architectures or [""])[0], None)
+    source = resolve(name)
+    if (file := weight_file_of(source)) is not None:
+        return open_weight_file(name, file, where, precision)
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
+    several = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
+    if reading(name, "config", lambda: is_opens2s(source)):  # its config need not name a model type
+        return _opens2s(Opening(name, str(opens2s_folder(source)), None, where, precision, several))
+    config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
+    opening = Opening(name, source, config, where, precision, several)
+    return OPENERS.get(config.model_type, _audio_llm)(opening)
+
+
+def _audio_llm(opening: Opening) -> Subject:
+    arch = arch_of(opening.config)
+    hf, processor = open_audio_llm(
+        opening.name,
+        opening.source,
+        opening.config,
+        arch,
+        dtype=opening.dtype,
+        placing=opening.placing,
+        reading=reading,
+    )
+    return AudioLLM(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
+
+
+def _opens2s(opening: Opening) -> Subject:
+    hf, processor = opening.read("files", lambda: load_opens2s(opening.source, dtype=opening.dtype, **opening.placing))
+    return OpenS2S(opening.name, opening.weights_hash, opening.placed(hf), ARCHS["omnispeech"], processor=processor)
+
+
+def _encoder(opening: Opening) -> Subject:
+    arch = ENCODERS[opening.config.model_type]
+    kinds = {"whisper": WhisperClassifier, "audio-spectrogram-transformer": SpectrogramTransformer}
+    wanted = (opening.config.architectures or [""])[0]
+    heads = ("ForSequenceClassification", "ForAudioClassification")
+    # A head that answers something else (characters, speakers, frames) is left out: the encoder below it is the same.
+    model_class = getattr(transformers, wanted, None) if wanted.endswith(heads) else AutoModel
     if model_class is None:
-        raise InterpError(f"{name}'s config names no model class that transformers {transformers.__version__} ships.")
-    if getattr(processor.tokenizer, "padding_side", "left") != "left":
-        processor.tokenizer.padding_side = "left"
-    # One GPU takes the model whole; several share it by layers, which the library does through accelerate.
-    shared = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
-    placing = {"device_map": "auto"} if shared else {}
-    hf, loaded = _reading(
-        name,
-        "weights",
-        lambda: model_class.from_pretrained(source, dtype=precision, output_loading_info=True, **placing),
-    )
-    if absent := sorted(loaded["missing_keys"]):
-        # The library makes up random weights for these and goes on with a warning.
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        raise InterpError(
-            f"the weights of {name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
-        )
-    if not shared:
-        hf.to(where)
-    hf.eval().requires_grad_(False)
-    return AudioLLM(name=name, weights_hash=_weights_hash(source, hf), hf=hf, arch=arch, processor=processor)
-
-
-def _resolve(name: str) -> str:
-    if name in demos():
-        return str(demos()[name].model_dir)
-    folder = Path(name).expanduser()
-    if folder.is_file():
-        raise InterpError(f"{name} is a file; give the folder that holds config.json and the weights.")
-    if folder.is_dir():
-        try:
-            files = [file for file in folder.iterdir() if file.is_file()]
-        except PermissionError as error:
-            raise InterpError(f"{name} may not be read ({error.strerror}); change its permissions.") from error
-        if closed := sorted(file.name for file in files if not os.access(file, os.R_OK)):
-            # Left to the library, this would come out as a file that does not exist.
-            raise InterpError(f"{', '.join(closed)} in {name} may not be read; change the permissions.")
-        if "config.json" not in {file.name for file in files}:
-            raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
-        return str(folder)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return name
-    known = ", ".join(demos()) or "none here"
-    raise InterpError(
-        f"{name!r} is no bundled model ({known}), no folder on this machine, and no hub id of the form owner/model."
+        raise InterpError(f"transformers {transformers.__version__} ships no model class {wanted}.")
+    kind = kinds.get(opening.config.model_type, Encoder)
+    extractor = _extractor(opening)
+    return kind(
+        opening.name, opening.weights_hash, opening.placed(opening.weights(model_class)), arch, extractor=extractor
     )
 
 
-def _reading(name: str, part: str, read: Callable[[], Any]) -> Any:
-    """Run one loading step; what the library raises becomes one sentence."""
-    try:
-        return read()
-    except InterpError:
-        raise
-    except (SafetensorError, EOFError, RuntimeError) as error:
-        raise InterpError(
-            f"the {part} of {name} cannot be read: {_first_line(error)}; the file may be cut short, fetch it again."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InterpError(f"a JSON file of {name}'s {part} is broken ({error}); fetch it again.") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = _first_line(error)
-        if part == "processor":
-            raise InterpError(
-                f"{name} has no processor that can be read ({reason}); copy processor_config.json, "
-                "preprocessor_config.json and the tokenizer files of the original model into its folder."
-            ) from error
-        raise InterpError(f"the {part} of {name} cannot be read: {reason}") from error
+def _whisper(opening: Opening) -> Subject:
+    if (opening.config.architectures or [""])[0] == "WhisperForAudioClassification":
+        return _encoder(opening)
+    tokenizer = _tokenizer(opening)
+    extractor = _extractor(opening)
+    hf = opening.placed(opening.weights(transformers.WhisperForConditionalGeneration))
+    return Whisper(opening.name, opening.weights_hash, hf, ENCODER_ROW, extractor=extractor, tokenizer=tokenizer)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
+def _clap(opening: Opening) -> Subject:
+    whole = (opening.config.architectures or [""])[0] == "ClapModel"
+    arch = replace(ENCODERS["clap"], body="audio_model") if whole else ENCODERS["clap"]
+    tokenizer = _tokenizer(opening) if whole else None
+    extractor = _extractor(opening)
+    hf = opening.placed(opening.weights(transformers.ClapModel if whole else transformers.ClapAudioModel))
+    return ClapAudio(opening.name, opening.weights_hash, hf, arch, extractor=extractor, tokenizer=tokenizer)
 
 
-def _weights_hash(source: str, hf: Any) -> str:
-    """Return the sha256 of the weight files of a local folder, or the commit of a hub snapshot."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return hashlib.sha256(f"{source}@{getattr(hf.config, '_commit_hash', None)}".encode()).hexdigest()
-    total = hashlib.sha256()
-    for file in sorted(f for pattern in WEIGHTS for f in folder.glob(pattern)):
-        with file.open("rb") as handle:
-            total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()
+def _extractor(opening: Opening) -> Any:
+    def step() -> Any:
+        return AutoFeatureExtractor.from_pretrained(opening.source, trust_remote_code=False)
+
+    return opening.read("feature extractor", step)
+
+
+def _tokenizer(opening: Opening) -> Any:
+    return opening.read("tokenizer", lambda: AutoTokenizer.from_pretrained(opening.source, trust_remote_code=False))
+
+
+OPENERS: dict[str, Callable[[Opening], Subject]] = {
+    **dict.fromkeys(ARCHS, _audio_llm),
+    **dict.fromkeys(ENCODERS, _encoder),
+    "whisper": _whisper,
+    "clap": _clap,
+    "clap_audio_model": _clap,
+}

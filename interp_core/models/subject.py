@@ -84,8 +84,10 @@ class Subject:
     arch: Blocks
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
-    asks: ClassVar[bool] = True
-    """Whether the model is asked a question in words beside the recording."""
+    spans: ClassVar[tuple[str, ...]] = ("audio", "prefix", "question", "last", "all")
+    """The named spans that the blocks' positions have."""
+    timed: ClassVar[bool] = True
+    """Whether a position stands for a time of its own, so that a time window can be patched."""
     pads: ClassVar[bool] = False
     """Whether clips of unequal length can share a batch and come out as they would alone."""
     whole_only: ClassVar[bool] = False
@@ -96,13 +98,18 @@ class Subject:
     @property
     def key(self) -> str:
         """Names all that changes the numbers: weights, dtype, device, attention kernel."""
-        kernel = getattr(self.hf.config, "_attn_implementation", None)
+        kernel = getattr(self.config, "_attn_implementation", None)
         return f"{self.weights_hash[:16]}|{str(self.dtype).removeprefix('torch.')}|{self.device.type}|{kernel}"
+
+    @property
+    def config(self) -> Any:
+        """The library's config."""
+        return self.hf.config
 
     @property
     def sizes(self) -> Any:
         """The part of the config that holds the sizes of the blocks."""
-        config = self.hf.config
+        config = self.config
         for name in filter(None, self.arch.sizes.split(".")):
             config = getattr(config, name)
         return config
@@ -224,6 +231,27 @@ class Subject:
         """
         raise NotImplementedError
 
+    @property
+    def asks(self) -> bool:
+        """Whether the model is asked something in words beside the recording."""
+        return True
+
+    @property
+    def default_prompts(self) -> tuple[str, ...]:
+        """What this model is asked unless somebody asks otherwise; empty where that is up to the experiment."""
+        return () if self.asks else ("",)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The lists of blocks to choose from, where a model has several; the first is the default."""
+        return ()
+
+    def part(self, name: str) -> "Subject":
+        """Return the subject over another list of blocks of the same model; an empty name is the default."""
+        if name:
+            raise InterpError(f"{self.name} has one list of blocks, so there is no part {name!r} to choose.")
+        return self
+
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that this model cannot be asked, before anything runs."""
         if not self.asks and prompt:
@@ -257,8 +285,12 @@ class Subject:
         return self.forward({name: torch.cat([p.inputs[name] for p in batch]) for name in batch[0].inputs})
 
     def between(self, layer: int, hidden: Tensor) -> Tensor:
-        """Turn what leaves block `layer - 1` into what enters block `layer`, both [batch, pos, width]."""
+        """Turn what block `layer - 1` left, [batch, pos, width], into what the library gives block `layer`."""
         return hidden
+
+    def rows_of(self, value: Tensor) -> Tensor:
+        """Turn what a block of the library takes or gives into [batch, pos, width]."""
+        return value
 
     @property
     def merges_after(self) -> frozenset[int]:
@@ -289,6 +321,22 @@ class Subject:
             batch: the clips; rows are repetitions of them, all clips of one repetition side by side.
         """
         raise NotImplementedError
+
+    @property
+    def by_construction(self) -> bool:
+        """Whether the donor's residual stream at all positions gives the donor's answer whatever the layer, because
+        nothing else is read: then a flip there says nothing."""
+        return False
+
+    @property
+    def default_site(self) -> Kind:
+        """The site at which patching the whole recording can say something."""
+        return "attn_out" if self.by_construction else "resid_post"
+
+    @property
+    def exact_layers(self) -> range:
+        """The layers of `resid_post` at which the donor's positions, all of them, give exactly the donor's logits."""
+        return range(-1, 0 if self.layer_shares() is not None else self.n_layers)
 
     def lens_refusal(self) -> str | None:
         """Say why the readout cannot be put behind an earlier layer, or None if it can."""

@@ -65,7 +65,7 @@ class FullLane:
         if layer - 1 in self._left:
             return self._left[layer - 1]
         args, kwargs = self._calls[layer]
-        return args[0] if args else kwargs["hidden_states"]
+        return self.subject.rows_of(args[0] if args else kwargs["hidden_states"])
 
     def run(self, layer: int, rows: Tensor) -> Tensor:
         if self._mixture is not None:
@@ -74,7 +74,8 @@ class FullLane:
         repeats, flat = len(rows) // self.n, self.subject.batch_first
         rest = {k: _repeated(v, self.n, repeats, k in flat) for k, v in kwargs.items() if k != "hidden_states"}
         rows = self.subject.between(layer, rows)
-        return _hidden(self.subject.blocks[layer](rows, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest))
+        out = self.subject.blocks[layer](rows, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest)
+        return self.subject.rows_of(_hidden(out))
 
     def finish(self, rows: Tensor) -> Tensor:
         return self.run(len(self._calls) - 1, rows)

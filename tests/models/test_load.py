@@ -57,8 +57,8 @@ def test_a_folder_in_the_real_layout_opens_with_the_weights_that_were_saved(tiny
 
 def test_what_is_no_folder_is_refused_by_what_it_is(tmp_path: Path) -> None:
     message = refusal(tmp_path / "nowhere")
-    assert "no folder on this machine" in message and "owner/model" in message
-    assert "no folder on this machine" in refusal("some-name")
+    assert "no folder or file on this machine" in message and "owner/model" in message
+    assert "no folder or file on this machine" in refusal("some-name")
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert "is a file; give the folder" in refusal(tmp_path / "model.safetensors")
     (tmp_path / "empty").mkdir()

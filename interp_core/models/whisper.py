@@ -1,0 +1,146 @@
+"""Whisper as it was trained: an encoder that hears, a decoder whose next token is the answer.
+
+It is two subjects over one model. In the *encoder* the positions are time, and the readout is everything behind the
+encoder, decoder included. In the *decoder* the positions are the tokens of the prompt, every one of which reads the
+audio through cross-attention (the sites `cross_out` and `cross_head_out`); its stem is the encoder.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interp_core.errors import InterpError
+from interp_core.models.arch import ENCODERS, EncoderArch
+from interp_core.models.encoders import WhisperClassifier
+from interp_core.models.labels import LabelTokens, first_tokens
+from interp_core.models.subject import Prompted, Subject
+
+START = "<|startoftranscript|>"
+PARTS = ("encoder", "decoder")
+ENCODER_ROW = replace(ENCODERS["whisper"], body="model")
+DECODER_ROW = EncoderArch(
+    blocks="decoder.layers",
+    body="model",
+    attn_proj="self_attn.out_proj",
+    mlp="fc2",
+    mlp_proj="fc2",
+    cross_attn="encoder_attn",
+    cross_proj="encoder_attn.out_proj",
+    norm="decoder.layer_norm",
+    causal=True,
+)
+
+
+@dataclass(eq=False)
+class Whisper(WhisperClassifier):
+    """The encoder's blocks of a WhisperForConditionalGeneration; the answer is the decoder's next token."""
+
+    tokenizer: Any = field(default=None, repr=False)
+
+    @property
+    def asks(self) -> bool:
+        return True
+
+    @property
+    def default_prompts(self) -> tuple[str, ...]:
+        """Asks for the first word of an English transcript."""
+        many = self.tokenizer.convert_tokens_to_ids("<|en|>") not in (None, self.tokenizer.unk_token_id)
+        spoken = "<|en|><|transcribe|>" if many and self.multilingual else ""
+        return (f"{START}{spoken}<|notimestamps|>",)
+
+    @property
+    def multilingual(self) -> bool:
+        made = getattr(self.hf, "generation_config", None)
+        return bool(getattr(made, "is_multilingual", True))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS
+
+    def part(self, name: str) -> Subject:
+        if name not in ("", *PARTS):
+            raise InterpError(f"{self.name} has no part {name!r} (its parts: {', '.join(PARTS)}).")
+        wanted = WhisperDecoder if name == "decoder" else Whisper
+        if type(self) is wanted:
+            return self
+        row = DECODER_ROW if name == "decoder" else ENCODER_ROW
+        return wanted(self.name, self.weights_hash, self.hf, row, self.lock, self.extractor, tokenizer=self.tokenizer)
+
+    def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
+        ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+        return {**super().model_inputs(samples, prompt), "decoder_input_ids": ids.to(self.device)}
+
+    def check_prompt(self, prompt: str) -> None:
+        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        start = self.tokenizer.convert_tokens_to_ids(START)
+        if ids[:1] != [start] or ids.count(start) > 1:
+            raise InterpError(
+                f"the prompt {prompt[:60]!r} has to start with {START}, once; the default is {self.default_prompts[0]}."
+            )
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return ()
+
+    def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
+        """Find the token that each label starts with: a language right behind the start, a word with its space."""
+        self.check_prompt(prompt)
+
+        def written(label: str) -> str:
+            language = f"<|{label}|>"
+            special = prompt.strip() == START and language in self.tokenizer.get_vocab()
+            # A transcript starts with a space, as every word in it.
+            return language if special else label if label.startswith((" ", "<|")) else f" {label}"
+
+        return first_tokens(self.tokenizer, labels, prompt, written, several_tokens=several_tokens)
+
+    # ---- the readout -------------------------------------------------------------------------------------------------
+
+    def layer_shares(self) -> Tensor | None:
+        return None
+
+    def check_readout(self) -> None:
+        """There always is one: the decoder."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.hf(**inputs, use_cache=False).logits[:, -1].float()
+
+    def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        prompts = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
+        decoder: nn.Module = self.hf.model.decoder
+        out = decoder(
+            input_ids=prompts.repeat(len(state) // len(batch), 1), encoder_hidden_states=state, use_cache=False
+        )
+        return self.hf.proj_out(out.last_hidden_state[:, -1])
+
+
+class WhisperDecoder(Whisper):
+    """The decoder's blocks: positions are the prompt's tokens, and the encoder is part of the stem."""
+
+    spans: ClassVar[tuple[str, ...]] = ("audio", "all", "last")
+    timed: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str:
+        return f"{super().key}|decoder"
+
+    @property
+    def n_heads(self) -> int:
+        return self.config.decoder_attention_heads
+
+    def span(self, n_pos: int, n_samples: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (0, n_pos), (1, 0)
+
+    @property
+    def exact_layers(self) -> range:
+        return range(0)  # behind a patch, cross-attention goes on reading the recipient's recording
+
+    def shortcut_refusal(self) -> str | None:
+        return "positions read the audio by cross-attention, so none of them follows another clip's run"
+
+    def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        return self.hf.proj_out(state[:, -1])

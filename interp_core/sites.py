@@ -6,8 +6,24 @@ from typing import Literal, get_args
 
 from interp_core.errors import InterpError
 
-Kind = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act", "cross_out", "cross_head_out"]
+Kind = Literal[
+    "resid_pre",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "head_out",
+    "mlp_act",
+    "cross_out",
+    "cross_head_out",
+    "mixed",
+    "pooled",
+    "projection",
+    "logits",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+STAGES: tuple[Kind, ...] = ("mixed", "pooled", "projection", "logits")
+"""Sites behind the blocks, which have no layer: the mix of layers, the pooled features that a head reads, what a
+further projection makes of them, the answer."""
 OF_HEADS: tuple[Kind, ...] = ("head_out", "cross_head_out")
 """Sites whose width is the heads side by side, so that one head is a slice of it."""
 
@@ -25,15 +41,18 @@ def check_kind(kind: str) -> Kind:
 class Site:
     """One place: what is read or edited (`kind`), in which block (`layer`, from 0), at a site of heads in which head.
 
-    `head=None` there means all heads at once, concatenated as the output projection reads them.
+    A stage behind the blocks has no layer, so it stands as layer 0. `head=None` at a site of heads means all of them,
+    concatenated as the output projection reads them.
     """
 
     kind: Kind
-    layer: int
+    layer: int = 0
     head: int | None = None
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
+        if self.kind in STAGES and self.layer != 0:
+            raise InterpError(f"{self.kind!r} stands behind all layers, so it has no layer {self.layer}; leave it out.")
         if self.head is not None and self.kind not in OF_HEADS:
             raise InterpError(
                 f"head={self.head} goes with kind {' or '.join(map(repr, OF_HEADS))}, not with {self.kind!r}; "
@@ -41,4 +60,6 @@ class Site:
             )
 
     def __str__(self) -> str:
+        if self.kind in STAGES:
+            return self.kind
         return f"{self.kind}.L{self.layer}" + ("" if self.head is None else f"H{self.head}")

@@ -11,7 +11,7 @@ from interp_core.experiments.controls import CONTROLS, no_conflict_pairs, random
 from interp_core.experiments.positions import Align, align_positions, check_positions, time_window
 from interp_core.models.labels import EMOTIONS, LabelTokens
 from interp_core.models.subject import Subject
-from interp_core.sites import OF_HEADS, Kind, Site, check_kind
+from interp_core.sites import OF_HEADS, STAGES, Kind, Site, check_kind
 from interp_core.trace.patch import SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import METHODS, Method
@@ -47,7 +47,8 @@ class PatchSettings:
 
     def check(self) -> None:
         """Refuse settings that mean nothing, all before the model is touched; InterpError says which."""
-        check_kind(self.site)
+        if check_kind(self.site) in STAGES:
+            raise InterpError(f"site {self.site!r} stands behind all layers, so there are no layers to sweep there.")
         check_positions(self.positions, self.align)
         for name, chosen, known in (("control", self.controls, CONTROLS), ("flow", self.flow, FLOWS)):
             if wrong := [c for c in chosen if c not in known]:

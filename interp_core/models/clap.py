@@ -18,7 +18,7 @@ from interp_core.models.encoders import Encoder
 from interp_core.models.labels import LabelTokens
 from interp_core.models.msclap import msclap_features
 from interp_core.models.subject import Place, Prompted
-from interp_core.sites import Site
+from interp_core.sites import Kind, Site
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ class ClapAudio(Encoder):
         return getattr(self.config, "audio_config", self.config)
 
     @property
-    def stages(self) -> nn.ModuleList:
+    def towers(self) -> nn.ModuleList:
+        """The stages, each a list of blocks and a merge of positions behind it."""
         return self.body.audio_encoder.layers  # type: ignore[union-attr, return-value]
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return [block for stage in self.stages for block in stage.blocks]  # type: ignore[union-attr]
+        return [block for stage in self.towers for block in stage.blocks]  # type: ignore[union-attr]
 
     def stage_of(self, layer: int) -> tuple[int, int]:
         """Return (stage, block in it) of a block that is counted through all stages."""
@@ -109,7 +110,7 @@ class ClapAudio(Encoder):
     def between(self, layer: int, hidden: Tensor) -> Tensor:
         if layer - 1 not in self.merges_after:
             return hidden
-        stage = self.stages[self.stage_of(layer - 1)[0]]
+        stage = self.towers[self.stage_of(layer - 1)[0]]
         return stage.downsample(hidden, self.grid(layer - 1))  # type: ignore[operator]
 
     def locate(self, site: Site) -> Place:
@@ -137,6 +138,15 @@ class ClapAudio(Encoder):
         return self.extractor.max_length_s / self.grid(0)[1]
 
     # ---- the readout -------------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        if self.probe is not None:
+            return super().stages
+        pooled = Place(self.body.audio_encoder.avgpool, "output", image=True)  # type: ignore[union-attr, arg-type]
+        if not hasattr(self.hf, "audio_projection"):
+            return {"pooled": pooled}
+        return {"pooled": pooled, "projection": Place(self.hf.audio_projection, "output", flat=True)}
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.probe is not None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from interp_core.errors import InterpError
 from interp_core.models.arch import EncoderArch
 from interp_core.models.probe import Probe
-from interp_core.models.subject import Prompted, Subject
+from interp_core.models.subject import Place, Prompted, Subject
+from interp_core.sites import Kind
 
 
 @dataclass(eq=False)
@@ -97,6 +98,13 @@ class Encoder(Subject):
     @property
     def by_construction(self) -> bool:
         return self.layer_shares() is None
+
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        head = self.probe if self.probe is not None else self.classifier
+        if head is None:
+            return {}
+        return {"pooled": Place(head, "input", flat=True), "logits": Place(head, "output", flat=True)}
 
     @property
     def classifier(self) -> nn.Module | None:

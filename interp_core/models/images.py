@@ -13,7 +13,7 @@ from interp_core.models.arch import EncoderArch
 from interp_core.models.encoders import Encoder
 from interp_core.models.resnet import resnet_pixels
 from interp_core.models.subject import Place, Prompted
-from interp_core.sites import Site
+from interp_core.sites import Kind, Site
 
 RESNET = EncoderArch(
     blocks="resnet.encoder.stages", sizes="", attn=None, attn_proj=None, mlp=None, mlp_proj=None, causal=False
@@ -81,6 +81,15 @@ class ImageClassifier(Encoder):
     ) -> Prompted:
         (picture, *rest), kwargs = call
         return super().prompted(key, clip_id, samples, inputs, ((self.rows_of(picture), *rest), kwargs))
+
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        if self.probe is not None:
+            return super().stages
+        return {
+            "pooled": Place(self.hf.resnet.pooler, "output", image=True),
+            "logits": Place(self.hf.classifier, "output", flat=True),
+        }
 
     def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return self.hf.resnet(**inputs).pooler_output.flatten(1)

@@ -1,36 +1,34 @@
 """A fitted linear classifier in the place of one that a checkpoint does not have."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """Class logits as an affine map of pooled features.
+class Probe(nn.Linear):
+    """Class logits as an affine map of pooled features; a module, so that hooks reach what it reads and answers.
 
-    Attributes:
+    Args:
         classes: the labels, in the order of the logits.
-        weight, bias: [n_classes, width], [n_classes] float32, standardisation folded in.
+        weight, bias: [n_classes, width], [n_classes]; standardisation folded in; kept in float32.
         report: how it was fitted and how well it does on held-out clips.
     """
 
-    classes: tuple[str, ...]
-    weight: Tensor
-    bias: Tensor
-    report: dict[str, object]
-
-    @property
-    def key(self) -> str:
-        """Names the map: equal probes have equal keys."""
+    def __init__(self, classes: Sequence[str], weight: Tensor, bias: Tensor, report: Mapping[str, Any]) -> None:
+        super().__init__(weight.shape[1], weight.shape[0])
+        self.classes, self.report = tuple(classes), dict(report)
+        self.weight = nn.Parameter(weight.float(), requires_grad=False)
+        self.bias = nn.Parameter(bias.float(), requires_grad=False)
         content = hashlib.sha256(repr(self.classes).encode())
         for part in (self.weight, self.bias):
-            content.update(part.cpu().contiguous().numpy().tobytes())
-        return content.hexdigest()[:12]
+            content.update(part.detach().cpu().contiguous().numpy().tobytes())
+        self.key = content.hexdigest()[:12]
+        """Names the map: equal probes have equal keys."""
 
-    def __call__(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Turn [rows, width] of any dtype into float32 logits [rows, n_classes]."""
         device = features.device
         return torch.addmm(self.bias.to(device), features.float(), self.weight.to(device).T)

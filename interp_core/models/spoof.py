@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from interp_core.models.arch import ENCODERS
 from interp_core.models.countermeasure import Countermeasure
 from interp_core.models.encoders import Encoder
-from interp_core.models.subject import Prompted
+from interp_core.models.subject import Place, Prompted
+from interp_core.sites import Kind
 
 
 @dataclass(eq=False)
@@ -63,6 +64,17 @@ class SpoofDetector(Encoder):
         if self.probe is not None:
             return self.probe.classes
         return ("bonafide", "spoof") if self.bonafide_index == 0 else ("spoof", "bonafide")
+
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        if self.probe is not None:
+            return super().stages
+        return {
+            "mixed": Place(self.hf.backbone.layer_pooling, "output"),
+            "pooled": Place(self.hf.pooling, "output", flat=True),
+            "projection": Place(self.hf.projection, "output", flat=True),
+            "logits": Place(self.hf.task_head, "output", flat=True),
+        }
 
     def layer_shares(self) -> Tensor | None:
         if self.probe is not None:

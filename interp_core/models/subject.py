@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from interp_core.errors import InterpError
 from interp_core.models.arch import SITE_MODULES, Blocks, Side
 from interp_core.models.labels import LabelTokens, class_labels
-from interp_core.sites import OF_HEADS, Kind, Site
+from interp_core.sites import OF_HEADS, STAGES, Kind, Site
 
 
 class Place(NamedTuple):
@@ -28,7 +28,8 @@ class Place(NamedTuple):
         side: input, output; or folded, for an output projection whose weights the module multiplies by without
             calling it: then `module` is the attention and `proj` the projection.
         windows: how many windows of a sample stand one behind the other along the batch axis.
-        image: whether the value is [batch, width, height, width] instead of [batch, pos, width].
+        image: whether the value is [batch, width, ...] with the places behind, instead of [batch, pos, width].
+        flat: whether the value is [batch, width]; it is shown as one position.
         proj: of a folded site.
     """
 
@@ -36,6 +37,7 @@ class Place(NamedTuple):
     side: Side
     windows: int = 1
     image: bool = False
+    flat: bool = False
     proj: nn.Module | None = None
 
 
@@ -158,15 +160,26 @@ class Subject:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of site that this model has."""
+        """The kinds of site inside the blocks that this model has."""
         return tuple(
             kind
             for kind, (column, _) in SITE_MODULES.items()
             if column is None or getattr(self.arch, column) is not None
         )
 
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        """The sites behind the blocks that this model has, in the order of its forward pass."""
+        return {}
+
     def locate(self, site: Site) -> Place:
         """Return where a site is; InterpError when the model has no such layer, head or kind."""
+        if site.kind in STAGES:
+            if site.kind not in self.stages:
+                raise InterpError(
+                    f"{self.name} has no {site.kind} (behind its blocks: {', '.join(self.stages) or 'no site'})."
+                )
+            return self.stages[site.kind]
         if not 0 <= site.layer < self.n_layers:
             raise InterpError(
                 f"layer={site.layer} is outside {self.name}'s {self.n_layers} layers (valid: 0 to {self.n_layers - 1})."

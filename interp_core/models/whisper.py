@@ -17,7 +17,8 @@ from interp_core.errors import InterpError
 from interp_core.models.arch import ENCODERS, EncoderArch
 from interp_core.models.encoders import WhisperClassifier
 from interp_core.models.labels import LabelTokens, first_tokens
-from interp_core.models.subject import Prompted, Subject
+from interp_core.models.subject import Place, Prompted, Subject
+from interp_core.sites import Kind
 
 START = "<|startoftranscript|>"
 PARTS = ("encoder", "decoder")
@@ -99,6 +100,10 @@ class Whisper(WhisperClassifier):
         return first_tokens(self.tokenizer, labels, prompt, written, several_tokens=several_tokens)
 
     # ---- the readout -------------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        return {}  # the decoder stands between the encoder and the answer
 
     def layer_shares(self) -> Tensor | None:
         return None

@@ -187,6 +187,8 @@ def _in_rows(place: Place, value: Tensor, edit: Edit) -> Tensor:
     """Give the edit [batch, pos, width] whatever the library's own shape is, and turn its answer back."""
     if place.image:
         return edit(value.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(value.shape)
+    if place.flat:
+        return edit(value[:, None])[:, 0]
     if place.windows == 1:
         return edit(value)
     rows = value.reshape(len(value) // place.windows, place.windows * value.shape[1], value.shape[2])

@@ -1,4 +1,5 @@
-"""Low-rank adapters of the blocks, added into the weights, so that the package peft is not needed.
+"""Low-rank adapters of the blocks, added into the weights: the same function without the package peft, and the sites
+stay the modules that the table names.
 
 Source: Hu et al. 2021, arXiv:2106.09685: W + alpha / r * B A.
 """
@@ -74,6 +75,6 @@ def _check_plain(source: str, settings: dict[str, Any]) -> None:
     if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none" or odd:
         about = ", ".join([str(settings.get("peft_type")), f"bias {settings.get('bias')}", *odd])
         raise InterpError(
-            f"the adapter of {source} is not a plain LoRA ({about}); install the package peft, or merge it into the "
-            "weights and save the model whole."
+            f"the adapter of {source} is not a plain LoRA ({about}); merge it into the weights with the package "
+            "peft (merge_and_unload) and save the model whole."
         )

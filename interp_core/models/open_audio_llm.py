@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from transformers.utils import is_peft_available
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import Arch
@@ -62,14 +61,15 @@ def open_audio_llm(
     model_class = _class_of(config, arch.model_class or (config.architectures or [""])[0])
     if model_class is None:
         raise InterpError(f"{name}'s config names no model class that transformers {transformers.__version__} ships.")
-    # Weights that were saved while an adapter sat on them carry its name for what it wraps.
-    renamed = {r"\.base_layer\.": "."} if arch.adapter is not None and not is_peft_available() else None
+    # An adapter is merged below. Where peft is installed the library would put it on by itself, and then report what
+    # the adapter lacks instead of what the model lacks; so it is told to look for one where there is none.
+    adapting = {"adapter_kwargs": {"subfolder": "no-adapter-here"}}
+    if arch.adapter is not None:  # weights that were saved under an adapter carry its name for what it wraps
+        adapting["key_mapping"] = {r"\.base_layer\.": "."}
     hf, loaded = reading(
         name,
         "weights",
-        lambda: model_class.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, key_mapping=renamed, **placing
-        ),
+        lambda: model_class.from_pretrained(source, dtype=dtype, output_loading_info=True, **adapting, **placing),
     )
     if absent := sorted(loaded["missing_keys"]):
         # The library makes up random weights for these and goes on with a warning.
@@ -83,9 +83,7 @@ def open_audio_llm(
             f"{name}'s config says that audio stands at token {in_config}, but its tokenizer's {processor.audio_token} "
             f"is {in_words}; the tokenizer files are of another model, fetch them again."
         )
-    if getattr(hf, "_hf_peft_config_loaded", False):
-        hf.enable_adapters()  # the library switches them on in `generate` only
-    elif (folder := arch.adapter) is not None:
+    if (folder := arch.adapter) is not None:
         reading(name, "adapter", lambda: merge_lora(hf.get_submodule(arch.blocks), source, folder))
     return Opened(hf, processor)
 

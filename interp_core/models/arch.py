@@ -113,6 +113,11 @@ ARCHS: dict[str, Arch] = {
         frames_per_position=lambda config: 2 * config.audio_config.intermediate_size // config.audio_config.hidden_size,
         cuts=False,
     ),
+    "vibevoice_asr": Arch(
+        fixed={"sample": False},  # else the stem adds noise, and no two runs are alike
+        frames_per_position=lambda config: config.acoustic_tokenizer_encoder_config.hop_length,  # samples, its frames
+        cuts=False,
+    ),
     "granite_speech": _GRANITE_SPEECH,
     "granite_speech_plus": _GRANITE_SPEECH,
     "phi4_multimodal": Arch(

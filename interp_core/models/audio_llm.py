@@ -60,7 +60,8 @@ class AudioLLM(Subject):
 
     def seconds_per_position(self) -> float:
         extractor = self.extractor
-        return self.arch.frames_per_position(self.hf.config) * extractor.hop_length / extractor.sampling_rate
+        hop = getattr(extractor, "hop_length", 1)  # of an extractor without one, a frame is a sample
+        return self.arch.frames_per_position(self.hf.config) * hop / extractor.sampling_rate
 
     def chat_text(self, prompt: str) -> str:
         """Render the prompt around one audio placeholder, as far as the place where the answer starts."""

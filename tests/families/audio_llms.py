@@ -331,6 +331,25 @@ def save_phi4_multimodal(folder: Path, **sizes: Any) -> Path:
     return folder
 
 
+def save_vibevoice_asr(folder: Path, **sizes: Any) -> Path:
+    """Hears samples at 24 kHz, and tells the model in words how long the clip is."""
+    tokenizer = qwen(["<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"])
+    given = Sizes(**sizes)
+    hears = {"num_filters": 2, "depths": [1] * 7, "hidden_size": 8, "layer_scale_init_value": 0.5, **WIDE}
+    names = {"": "<|box_start|>", "bos_": "<|object_ref_start|>", "eos_": "<|object_ref_end|>"}
+    config = hf.VibeVoiceAsrConfig(
+        text_config={"model_type": "qwen2", **given.text(tokenizer)},
+        acoustic_tokenizer_encoder_config=hears,
+        semantic_tokenizer_encoder_config=hears,
+        **{f"audio_{name}token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()},
+    )
+    save_model(folder, hf.VibeVoiceAsrForConditionalGeneration, config, given)
+    marker = "<|object_ref_start|><|box_start|><|object_ref_end|>\nThis is a <|AUDIO_DURATION|> seconds audio. "
+    extractor = hf.VibeVoiceAcousticTokenizerFeatureExtractor()
+    hf.VibeVoiceAsrProcessor(extractor, tokenizer, chat_template=chatml(marker)).save_pretrained(folder)
+    return folder
+
+
 FAMILIES: dict[str, Callable[..., Path]] = {
     "qwen2_audio": save_qwen2_audio,
     "qwen2_5_omni_thinker": save_qwen2_5_omni_thinker,
@@ -341,6 +360,7 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "musicflamingo": save_musicflamingo,
     "glmasr": save_glmasr,
     "voxtral": save_voxtral,
+    "vibevoice_asr": save_vibevoice_asr,
     "granite_speech": save_granite_speech,
     "granite_speech_plus": save_granite_speech_plus,
     "phi4_multimodal": save_phi4_multimodal,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.sweep import sweep
 from tests.conftest import our_hooks
 from tests.families.audio_llms import FAMILIES
-from tests.tiny import tone
+from tests.tiny import RATE, tone
 from tests.trace.cases import all_cases, every_layer, everywhere, resampled, truncated, whole_vocabulary
 from tests.trace.naive import PROMPT, gap
 
@@ -29,6 +30,7 @@ AUDIO_TOKENS = {
     "granite_speech": "<|audio|>",
     "granite_speech_plus": "<|audio|>",
     "phi4_multimodal": "<|audio|>",
+    "vibevoice_asr": "<|box_start|>",
 }
 POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked by hand
     "qwen2_audio": 32,  # 130 mel frames -> 65 -> (65 - 2) // 2 + 1
@@ -40,6 +42,7 @@ POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked b
     "musicflamingo": 32,
     "glmasr": 16,  # 130 frames -> 65 -> 65 // 4
     "voxtral": 17,  # of 8 frames, the last one half silence
+    "vibevoice_asr": 10,  # of 3200 samples at 24 kHz
     "granite_speech": 15,  # 131 frames -> 65 pairs -> 5 windows of 15, of 3 positions each
     "granite_speech_plus": 15,
     "phi4_multimodal": 16,  # (20800 - 400) // 160 + 1 = 128 frames, of 8
@@ -76,11 +79,16 @@ def runs_of_family(opened: Open) -> Callable[[str], Runs]:
     def runs(family: str) -> Runs:
         if family not in made:
             subject = opened(family)
-            stems = {name: prompt_clip(subject, tone(*about), PROMPT, name) for name, about in CLIPS.items()}
+            stems = {name: prompt_clip(subject, clip(subject, *about), PROMPT, name) for name, about in CLIPS.items()}
             made[family] = {name: clean_runs(subject, [stem], subject.kinds)[0] for name, stem in stems.items()}
         return made[family]
 
     return runs
+
+
+def clip(subject: AudioLLM, seconds: float, hertz: float) -> np.ndarray:
+    """A clip of so many seconds at the rate that the model hears; `tone` makes one at 16 kHz."""
+    return tone(seconds * subject.sample_rate / RATE, hertz)
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -153,7 +161,7 @@ def test_clean_logits_and_layers_are_the_librarys_own(
 @every_family
 def test_clips_of_unequal_length_come_out_of_one_batch_as_alone(opened: Open, family: str) -> None:
     subject = opened(family)
-    stems = [prompt_clip(subject, tone(*CLIPS[name]), PROMPT, name) for name in ("short", "long")]
+    stems = [prompt_clip(subject, clip(subject, *CLIPS[name]), PROMPT, name) for name in ("short", "long")]
     together = clean_runs(subject, stems)
     for stem, run in zip(stems, together, strict=True):
         assert len(run.resid[0]) == stem.n_pos
@@ -338,3 +346,13 @@ def test_the_library_leaves_granites_scale_out_of_the_logits(
         plain = hf.lm_head(hf.model.language_model.norm(run.resid[-1][-1])).float()
         assert gap(hf(**run.prompted.inputs).logits[0, -1], plain) < 1e-5
     assert gap(run.logits, plain / 2) < 1e-5
+
+
+def test_a_stem_that_adds_noise_is_told_not_to(opened: Open) -> None:
+    subject = opened("vibevoice_asr")
+    inputs = subject.model_inputs(clip(subject, 0.8, 350), PROMPT)
+    assert inputs["sample"] is False
+    with torch.inference_mode():
+        noisy = [subject.hf(**{**inputs, "sample": True}).logits[0, -1] for _ in range(2)]
+        assert not torch.equal(*noisy)  # control: the library's default is another answer every time
+        assert torch.equal(subject.forward(inputs), subject.forward(inputs))

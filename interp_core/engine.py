@@ -35,7 +35,7 @@ from interp_core.models.load import open_model
 from interp_core.models.probe import Probe
 from interp_core.models.subject import Subject
 from interp_core.patch_folder import FolderSink, result_of, write_result
-from interp_core.request import PatchRequest, Prepared, run_config
+from interp_core.request import Asked, PatchRequest, Prepared, run_config
 from interp_core.runs import RunWriter, open_run
 from interp_core.trace.store import CleanStore
 
@@ -78,18 +78,18 @@ class Engine:
                 self._models[key] = open_model(name, device=device, dtype=dtype)
             return self._models[key].part(part)
 
-    def opened(self, request: PatchRequest) -> Subject | None:
+    def opened(self, request: Asked) -> Subject | None:
         """Return the model of a request if it is open already, without its probe."""
         found = self._models.get((request.model, request.device, request.dtype))
         return None if found is None else found.part(request.part)
 
-    def subject(self, request: PatchRequest, progress: Progress = lambda done, total, note: None) -> Subject:
+    def subject(self, request: Asked, progress: Progress = lambda done, total, note: None) -> Subject:
         """Open the model of a request, and fit the probe that it asks for as the readout."""
         base = self.open(request.model, request.device, request.dtype, request.part)
         if not request.probe:
             return base
         store = CleanStore(base, self.cache, self.limits)
-        manifest, seed = self.manifest(request, store.limits), request.settings.seed
+        manifest, seed = self.manifest(request, store.limits), request.seed
         key = (base.key, manifest.digest, request.max_clips, request.skip_bad, request.probe, seed)
         if key not in self._probes:
             clips, done = manifest.clips, 0
@@ -137,13 +137,13 @@ class Engine:
             settings = replace(settings, prompts=subject.default_prompts)
         return settings
 
-    def _manifest_path(self, request: PatchRequest) -> Path:
+    def _manifest_path(self, request: Asked) -> Path:
         demo = self.demo(request.model)
         if request.manifest is None and demo is None:
             raise InterpError(f"{request.model} has no clips of its own; give a manifest (--manifest clips.csv).")
         return Path(request.manifest).expanduser() if request.manifest else demo.manifest  # type: ignore[union-attr]
 
-    def manifest(self, request: PatchRequest, limits: ClipLimits | None = None) -> Manifest:
+    def manifest(self, request: Asked, limits: ClipLimits | None = None) -> Manifest:
         """Read and check the clips of a request, by the engine's limits unless given; kept until the file changes."""
         path, limits = self._manifest_path(request), limits or self.limits
         try:
@@ -186,7 +186,7 @@ class Engine:
         parse_kinds(request.kinds)
         self.manifest(request)  # a first time before the model is opened, which may take a minute
         request = self.resolve(request)
-        store = self._store(request)
+        store = self.store(request)
         manifest, pairs = self.manifest(request, store.limits), self.pairs(request, store.limits)
         made = plan(store.subject, pairs, manifest.clips, request.settings)
         check_window(made, store)
@@ -265,17 +265,24 @@ class Engine:
 
         return self.jobs.submit(ready.request.key, title, work)
 
+    def start(self, asked: Asked, runs_dir: Path | None = None) -> Job[Any]:
+        """Start any experiment as a job; the same question, asked twice, is one job."""
+        out = None if runs_dir is None else runs_dir / f"{asked.command}-{Path(asked.model).name}-{asked.key}"
+        return self.jobs.submit(
+            asked.key, asked.title, lambda progress: asked.run(self, out=out, resume=True, progress=progress)
+        )
+
     def patch_pair(
         self, request: PatchRequest, pair: Pair, *, prompt: int = 0, alphas: Sequence[float] = (1.0,)
     ) -> pd.DataFrame:
         """Sweep one pair by hand."""
         request = self.resolve(request)
-        return patch_pair(self._store(request), pair, request.settings, prompt=prompt, alphas=alphas)
+        return patch_pair(self.store(request), pair, request.settings, prompt=prompt, alphas=alphas)
 
     def base_table(self, request: PatchRequest, progress: Progress = lambda d, t, n: None) -> pd.DataFrame:
         """Ask the model about every clip, unedited: one row a clip and prompt."""
         request = self.resolve(request)
-        store = self._store(request)
+        store = self.store(request)
         clips = self.manifest(request, store.limits).clips
         rows, total = [], len(clips) * len(request.settings.prompts)
         for row in base_predictions(store, clips, request.settings):
@@ -287,7 +294,7 @@ class Engine:
         """Read a run folder back into the result that it was written from."""
         return result_of(open_run(folder))
 
-    def _store(self, request: PatchRequest) -> CleanStore:
+    def store(self, request: Asked) -> CleanStore:
         """The clean runs of a request's model, whose limits are those of the engine and of the model together."""
         return CleanStore(self.subject(request), self.cache, self.limits)
 

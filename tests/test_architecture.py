@@ -22,7 +22,7 @@ MAY_USE = {
     "app": {"ground", "engine", "components"},
 }
 GROUND = {"errors", "sites", "maths", "cache", "jobs", "storage"}
-ENGINE = {"engine", "request", "patch_folder", "runs", "figures", "__main__"}
+ENGINE = {"engine", "request", "patch_folder", "runs", "figures", "doors", "cli", "__main__"}
 PAPERS = ("*.md", "*.toml", "requirements*.txt", "Makefile", ".ci/run", ".streamlit/*.toml", "benchmarks/*")
 OF_OTHER_PLACES = (
     r"/work/|/workspace|/home/|/root/|/tmp/|/mnt/|sandbox|\bissues? #?\d|\bbrief\b|pypi\.|pythonhosted|artifactory"

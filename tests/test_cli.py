@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from interp_core import engine as engine_module
-from interp_core.__main__ import BAD_INPUT, DONE, main
+from interp_core.__main__ import main
+from interp_core.cli.shared import BAD_INPUT, DONE
 from interp_core.experiments.plan import DEFAULT_PROMPT
 from interp_core.runs import open_run
 from tests.corpus import COLUMNS, write_corpus, write_manifest

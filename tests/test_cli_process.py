@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from interp_core.__main__ import BAD_INPUT, DONE, INTERRUPTED, main
+from interp_core.__main__ import main
+from interp_core.cli.shared import BAD_INPUT, DONE, INTERRUPTED
 from interp_core.runs import open_run
 from tests.corpus import write_corpus
 

@@ -1,7 +1,8 @@
 """The demos that ship with Patchbay: a folder below assets with a demo.json each."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ class Demo:
     title: str
     description: str
     folder: Path
-    labels: tuple[str, ...]
-    prompts: tuple[tuple[str, str], ...]
+    labels: tuple[str, ...] = ()
+    prompts: tuple[tuple[str, str], ...] = ()
     """(name, text) of each prompt; the first is the default."""
+    model: str = "model"
+    """The model's folder or file, below the demo's."""
+    pages: tuple[str, ...] = ()
+    """The experiments that it was made for, the first being where it is best seen; empty for all."""
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Everything that its demo.json says."""
 
     @property
     def model_dir(self) -> Path:
-        return self.folder / "model"
+        return self.folder / self.model
 
     @property
     def manifest(self) -> Path:
@@ -47,7 +54,10 @@ def demos() -> dict[str, Demo]:
             title=about["title"],
             description=about["description"],
             folder=file.parent,
-            labels=tuple(about["labels"]),
-            prompts=tuple((p["name"], p["text"]) for p in about["prompts"]),
+            labels=tuple(about.get("labels", ())),
+            prompts=tuple((p["name"], p["text"]) for p in about.get("prompts", ())),
+            model=about.get("model", "model"),
+            pages=tuple(about.get("pages", ())),
+            about=about,
         )
     return found

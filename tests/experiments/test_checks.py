@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from interp_core.__main__ import CHECK_FAILED, DONE, main
+from interp_core.__main__ import main
+from interp_core.cli.shared import CHECK_FAILED, DONE
 from interp_core.experiments import checks
 from interp_core.experiments.checks import CheckFailed, run_checks
 from interp_core.experiments.patching import patches_of

@@ -9,7 +9,8 @@ import pytest
 from components import export, settings
 from components.results import Indexed, differences, flipped
 from components.words import layer_of, layer_text, md, nbytes, seconds
-from interp_core.__main__ import _parser, _request
+from interp_core.__main__ import _parser
+from interp_core.cli.patch import _request
 from interp_core.errors import InterpError
 from interp_core.experiments.plan import PatchSettings, settings_dict
 from interp_core.patch_folder import result_of

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from interp_core.errors import InterpError
@@ -71,7 +72,13 @@ class AudioLLM(Subject):
             "text": [{"role": "user", "content": self.processor.audio_token + prompt}],
             "system": [{"role": "system", "content": [question]}, {"role": "user", "content": [clip]}],
         }[self.arch.turn]
-        return self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        try:
+            return self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        except (TemplateError, TypeError, ValueError) as error:  # a template may raise what it likes, or be absent
+            raise InterpError(
+                f"the chat template of {self.name} takes no clip and question as {self.arch.turn} ({error}); copy the "
+                "chat template of the original model into its folder."
+            ) from error
 
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         inputs = dict(

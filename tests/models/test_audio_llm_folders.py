@@ -256,6 +256,17 @@ def test_a_template_that_drops_the_question_is_refused(tmp_path: Path) -> None:
         opened(folder).check_prompt(PROMPT)
 
 
+@pytest.mark.parametrize("template", ["{{ messages[0].content + '!' }}", "{% if %}", None])
+def test_a_template_that_fails_or_is_absent_is_one_sentence(tmp_path: Path, template: str | None) -> None:
+    folder = FAMILIES["audioflamingo3"](tmp_path / "model")
+    if template is None:
+        (folder / "chat_template.jinja").unlink()
+    else:
+        (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(InterpError, match="takes no clip and question as parts .*; copy the chat template"):
+        opened(folder).check_prompt(PROMPT)
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = FAMILIES["audioflamingo3"](tmp_path / "model")
     change_json(folder / "config.json", audio_token_id=9)

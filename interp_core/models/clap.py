@@ -5,6 +5,7 @@ stand in another order than the residual stream, and between stages four positio
 can be followed through it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -134,8 +135,8 @@ class ClapAudio(Encoder):
         return self.on_device({name: made[name] for name in names})
 
     def seconds_per_position(self) -> float:
-        # The spectrogram is folded into a square, so a position's place says more than the time that it covers.
-        return self.extractor.max_length_s / self.grid(0)[1]
+        # Bands of the folded spectrogram lie over one another: all positions together cover what is heard.
+        return self.max_seconds / math.prod(self.grid(0))
 
     # ---- the readout -------------------------------------------------------------------------------------------------
 
@@ -172,6 +173,10 @@ class ClapAudio(Encoder):
     @staticmethod
     def _unit(joint: Tensor) -> Tensor:
         return joint / joint.norm(p=2, dim=-1, keepdim=True)
+
+    @property
+    def needs_probe(self) -> bool:
+        return self.probe is None and not self.has_texts
 
     def check_readout(self) -> None:
         if not self.has_texts:
@@ -218,9 +223,6 @@ class MsclapAudio(ClapAudio):
     @property
     def max_seconds(self) -> float:
         return self.hf.front_end.seconds
-
-    def seconds_per_position(self) -> float:
-        return self.max_seconds / self.grid(0)[1]
 
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         return self.on_device({"input_features": msclap_features(samples, self.hf.front_end)})

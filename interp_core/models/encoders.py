@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import EncoderArch
+from interp_core.models.labels import LabelTokens
 from interp_core.models.probe import Probe
 from interp_core.models.subject import Place, Prompted, Subject
 from interp_core.sites import Kind
@@ -58,7 +59,18 @@ class Encoder(Subject):
     def max_seconds(self) -> float:
         return math.inf
 
+    @property
+    def shortest(self) -> int:
+        """Samples of the shortest clip that fills one position."""
+        reach, sizes = 1, self.sizes
+        if hasattr(sizes, "conv_kernel"):
+            for kernel, stride in zip(reversed(sizes.conv_kernel), reversed(sizes.conv_stride), strict=True):
+                reach = (reach - 1) * stride + kernel
+        return reach
+
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
+        # The library fails on a clip that is shorter still; `prompted` knows its name and says so.
+        samples = np.pad(samples, (0, max(0, self.shortest - len(samples))))
         made = self.extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt")
         # One clip at a time has no padding, so nothing is to be masked.
         return self.on_device({name: value for name, value in made.items() if name != "attention_mask"})
@@ -88,7 +100,7 @@ class Encoder(Subject):
         args, kwargs = call
         embeds = (args[0] if args else kwargs["hidden_states"])[0].clone()
         audio, bands = self.span(len(embeds), len(samples))
-        if audio[1] <= audio[0]:
+        if len(samples) < self.shortest or audio[1] <= audio[0]:
             raise InterpError(f"clip {clip_id!r} is too short for {self.name}: it does not fill one position.")
         ids = torch.zeros(len(embeds), dtype=torch.long, device=embeds.device)
         return Prompted(key, clip_id, inputs, embeds, ids, audio, self.seconds_per_position(), bands)
@@ -116,6 +128,11 @@ class Encoder(Subject):
             return self.probe.classes
         names = self.config.id2label if self.classifier is not None else {}
         return tuple(str(names[i]) for i in sorted(names))
+
+    def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
+        if self.probe is None:
+            self.check_readout()
+        return super().labels(labels, prompt, several_tokens=several_tokens)
 
     def layer_shares(self) -> Tensor | None:
         if self.probe is not None or not getattr(self.config, "use_weighted_layer_sum", False):
@@ -151,6 +168,10 @@ class Encoder(Subject):
         absent = self.arch.norm is None or (self.arch.norm_if and not getattr(self.sizes, self.arch.norm_if))
         return hidden if absent else self.body.get_submodule(str(self.arch.norm))(hidden)
 
+    @property
+    def needs_probe(self) -> bool:
+        return self.probe is None and self.classifier is None
+
     def check_readout(self) -> None:
         """Refuse to read an answer off a checkpoint that has no classifier."""
         if self.classifier is None:
@@ -174,6 +195,9 @@ class WhisperClassifier(Encoder):
     def seconds_per_position(self) -> float:
         return 2 * self.extractor.hop_length / self.sample_rate
 
+    def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.body.get_submodule("encoder")(**inputs).last_hidden_state.mean(1)
+
     def span(self, n_pos: int, n_samples: int) -> tuple[tuple[int, int], tuple[int, int]]:
         return (0, min(n_pos, math.ceil(n_samples / (2 * self.extractor.hop_length)))), (1, 0)
 
@@ -183,6 +207,10 @@ class SpectrogramTransformer(Encoder):
 
     # The extractor's frames are Kaldi's: 25 ms every 10 ms, whole ones only.
     _WINDOW, _HOP = 0.025, 0.010
+
+    @property
+    def shortest(self) -> int:
+        return round(self._WINDOW * self.sample_rate)
 
     @property
     def max_seconds(self) -> float:

@@ -13,7 +13,7 @@ from interp_core.models.arch import EncoderArch
 from interp_core.models.encoders import Encoder
 from interp_core.models.resnet import resnet_pixels
 from interp_core.models.subject import Place, Prompted
-from interp_core.sites import Kind, Site
+from interp_core.sites import STAGES, Kind, Site
 
 RESNET = EncoderArch(
     blocks="resnet.encoder.stages", sizes="", attn=None, attn_proj=None, mlp=None, mlp_proj=None, causal=False
@@ -69,7 +69,8 @@ class ImageClassifier(Encoder):
         return self.sizes.hidden_sizes[-1]
 
     def locate(self, site: Site) -> Place:
-        return super().locate(site)._replace(image=True)
+        place = super().locate(site)
+        return place if site.kind in STAGES else place._replace(image=True)
 
     def prompted(
         self,

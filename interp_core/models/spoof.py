@@ -47,6 +47,10 @@ class SpoofDetector(Encoder):
     def sample_rate(self) -> int:
         return self.checkpoint.sample_rate
 
+    @property
+    def shortest(self) -> int:
+        return 1  # every clip is filled up to one length
+
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         return self.checkpoint.inputs([samples])
 
@@ -82,8 +86,8 @@ class SpoofDetector(Encoder):
         mix = self.hf.backbone
         shares = mix.layer_pooling.weights.new_zeros(self.n_layers + 1)
         # Point l + 1 of the residual stream is what layer l leaves; what enters layer 0 has no part.
-        shares[torch.tensor(mix.mixed_layers) + 1] = mix.layer_pooling.weights.softmax(0)
-        return shares
+        at = torch.tensor(mix.mixed_layers, device=shares.device) + 1
+        return shares.index_add(0, at, mix.layer_pooling.weights.softmax(0))  # a layer may be chosen twice
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.probe is not None:

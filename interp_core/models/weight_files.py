@@ -46,7 +46,7 @@ def open_weight_file(name: str, file: Path, device: torch.device, dtype: torch.d
     keys = inside if isinstance(inside, dict) else {}
     if isinstance(saved, dict) and "model_state_dict" in saved and "config" in saved:
         return SpoofDetector.of(name, load_countermeasure(file, dtype), device)
-    if any(str(key).startswith("audio_encoder.base.") for key in keys):
+    if any("audio_encoder.base." in str(key) for key in keys):  # a captioner's stand below a further name
         # The text tower's tokenizer is not in the file: it is looked for in a folder of that name beside it.
         beside = file.parent / "tokenizer"
         msclap = open_msclap(file, beside if beside.is_dir() else None).to(device, dtype)

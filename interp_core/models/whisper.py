@@ -108,6 +108,10 @@ class Whisper(WhisperClassifier):
     def layer_shares(self) -> Tensor | None:
         return None
 
+    @property
+    def needs_probe(self) -> bool:
+        return False
+
     def check_readout(self) -> None:
         """There always is one: the decoder."""
 
@@ -136,6 +140,9 @@ class WhisperDecoder(Whisper):
     @property
     def n_heads(self) -> int:
         return self.config.decoder_attention_heads
+
+    def seconds_per_position(self) -> float:
+        return 0.0  # a token of the prompt has no time of its own
 
     def span(self, n_pos: int, n_samples: int) -> tuple[tuple[int, int], tuple[int, int]]:
         return (0, n_pos), (1, 0)

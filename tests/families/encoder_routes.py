@@ -1,0 +1,198 @@
+"""Other routes to an encoder's numbers: the library's own classes, modules by written-out names, plain torch hooks.
+
+Nothing here comes from interp_core but the opened subject's library model, `hf`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from transformers import AutoFeatureExtractor, AutoTokenizer
+
+from tests.families.subjects import Opened
+from tests.models.test_countermeasure import by_hand, checkpoint
+from tests.models.test_resnet import small
+
+TEXTS = ["This is a sound of dog.", "This is a sound of rain."]
+# Below a block; of WavLM's attention the projection is no module that is called.
+WAVE = {"attn_out": "attention", "head_out": "attention.out_proj"}
+WAVE |= {"mlp_out": "feed_forward", "mlp_act": "feed_forward.output_dense"}
+WHISPER = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "fc2", "mlp_act": "fc2"}
+WHISPER |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj"}
+AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
+CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
+NAMES: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "spoof"), WAVE),
+    "whisper": WHISPER,
+    "ast": AST,
+    **dict.fromkeys(("clap", "msclap"), CLAP),
+    "resnet": {},
+}
+
+
+def blocks_of(one: Opened) -> list[nn.Module]:
+    """The blocks in the order of the forward pass."""
+    hf: Any = one.subject.hf
+    if one.case.family in ("clap", "msclap"):
+        tower = getattr(hf, "audio_model", hf)
+        return [block for stage in tower.audio_encoder.layers for block in stage.blocks]
+    if one.case.family == "resnet":
+        return [unit for stage in hf.resnet.encoder.stages for unit in stage.layers]
+    paths = {
+        "spoof": "backbone.model.encoder.layers",
+        "ast": "audio_spectrogram_transformer.layers",
+        "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
+    }
+    bare = hasattr(hf, "encoder")
+    wave = "encoder.layers" if bare else f"{one.case.family}.encoder.layers"
+    return list(hf.get_submodule(paths.get(one.case.family, wave)))
+
+
+def module_of(one: Opened, kind: str, layer: int) -> nn.Module:
+    """The module that a kind of site belongs to, in one block."""
+    block = blocks_of(one)[layer]
+    return block if kind in ("resid_pre", "resid_post") else block.get_submodule(NAMES[one.case.family][kind])
+
+
+def is_input(kind: str) -> bool:
+    return kind in ("resid_pre", "head_out", "mlp_act", "cross_head_out")
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def answer(one: Opened, inputs: Mapping[str, Tensor], hf: Any = None) -> Tensor:
+    """The library's own forward: [batch, n] logits, or the unit embedding of a model that compares with texts."""
+    hf = one.subject.hf if hf is None else hf
+    if one.case.reads == "words":
+        return hf(**inputs, use_cache=False).logits[:, -1].float()
+    if one.case.reads == "spoof":
+        return hf(**inputs)["task_logits"].float()
+    if one.case.reads == "texts":
+        made = hf.audio_embeds(**inputs) if one.case.family == "msclap" else hf.get_audio_features(**inputs)
+        return F.normalize(getattr(made, "pooler_output", made).float(), dim=-1)
+    if one.case.reads == "probe":
+        out = hf(**inputs)
+        pooled = out.pooler_output if one.case.family == "clap" else out.last_hidden_state.mean(1)
+        probe: Any = one.subject.probe  # type: ignore[attr-defined]
+        return pooled.float() @ probe.weight.T + probe.bias
+    return hf(**inputs).logits.float()
+
+
+@torch.inference_mode()
+def answer_from_the_start(one: Opened, name: str) -> Tensor:
+    """The same from the samples, by a second opening that knows nothing of this product: [n]."""
+    samples = one.samples[name]
+    if one.case.family == "spoof":
+        from tests.families.subjects import SPOOF
+
+        wave = torch.zeros(1, 4000)
+        wave[0, : len(samples)] = torch.from_numpy(samples)
+        return by_hand(checkpoint(**SPOOF[one.case.name]), wave, torch.tensor([4000]))["task_logits"][0]
+    if one.case.family == "resnet":
+        from PIL import Image
+
+        scaled = np.array(Image.fromarray(samples).resize((96, 96), Image.Resampling.BILINEAR))
+        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        pixels = torch.from_numpy((scaled / 255 - mean) / std).float().permute(2, 0, 1)
+        return small()(pixels[None])[0]
+    if one.case.family == "msclap":
+        from interp_core.models.msclap import msclap_features
+        from tests.families.subjects import MSCLAP, random_clap
+
+        plain = random_clap("gpt2", **MSCLAP)
+        heard = msclap_features(samples, one.subject.hf.front_end)  # tested against librosa where it is
+        return F.normalize(plain.audio_encoder.projection(plain.htsat(heard)[0]), dim=-1)[0]
+    hf = getattr(transformers, one.subject.hf.config.architectures[0]).from_pretrained(one.path).eval()
+    rate = {"clap": 48_000}.get(one.case.family, 16_000)
+    inputs = dict(AutoFeatureExtractor.from_pretrained(one.path)(samples, sampling_rate=rate, return_tensors="pt"))
+    if one.case.reads == "words":
+        words = AutoTokenizer.from_pretrained(one.path)
+        ids = [words.convert_tokens_to_ids(token) for token in ("<|startoftranscript|>", "<|en|>")]
+        ids += [words.convert_tokens_to_ids(token) for token in ("<|transcribe|>", "<|notimestamps|>")]
+        inputs["decoder_input_ids"] = torch.tensor([ids])
+    if one.case.reads == "texts":
+        texts = AutoTokenizer.from_pretrained(one.path)(TEXTS, padding=True, return_tensors="pt")
+        return hf(**inputs, **texts).audio_embeds[0]
+    return answer(one, inputs, hf)[0]
+
+
+# ---- plain hooks -----------------------------------------------------------------------------------------------------
+
+
+def hook(one: Opened, kind: str, layer: int, change: Callable[[Tensor], Tensor | None]) -> Any:
+    """Register a plain torch hook that shows `change` the activation and puts in what it returns, if anything.
+
+    It is put in front of the library's own hooks, which record the states that a weighted sum of layers reads.
+    """
+    if kind == "resid_post" and layer == -1:
+        kind, layer = "resid_pre", 0
+    module = module_of(one, kind, layer)
+
+    def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        new = change(args[0] if args else kwargs["hidden_states"])
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+
+    def after(_module: Any, _args: Any, output: Any) -> Any:
+        new = change(output[0] if isinstance(output, tuple) else output)
+        if new is None:
+            return None
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    if is_input(kind):
+        return module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+    return module.register_forward_hook(after, prepend=True)
+
+
+def seen(one: Opened, inputs: Mapping[str, Tensor], kind: str, layers: Sequence[int]) -> dict[int, Tensor]:
+    """What plain hooks see at a kind of site, in the library's own shapes."""
+    values: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(hook(one, kind, layer, lambda v, layer=layer: values.update({layer: v.clone()})).remove)
+        answer(one, inputs)
+    return values
+
+
+def naive_sweep(
+    one: Opened,
+    names: tuple[str, str],
+    kind: str,
+    layers: Sequence[int],
+    places: tuple[Sequence[int], Sequence[float]] | None,
+    alpha: float = 1.0,
+) -> Tensor:
+    """Patch one layer after the other: [n_layers, n] answers of recipient names[0] given donor names[1].
+
+    Args:
+        places: recipient positions and the donor positions that go there, read off between positions by numpy's own
+            interpolation; None mixes the whole activation.
+    """
+    recipient, donor = (one.stems[name].inputs for name in names)
+    donors, rows = seen(one, donor, kind, layers), []
+    for layer in layers:
+        incoming = donors[layer]
+
+        def change(value: Tensor, incoming: Tensor = incoming) -> Tensor:
+            if places is None:
+                return (1 - alpha) * value + alpha * incoming
+            value = value.clone()
+            at = np.arange(incoming.shape[1])
+            columns = [np.interp(places[1], at, column) for column in incoming[0].double().numpy().T]
+            new = torch.from_numpy(np.stack(columns, -1)).float()
+            for position, row in zip(places[0], new, strict=True):
+                value[0, position] = (1 - alpha) * value[0, position] + alpha * row
+            return value
+
+        handle = hook(one, kind, layer, change)
+        rows.append(answer(one, recipient)[0])
+        handle.remove()
+    return torch.stack(rows)

@@ -1,0 +1,253 @@
+"""What an encoder answers: classes, words, languages, texts; and what cannot be asked of it, said in one sentence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoFeatureExtractor, AutoTokenizer
+
+from interp_core.errors import InterpError
+from interp_core.models.load import open_model
+from interp_core.models.probe import Probe
+from interp_core.sites import STAGES, Site
+from interp_core.trace.hooks import captured, edited
+from tests.families.encoder_routes import answer
+from tests.families.encoders import EMOTIONS, SOUNDS, save_clap_audio, save_wav2vec2, save_whisper
+from tests.families.subjects import CASES, MSCLAP, PROBE_CLASSES, Opened, subject_of
+from tests.models.conftest import Open
+from tests.models.msclap_plain import random_clap, save_clap
+from tests.trace.naive import gap
+
+START = "<|startoftranscript|>"
+
+
+def test_a_classifiers_labels_are_its_classes_and_a_wrong_one_gets_the_nearest(one: Opened) -> None:
+    if one.case.reads in ("words", "texts"):
+        assert one.subject.answers == ()
+        return
+    classes = {
+        "ast": SOUNDS,
+        "spoof": ("bonafide", "spoof"),
+        "resnet": ("LABEL_0", "LABEL_1"),
+    }.get(one.case.family, EMOTIONS)
+    classes = PROBE_CLASSES if one.case.reads == "probe" else classes
+    assert one.subject.answers == classes
+    found = one.subject.labels(list(classes[::-1][:2]), "")
+    assert found.ids == (len(classes) - 1, len(classes) - 2)
+    logits, mass = found.read(one.runs["short"].logits[None])
+    assert torch.equal(logits[0], one.runs["short"].logits[list(found.ids)])
+    by_hand = one.runs["short"].logits.softmax(-1)[list(found.ids)].sum().log()
+    assert gap(mass[0], by_hand) < 1e-5
+    near = "x" + classes[0][1:]
+    with pytest.raises(InterpError, match=f"'{near}' is no class \\(did you mean '{classes[0]}'\\?\\)"):
+        one.subject.labels([near, classes[1]], "")
+    with pytest.raises(InterpError, match="is given twice"):
+        one.subject.labels([classes[0], classes[0]], "")
+
+
+def test_bona_fide_is_the_first_logit_of_the_thesis_code_and_the_second_of_the_official_baselines(
+    open_once: Open,
+) -> None:
+    subject = open_once("spoof-wavlm-erm").subject
+    assert subject.labels(["bonafide", "spoof"], "").ids == (0, 1)
+    assert replace(subject, bonafide_index=1).labels(["bonafide", "spoof"], "").ids == (1, 0)
+
+
+def test_default_prompts_may_be_asked_and_others_are_refused_in_words(one: Opened) -> None:
+    for prompt in one.subject.default_prompts:
+        one.subject.check_prompt(prompt)
+    if one.case.reads == "words":
+        wrong = {"Which emotion?": "start with", f"{START}{START}": "once", f"<|en|>{START}": "start with"}
+    elif one.case.reads == "texts":
+        wrong = {"a sound": "has to hold {} once", "{} and {}": "has to hold {} once"}
+    else:
+        wrong = {"Which emotion is it?": "is asked no question, so leave the prompt out"}
+    for prompt, said in wrong.items():
+        with pytest.raises(InterpError, match=said):
+            one.subject.check_prompt(prompt)
+    assert one.subject.asks == (one.case.reads in ("words", "texts"))
+
+
+@pytest.mark.parametrize("name", ["whisper-encoder", "whisper-decoder"])
+def test_whispers_labels_are_words_with_their_space_and_languages_behind_a_bare_start(
+    name: str, open_once: Open
+) -> None:
+    one = open_once(name)
+    words = AutoTokenizer.from_pretrained(one.path)
+    spoken = one.subject.labels(["happy", "sad"], one.prompt)
+    assert words.convert_ids_to_tokens(list(spoken.ids)) == ["Ġhappy", "Ġsad"]
+    languages = one.subject.labels(["en", "de"], START)
+    assert words.convert_ids_to_tokens(list(languages.ids)) == ["<|en|>", "<|de|>"]
+    either = one.subject.labels(["happy", "en"], START)
+    assert words.convert_ids_to_tokens(list(either.ids)) == ["Ġhappy", "<|en|>"]
+    with pytest.raises(InterpError, match=r"label 'sirens' is 2 tokens \('Ġsiren' \+ 's'\)"):
+        one.subject.labels(["sirens", "happy"], one.prompt)
+    first = one.subject.labels(["sirens", "happy"], one.prompt, several_tokens="first")
+    assert words.convert_ids_to_tokens(list(first.ids)) == ["Ġsiren", "Ġhappy"]
+    with pytest.raises(InterpError, match="start with <|startoftranscript|>"):
+        one.subject.labels(["happy", "sad"], "What?")
+    # The logits are those of the next token: the library's own generation picks the largest.
+    run = one.runs["long"]
+    made = one.subject.hf.generate(
+        run.prompted.inputs["input_features"],
+        decoder_input_ids=run.prompted.inputs["decoder_input_ids"],
+        max_new_tokens=1,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    assert made[0, -1] == run.logits.argmax()
+
+
+def test_an_english_only_whisper_is_asked_without_language_and_task(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path / "model")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "is_multilingual": False}))
+    assert open_model(str(folder), device="cpu").default_prompts == (f"{START}<|notimestamps|>",)
+
+
+def test_the_two_parts_of_whisper_are_one_model_and_no_third_exists(open_once: Open) -> None:
+    subject = open_once("whisper-encoder").subject
+    decoder = subject.part("decoder")
+    assert subject.parts == ("encoder", "decoder") and subject.part("") is subject is subject.part("encoder")
+    assert decoder.part("encoder").key == subject.key != decoder.key
+    assert decoder.hf is subject.hf and decoder.lock is subject.lock
+    assert (subject.n_layers, decoder.n_layers) == (2, 3)
+    with pytest.raises(InterpError, match="no part 'middle' .its parts: encoder, decoder"):
+        subject.part("middle")
+    with pytest.raises(InterpError, match="one list of blocks"):
+        open_once("wavlm-base").subject.part("encoder")
+
+
+@pytest.mark.parametrize("name", ["clap", "clap-uneven", "clap-fused"])
+def test_clap_labels_are_texts_and_their_logits_the_librarys_logits_per_audio(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    hf = transformers.ClapModel.from_pretrained(one.path).eval()
+    found = one.subject.labels(list(SOUNDS), one.prompt)
+    texts = [f"This is a sound of {sound}." for sound in SOUNDS]
+    assert [row["text"] for row in found.report["labels"]] == texts
+    for clip in ("short", "long"):
+        made = AutoFeatureExtractor.from_pretrained(one.path)(
+            one.samples[clip], sampling_rate=48_000, return_tensors="pt"
+        )
+        made |= AutoTokenizer.from_pretrained(one.path)(texts, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            expected = hf(**made).logits_per_audio
+        logits, mass = found.read(one.runs[clip].logits[None])
+        assert gap(logits, expected) < 1e-5 and mass.tolist() == [0.0]
+    other = one.subject.labels(list(SOUNDS), "{} in the rain")
+    assert gap(other.read(one.runs["short"].logits[None])[0], found.read(one.runs["short"].logits[None])[0]) > 1e-3
+    for wrong in (["dog"], ["dog", "dog"]):
+        with pytest.raises(InterpError, match="give two or more, each once"):
+            one.subject.labels(wrong, one.prompt)
+
+
+def test_msclap_labels_are_scaled_cosines_with_texts_through_gpt2(open_once: Open) -> None:
+    one = open_once("msclap")
+    plain, words = random_clap("gpt2", **MSCLAP), AutoTokenizer.from_pretrained(one.path.parent / "tokenizer")
+    found = one.subject.labels(["dog", "rain"], one.prompt)
+    with torch.inference_mode():
+        rows = []
+        for sound in ("dog", "rain"):
+            ids = torch.tensor([words(f"This is a sound of {sound}. <|endoftext|>")["input_ids"]])
+            rows.append(plain.caption_encoder.projection(plain.caption_encoder.base(ids).last_hidden_state[:, -1])[0])
+        heard = plain.audio_encoder.projection(plain.htsat(one.stems["long"].inputs["input_features"])[0])
+        cosines = torch.nn.functional.cosine_similarity(heard, torch.stack(rows), dim=-1)
+        logits, _ = found.read(one.runs["long"].logits[None])
+    assert gap(logits[0], cosines * torch.tensor(1.5).exp()) < 1e-5
+
+
+# ---- behind the blocks -----------------------------------------------------------------------------------------------
+
+
+def test_sites_behind_the_blocks_show_what_the_head_reads_and_an_edit_there_reaches_the_answer(one: Opened) -> None:
+    inputs, subject = one.stems["short"].inputs, one.subject
+    sites = {kind: Site(kind) for kind in STAGES if kind in subject.stages}
+    assert list(sites) == list(subject.stages)
+    assert ("logits" in sites) == (one.case.reads in ("classes", "probe", "spoof", "pictures"))
+    with torch.inference_mode(), captured(subject, sites.values()) as store:
+        clean = subject.forward(inputs)
+    assert torch.equal(clean[0], one.runs["short"].logits)
+    if "logits" in sites:
+        assert torch.equal(store[sites["logits"]][0, 0].float(), clean[0])
+    for site in sites.values():
+        assert store[site].shape[0] == 1
+        with torch.inference_mode(), edited(subject, {site: lambda value: value + value.abs().mean() * value.sign()}):
+            assert (subject.forward(inputs) - clean).abs().max() > 1e-4, site
+    for kind in set(STAGES) - set(sites):
+        with pytest.raises(InterpError, match=f"has no {kind}"):
+            subject.locate(Site(kind))
+    if one.case.reads == "probe":
+        assert not subject.probe._forward_hooks and not subject.probe._forward_pre_hooks  # type: ignore[attr-defined]
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+BARE = [case.name for case in CASES.values() if case.reads == "probe"]
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_checkpoint_that_answers_nothing_says_that_a_probe_can(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    subject = subject_of(one.case, one.path)
+    said = "no text tower to compare with" if name.startswith("clap") else "has no classifier"
+    for attempt in (
+        lambda: subject.forward(one.stems["short"].inputs),
+        lambda: subject.labels(["happy", "sad"], ""),
+        lambda: subject.readout(one.runs["short"].resid[-1][None], [one.stems["short"]]),
+    ):
+        with pytest.raises(InterpError, match=rf"{said}.*--probe COLUMN") as refused:
+            attempt()
+        assert str(refused.value).count(".") == 1 or "/model" in str(refused.value)
+    assert subject.answers == () and one.subject.answers == PROBE_CLASSES
+
+
+@pytest.mark.parametrize(
+    "name", ["wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"]
+)
+def test_a_probe_takes_the_place_of_a_classifier_that_is_there(name: str, open_once: Open) -> None:
+    """Its features are the mean over positions behind the final norm, from raw inputs and from the last block."""
+    one = open_once(name)
+    subject, inputs = one.subject, one.stems["short"].inputs
+    with torch.inference_mode():
+        width = subject.heard(inputs).shape[1]
+        made = torch.Generator().manual_seed(2)
+        probe = Probe(PROBE_CLASSES, torch.randn(3, width, generator=made), torch.zeros(3), {})
+        probed = replace(subject, probe=probe)
+        logits = probed.forward(inputs)
+        again = probed.readout(one.runs["short"].resid[-1][None], [one.stems["short"]])
+    assert logits.shape == (1, 3) and gap(logits, again) < 1e-5
+    assert probed.answers == PROBE_CLASSES and probed.layer_shares() is None and probed.default_prompts == ("",)
+    assert probed.key != subject.key and gap(answer(one, inputs), one.runs["short"].logits[None]) < 1e-6
+
+
+def test_a_model_trained_to_write_letters_opens_as_its_encoder(tmp_path: Path) -> None:
+    folder = save_wav2vec2(tmp_path / "bare", bare=True)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.vocab_size = 12
+    torch.manual_seed(0)
+    model = transformers.Wav2Vec2ForCTC(config)
+    model.save_pretrained(folder)
+    subject = open_model(str(folder), device="cpu")
+    assert type(subject.hf).__name__ == "Wav2Vec2Model" and subject.answers == ()
+    for name, weight in subject.hf.state_dict().items():
+        assert torch.equal(weight, model.wav2vec2.state_dict()[name]), name
+    with pytest.raises(InterpError, match="has no classifier.*--probe COLUMN"):
+        subject.labels(["happy", "sad"], "")
+
+
+@pytest.mark.parametrize("prefix", ["clap.", "module.clap."])
+def test_the_captioners_weight_file_opens_too(prefix: str, tmp_path: Path) -> None:
+    file = save_clap(tmp_path / "clapcap_weights_2023.pth", random_clap(None, **MSCLAP), prefix)
+    subject = open_model(str(file), device="cpu")
+    assert subject.n_layers == 4
+    with pytest.raises(InterpError, match=r"--probe COLUMN"):
+        subject.labels(["dog", "rain"], "This is a sound of {}.")
+
+
+def test_a_clap_with_heads_of_several_widths_takes_no_single_head(tmp_path: Path) -> None:
+    subject = open_model(str(save_clap_audio(tmp_path / "model", heads=(1, 2, 4, 4))), device="cpu")
+    with pytest.raises(InterpError, match=r"heads of widths \[8, 16\]; patch them all at once"):
+        _ = subject.d_head

@@ -1,0 +1,34 @@
+"""In bfloat16 the fast route of every encoder stays as near to its own forward as a run's checks demand."""
+
+import pytest
+import torch
+
+from interp_core.experiments.checks import TOLERANCE
+from interp_core.experiments.positions import align_positions
+from interp_core.sites import Kind
+from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
+from interp_core.trace.sweep import sweep
+from tests.families.subjects import CASES, open_case
+from tests.models.conftest import Open
+from tests.trace.naive import gap
+
+KINDS: tuple[Kind, ...] = ("resid_post", "head_out", "cross_out", "mlp_act")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fast_and_reference_agree_in_bfloat16(name: str, open_once: Open) -> None:
+    single = open_once(name)
+    one = open_case(single.case, single.path, dtype="bfloat16", clips=("short", "long"))
+    subject, a, b = one.subject, one.runs["short"], one.runs["long"]
+    assert subject.dtype == torch.bfloat16 and a.resid[0].dtype == torch.bfloat16
+    assert a.logits.dtype == torch.float32
+    assert "bfloat16" in subject.key and subject.key != single.subject.key
+    assert gap(a.logits, single.runs["short"].logits) < 0.3  # the same model, roughly
+    found = align_positions(a.prompted, b.prompted, "all" if subject.whole_only else "audio")
+    patch = Patch(a, b, found.positions, found.source)
+    for kind in [kind for kind in KINDS if kind in subject.kinds]:
+        spec = SiteSpec(kind, layers=sweep_layers(kind, subject.n_layers))
+        fast, reference = (
+            sweep(subject, [patch], one.labels, spec, method=method).label_logits for method in ("fast", "reference")
+        )
+        assert gap(fast, reference) < TOLERANCE[torch.bfloat16], kind

@@ -1,0 +1,215 @@
+"""Every encoder: patches that should change nothing, all, or exactly as much as the model's own forward says."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp_core.errors import InterpError
+from interp_core.experiments.positions import align_positions
+from interp_core.sites import OF_HEADS, Kind, Site
+from interp_core.trace.clean import CleanRun
+from interp_core.trace.hooks import edited
+from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
+from interp_core.trace.sweep import sweep
+from tests.families.encoder_routes import answer
+from tests.families.subjects import CASES, Opened
+from tests.models.conftest import Open
+from tests.trace.cases import everywhere
+from tests.trace.naive import gap
+
+CLOSE = 2e-5
+"""Five times tighter than what a user's run has to keep."""
+MIXED = [name for name in CASES if "weighted" in name or name.startswith("spoof")]
+
+
+def spec_of(one: Opened, kind: Kind) -> SiteSpec:
+    return SiteSpec(kind, layers=sweep_layers(kind, one.subject.n_layers))
+
+
+def swept(one: Opened, patches: list[Patch], spec: SiteSpec, method: str) -> Tensor:
+    found = sweep(one.subject, patches, one.labels, spec, method=method)
+    assert found.edits == len(patches) * len(spec.layers)
+    assert set(found.methods) == {"reference" if method == "reference" else "wavefront"}
+    return found.label_logits
+
+
+def along(a: CleanRun, b: CleanRun, positions: str, align: str = "truncate", alpha: float = 1.0) -> Patch:
+    found = align_positions(a.prompted, b.prompted, positions, align)
+    return Patch(a, b, found.positions, found.source, alpha)
+
+
+def noise(a: CleanRun, positions: str, seed: int, alpha: float = 1.0) -> Patch:
+    found = align_positions(a.prompted, a.prompted, positions)
+    return Patch(a, None, found.positions, found.source, alpha, noise_seed=seed)
+
+
+def some_patches(one: Opened) -> Iterator[Patch]:
+    """Pairs of unequal length both ways, and noise."""
+    short, long, twin = (one.runs[name] for name in ("short", "long", "twin"))
+    span = "all" if one.subject.whole_only else "audio"
+    yield along(short, long, span)
+    yield along(long, twin, span, alpha=0.5)
+    yield noise(long, span, 7)
+
+
+def more_patches(one: Opened) -> Iterator[Patch]:
+    """Besides those: stretched in time, seconds in the middle, weaker, noise; both clips with themselves."""
+    short, long, twin = (one.runs[name] for name in ("short", "long", "twin"))
+    span = "all" if one.subject.whole_only else "audio"
+    yield from some_patches(one)
+    yield along(long, short, span, alpha=0.25)
+    yield everywhere(short, twin)
+    yield everywhere(long, long)
+    yield noise(twin, span, 8, 0.5)
+    if not one.subject.whole_only:
+        yield along(short, long, span, "resample")
+        yield along(long, short, span, "resample", 0.5)
+    if one.subject.timed:
+        window = "0.05-0.1" if one.case.family == "spoof" else "0.1-0.3"
+        yield along(short, long, window)
+        yield along(long, short, window, "resample", 0.5)
+
+
+def test_the_fast_route_gives_what_the_models_own_forward_gives_at_every_kind_of_site(one: Opened) -> None:
+    for kind in one.subject.kinds:
+        patches = list(more_patches(one) if kind == "resid_post" else some_patches(one))
+        spec = spec_of(one, kind)
+        fast, reference = (swept(one, patches, spec, method) for method in ("fast", "reference"))
+        assert gap(fast, reference) < CLOSE, kind
+        moved = [
+            (reference[i] - one.labels.read(p.recipient.logits[None])[0]).abs().max() for i, p in enumerate(patches)
+        ]
+        changing = [m for m, p in zip(moved, patches, strict=True) if p.donor is not p.recipient]
+        assert min(changing) > 1e-3, kind  # control: there was something to agree about
+
+
+def test_the_fast_route_agrees_on_single_heads(one: Opened) -> None:
+    kinds = [kind for kind in OF_HEADS if kind in one.subject.kinds]
+    if not kinds:
+        assert one.case.family == "resnet"
+        return
+    if one.case.family in ("clap", "msclap"):
+        head = 0
+    else:
+        head = one.subject.n_heads - 1
+    widths = {one.runs["short"].at("head_out", layer).shape[1] // one.subject.heads_at(layer) for layer in range(2)}
+    assert widths == {one.subject.d_head}
+    for kind in kinds:
+        spec = SiteSpec(kind, head, one.subject.d_head, sweep_layers(kind, one.subject.n_layers))
+        patches = list(some_patches(one))[:2]
+        fast, reference = (swept(one, patches, spec, method) for method in ("fast", "reference"))
+        assert gap(fast, reference) < CLOSE
+        whole = swept(one, patches, spec_of(one, kind), "fast")
+        assert gap(fast, whole) > 1e-4  # control: one head is not all of them
+
+
+def test_a_clip_patched_into_itself_changes_nothing_at_any_site_or_layer(one: Opened) -> None:
+    run = one.runs["long"]
+    expected = one.logits("long")
+    for kind in one.subject.kinds:
+        for method in ("reference", "fast"):
+            found = swept(one, [everywhere(run, run)], spec_of(one, kind), method)[0]
+            assert gap(found, expected.expand_as(found)) < CLOSE, (kind, method)
+
+
+def test_an_edit_at_every_site_and_layer_is_applied_once_and_reaches_the_answer(one: Opened) -> None:
+    inputs, expected = one.stems["short"].inputs, one.runs["short"].logits
+    unread = range(2, 4) if one.case.name == "spoof-wavlm-dann" else range(0)  # the mix takes the first two layers
+    least = 1e-4 if one.case.name == "spoof-wav2vec2-dann" else 1e-3  # its mean divides by samples, not by frames
+    for kind in one.subject.kinds:
+        for layer in range(one.subject.n_layers):
+            made = torch.Generator().manual_seed(layer)
+
+            def shaken(value: Tensor, made: torch.Generator = made) -> Tensor:
+                return value + value.std() * torch.randn(value.shape, generator=made)
+
+            with edited(one.subject, {Site(kind, layer): shaken}):
+                found = answer(one, inputs)[0]
+            if layer in unread:
+                assert torch.equal(found, expected), (kind, layer)
+            else:
+                assert (found - expected).abs().max() > least, (kind, layer)
+    with pytest.raises(InterpError, match="applied 2 times, expected 1"):
+        with edited(one.subject, {Site("resid_post", 0): lambda value: value}):
+            answer(one, inputs), answer(one, inputs)
+    with pytest.raises(InterpError, match="applied 0 times, expected 1"):
+        with edited(one.subject, {Site("resid_post", 0): lambda value: value}):
+            pass
+
+
+def exact_layers(one: Opened) -> set[int]:
+    """Where the donor's whole residual stream leaves nothing of the recipient that is read: by hand."""
+    n = one.subject.n_layers
+    if one.case.part == "decoder":
+        return {n - 1}  # every block before the last one reads the recipient's audio again, by cross-attention
+    if one.case.family == "spoof":
+        # The mixes are of all four layers, the first two, layers 3 and 1, and the last two.
+        first = {"spoof-wavlm-erm": 0, "spoof-wavlm-dann": 0, "spoof-wav2vec2-erm": 1, "spoof-wav2vec2-dann": 2}
+        return set(range(-1, first[one.case.name] + 1))
+    return {-1} if "weighted" in one.case.name else set(range(-1, n))
+
+
+def test_all_positions_of_a_donor_give_its_logits_exactly_where_nothing_else_is_read(one: Opened) -> None:
+    recipient, donor = one.runs["short"], one.runs["twin"]
+    expected, kept = one.logits("twin"), one.logits("short")
+    exact = exact_layers(one)
+    spec = spec_of(one, "resid_post")
+    for method in ("reference", "fast"):
+        found = swept(one, [everywhere(recipient, donor)], spec, method)[0]
+        for layer, logits in zip(spec.layers, found, strict=True):
+            if layer in exact:
+                assert gap(logits, expected) < CLOSE, (method, layer)
+            else:
+                assert gap(logits, expected) > 1e-4, (method, layer)
+            if method == "reference" and layer in exact and layer >= 0:
+                assert torch.equal(logits, expected), layer
+    assert gap(kept, expected) > 1e-4  # control: the two clips differ
+    assert set(one.subject.exact_layers) <= exact  # what the checks before a run rely on
+
+
+def test_before_whispers_decoder_nothing_is_the_donors_and_behind_it_everything(open_once: Open) -> None:
+    """One prompt: the embeddings are the same, so is what the first block's self-attention makes of them."""
+    one = open_once("whisper-decoder")
+    patch = everywhere(one.runs["short"], one.runs["long"])
+    layers = (-1, 0, one.subject.n_layers - 1)
+    found = swept(one, [patch], SiteSpec("resid_post", layers=layers), "fast")[0]
+    assert gap(found[0], one.logits("short")) < CLOSE
+    assert gap(found[1], one.logits("short")) > 1e-3 and gap(found[1], one.logits("long")) > 1e-3
+    assert gap(found[2], one.logits("long")) < CLOSE
+    first = swept(one, [patch], SiteSpec("attn_out", layers=(0, 1)), "fast")[0]
+    assert gap(first[0], one.logits("short")) < CLOSE < 1e-3 < gap(first[1], one.logits("short"))
+
+
+def test_patching_audio_into_whispers_encoder_of_a_longer_clip_gives_the_donors_answer_only_at_all_positions(
+    open_once: Open,
+) -> None:
+    """Silence behind a clip is heard too, so the audio positions alone leave some of the recipient."""
+    one = open_once("whisper-encoder")
+    a, b = one.runs["long"], one.runs["short"]
+    layers = SiteSpec("resid_post", layers=(-1, 1))
+    whole, audio = swept(one, [everywhere(a, b), along(a, b, "audio")], layers, "fast")
+    for row in whole:
+        assert gap(row, one.logits("short")) < CLOSE
+    for row in audio:
+        assert gap(row, one.logits("short")) > 1e-3
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_mix_of_layers_takes_each_layer_by_the_softmax_of_its_weight(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    hf, n = one.subject.hf, one.subject.n_layers
+    shares = one.subject.layer_shares()
+    assert shares is not None and len(shares) == n + 1
+    if one.case.family == "spoof":
+        picked = {"spoof-wavlm-erm": [0, 1, 2, 3], "spoof-wavlm-dann": [0, 1]}
+        picked |= {"spoof-wav2vec2-erm": [3, 1, 3], "spoof-wav2vec2-dann": [2, 3]}
+        expected = [0.0] * (n + 1)
+        raw = hf.backbone.layer_pooling.weights
+        for layer, weight in zip(picked[name], (raw.exp() / raw.exp().sum()).tolist(), strict=True):
+            expected[layer + 1] += weight
+    else:
+        expected = (hf.layer_weights.exp() / hf.layer_weights.exp().sum()).tolist()
+    assert shares.tolist() == pytest.approx(expected, abs=1e-6)
+    assert shares.sum() == pytest.approx(1.0, abs=1e-6)

@@ -8,14 +8,15 @@ from interp_core.sites import KINDS, STAGES, Site, check_kind
 
 def test_every_kind_is_its_own_name_and_a_near_miss_is_told_the_right_one() -> None:
     assert KINDS == (
-        *("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act", "cross_out", "cross_head_out"),
+        *("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act"),
+        *("resid_mid", "cross_out", "cross_head_out"),
         *("mixed", "pooled", "projection", "logits"),
     )
     assert [check_kind(kind) for kind in KINDS] == list(KINDS)
     with pytest.raises(InterpError) as error:
         check_kind("resid_pst")
     assert str(error.value) == "unknown site kind 'resid_pst'; did you mean 'resid_post'?"
-    with pytest.raises(InterpError, match="known kinds: resid_pre, .*, mlp_act, cross_out, .*, logits"):
+    with pytest.raises(InterpError, match="known kinds: resid_pre, .*, mlp_act, resid_mid, cross_out, .*, logits"):
         check_kind("zzz")
     with pytest.raises(InterpError, match="unknown site kind 'Head_Out'; did you mean 'head_out'"):
         Site("Head_Out", 3)

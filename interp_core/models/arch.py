@@ -32,6 +32,11 @@ class Blocks:
     """False where the attention multiplies by the projection's weights without ever calling the module."""
     mlp: str | None = "mlp"
     mlp_proj: str | None = "mlp.down_proj"
+    mid: str | None = None
+    """Below a block: the norm before the MLP, whose input is the residual stream between attention and MLP."""
+    mid_behind: str | None = None
+    """The same in a model of this type whose norms stand behind attention and MLP: the MLP, which takes that stream
+    already normed."""
     cross_attn: str | None = None
     """Below a block: the attention to the encoder's output."""
     cross_proj: str | None = None
@@ -44,6 +49,7 @@ class Arch(Blocks):
 
     blocks: str = "model.language_model.layers"
     sizes: str = "text_config"
+    mid: str | None = "post_attention_layernorm"
     decoder: str = "model.language_model"
     """The module that runs the blocks and takes `inputs_embeds`."""
     embeds_inside: bool = False
@@ -169,6 +175,8 @@ _WAV2VEC2 = EncoderArch(
     attn_proj="attention.out_proj",
     mlp="feed_forward",
     mlp_proj="feed_forward.output_dense",
+    mid="final_layer_norm",
+    mid_behind="feed_forward",
     norm="encoder.layer_norm",
     norm_if="do_stable_layer_norm",
 )
@@ -182,6 +190,7 @@ ENCODERS: dict[str, EncoderArch] = {
         attn_proj="self_attn.out_proj",
         mlp="fc2",
         mlp_proj="fc2",
+        mid="final_layer_norm",
         norm="encoder.layer_norm",
         last_mixed_normed=True,
     ),
@@ -191,6 +200,7 @@ ENCODERS: dict[str, EncoderArch] = {
         attn="attention",
         attn_proj="attention.o_proj",
         mlp_proj="mlp.fc2",
+        mid="layernorm_after",
         norm="layernorm",
     ),
     # Blocks stand in stages, which models/clap.py lists one after the other.
@@ -200,6 +210,7 @@ ENCODERS: dict[str, EncoderArch] = {
         attn_proj="attention.output.dense",
         mlp="output",
         mlp_proj="output.dense",
+        mid="layernorm_after",
         norm="audio_encoder.norm",
     ),
 }
@@ -212,6 +223,7 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
     "head_out": ("attn_proj", "input"),
     "mlp_out": ("mlp", "output"),
     "mlp_act": ("mlp_proj", "input"),
+    "resid_mid": ("mid", "input"),
     "cross_out": ("cross_attn", "output"),
     "cross_head_out": ("cross_proj", "input"),
 }

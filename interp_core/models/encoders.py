@@ -49,6 +49,10 @@ class Encoder(Subject):
     def batch_first(self) -> frozenset[str]:
         return self.arch.batch_first
 
+    def inside(self, column: str) -> str:
+        behind = column == "mid" and self.arch.mid_behind and not getattr(self.sizes, str(self.arch.norm_if))
+        return self.arch.mid_behind if behind else super().inside(column)
+
     # ---- the stem ----------------------------------------------------------------------------------------------------
 
     @property

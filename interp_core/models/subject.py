@@ -194,11 +194,15 @@ class Subject:
             )
         column, side = SITE_MODULES[site.kind]
         block = self.blocks[site.layer]
-        module = block if column is None else block.get_submodule(getattr(self.arch, column))
+        module = block if column is None else block.get_submodule(self.inside(column))
         if site.kind in OF_HEADS and not self.arch.attn_proj_called:
             assert self.arch.attn is not None
             return Place(block.get_submodule(self.arch.attn), "folded", proj=module)
         return Place(module, side)
+
+    def inside(self, column: str) -> str:
+        """Where, below a block, the column of the table leads in this very model."""
+        return getattr(self.arch, column)
 
     def check_ready(self) -> None:
         """Refuse to run in training mode, where dropout and layer drop make every number random."""

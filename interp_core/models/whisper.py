@@ -29,6 +29,7 @@ DECODER_ROW = EncoderArch(
     attn_proj="self_attn.out_proj",
     mlp="fc2",
     mlp_proj="fc2",
+    mid="final_layer_norm",
     cross_attn="encoder_attn",
     cross_proj="encoder_attn.out_proj",
     norm="decoder.layer_norm",

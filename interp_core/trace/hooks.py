@@ -73,7 +73,12 @@ def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int = 1) -> I
 
 @contextmanager
 def captured(
-    subject: Subject, sites: Iterable[Site] = (), *, calls: Sequence[nn.Module] = (), stop: bool = False
+    subject: Subject,
+    sites: Iterable[Site] = (),
+    *,
+    calls: Sequence[nn.Module] = (),
+    stop: bool = False,
+    reduce: Callable[[Site, Tensor], Tensor] | None = None,
 ) -> Iterator[Captured]:
     """Keep the activation at each site, and the arguments of each call, from the forward pass inside the block.
 
@@ -82,6 +87,8 @@ def captured(
         sites: where to read; the tensors are detached and belong to the caller.
         calls: modules whose (args, kwargs) are kept as they came, before the module runs.
         stop: end the forward pass as soon as the last of `calls` is reached; the rest of the block is skipped.
+        reduce: turns the activation [batch, pos, width] at a site into what is kept, as the pass goes by, so that a
+            pass over large maps needs no memory for them; what it returns must not share theirs.
     Raises:
         InterpError: an unknown site, or one that the pass did not reach.
     """
@@ -90,7 +97,8 @@ def captured(
 
     def keep(site: Site) -> Edit:
         def read(value: Tensor) -> Tensor:
-            store.values[site] = value.detach().clone()  # a later in-place operation must not reach it
+            # A later in-place operation must not reach what is kept.
+            store.values[site] = value.detach().clone() if reduce is None else reduce(site, value.detach())
             return value
 
         return read

@@ -21,11 +21,13 @@ from tests.models.test_resnet import small
 TEXTS = ["This is a sound of dog.", "This is a sound of rain."]
 # Below a block; of WavLM's attention the projection is no module that is called.
 WAVE = {"attn_out": "attention", "head_out": "attention.out_proj"}
-WAVE |= {"mlp_out": "feed_forward", "mlp_act": "feed_forward.output_dense"}
+WAVE |= {"mlp_out": "feed_forward", "mlp_act": "feed_forward.output_dense", "resid_mid": "final_layer_norm"}
 WHISPER = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "fc2", "mlp_act": "fc2"}
-WHISPER |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj"}
+WHISPER |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj", "resid_mid": "final_layer_norm"}
 AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
+AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
+CLAP |= {"resid_mid": "layernorm_after"}
 NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "spoof"), WAVE),
     "whisper": WHISPER,
@@ -56,11 +58,13 @@ def blocks_of(one: Opened) -> list[nn.Module]:
 def module_of(one: Opened, kind: str, layer: int) -> nn.Module:
     """The module that a kind of site belongs to, in one block."""
     block = blocks_of(one)[layer]
+    if kind == "resid_mid" and not getattr(one.subject.config, "do_stable_layer_norm", True):
+        return block.feed_forward  # its norms stand behind: between the two the stream is normed
     return block if kind in ("resid_pre", "resid_post") else block.get_submodule(NAMES[one.case.family][kind])
 
 
 def is_input(kind: str) -> bool:
-    return kind in ("resid_pre", "head_out", "mlp_act", "cross_head_out")
+    return kind in ("resid_pre", "head_out", "mlp_act", "cross_head_out", "resid_mid")
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------

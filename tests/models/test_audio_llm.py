@@ -138,6 +138,7 @@ def test_the_table_leads_to_modules_of_the_right_kind_and_width(tiny: AudioLLM) 
         "head_out": (block.self_attn.o_proj, "input"),
         "mlp_out": (block.mlp, "output"),
         "mlp_act": (block.mlp.down_proj, "input"),
+        "resid_mid": (block.post_attention_layernorm, "input"),
     }
     assert set(SITE_MODULES) == set(KINDS) - set(STAGES)
     assert set(tiny.kinds) == set(expected) == set(SITE_MODULES) - {"cross_out", "cross_head_out"}

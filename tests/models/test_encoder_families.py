@@ -169,9 +169,12 @@ def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, op
             attn = on_the_grid(attn, side=round(len(before) ** 0.5), window=2, odd=is_odd(one, layer))
         added = attn + (run.at("cross_out", layer) if "cross_out" in subject.kinds else 0)
         if hasattr(block, "feed_forward") and not subject.config.do_stable_layer_norm:
-            expected = block.final_layer_norm(block.layer_norm(before + added) + mlp)
+            between = block.layer_norm(before + added)
+            expected = block.final_layer_norm(between + mlp)
         else:
-            expected = before + added + mlp
+            between = before + added
+            expected = between + mlp
+        assert gap(run.at("resid_mid", layer), between) < 1e-6, layer
         assert gap(after, expected) < 1e-6, layer
 
 

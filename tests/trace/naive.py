@@ -33,6 +33,7 @@ def place(hf: Any, kind: str, layer: int) -> tuple[nn.Module, bool]:
         "mlp_out": (block.mlp, False),
         "head_out": (block.self_attn.o_proj, True),
         "mlp_act": (block.mlp.down_proj, True),
+        "resid_mid": (block.post_attention_layernorm, True),
     }[kind]
 
 

@@ -15,7 +15,7 @@ from tests.conftest import our_hooks
 from tests.trace.conftest import Runs
 from tests.trace.naive import gap, plain_logits, states
 
-KINDS: tuple[Kind, ...] = ("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act")
+KINDS: tuple[Kind, ...] = ("resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "mlp_act", "resid_mid")
 EVERY_SITE = [Site(kind, layer) for kind in KINDS for layer in range(5)]
 
 
@@ -33,6 +33,17 @@ def test_capturing_changes_no_logit_and_an_edit_does(tiny: AudioLLM, runs: Runs)
     assert torch.equal(forward(tiny, inputs), expected)
     with edited(tiny, {Site("resid_post", 2): lambda v: 2 * v}):
         assert gap(forward(tiny, inputs), expected) > 0.01
+
+
+def test_what_is_kept_can_be_reduced_as_the_pass_goes_by(tiny: AudioLLM, runs: Runs) -> None:
+    inputs = runs["middle"].prompted.inputs
+    expected = plain_logits(tiny.hf, inputs)
+    with captured(tiny, EVERY_SITE) as whole:
+        forward(tiny, inputs)
+    with captured(tiny, EVERY_SITE, reduce=lambda site, value: (site.layer + 1) * value.mean(1)) as store:
+        assert torch.equal(forward(tiny, inputs), expected)  # the pass itself goes on with the whole activation
+    for site in EVERY_SITE:
+        assert torch.equal(store[site], (site.layer + 1) * whole[site].mean(1)), site
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +80,8 @@ def test_head_out_projects_to_attn_out_and_mlp_act_to_mlp_out_and_they_sum_to_th
         at = {kind: store[Site(kind, layer)] for kind in KINDS}
         assert gap(block.self_attn.o_proj(at["head_out"]), at["attn_out"]) < 1e-6
         assert gap(block.mlp.down_proj(at["mlp_act"]), at["mlp_out"]) < 1e-6
-        assert gap(at["resid_pre"] + at["attn_out"] + at["mlp_out"], at["resid_post"]) < 1e-6
+        assert gap(at["resid_pre"] + at["attn_out"], at["resid_mid"]) < 1e-6
+        assert gap(at["resid_mid"] + at["mlp_out"], at["resid_post"]) < 1e-6
         swapped = torch.cat([at["head_out"][..., 12:24], at["head_out"][..., :12], at["head_out"][..., 24:]], -1)
         assert gap(block.self_attn.o_proj(swapped), at["attn_out"]) > 0.01  # control: heads are in order
 

@@ -44,6 +44,8 @@ def computed(shown: Shown) -> None:
         lines = [f"Routes taken: {methods}."]
         if refusal := config.get("shortcut_refusal"):
             lines.append(f"The causal shortcut was not used: {md(refusal)}.")
+        if probe := config["model"].get("probe"):
+            lines.append(f"Readout: {_probe_line(probe)}")
         for method in metrics.loc[metrics["condition"] == "matched", "interval_method"].dropna().unique()[:3]:
             lines.append(f"Intervals: {md(method)}.")
         lines.append(
@@ -60,6 +62,24 @@ def computed(shown: Shown) -> None:
                 "say something else there."
             )
         _checks(reports.get("sanity_check_self_patch", {}))
+
+
+def _probe_line(probe: dict) -> str:
+    held_out, chance = probe["held_out_balanced_accuracy"], f"chance {probe['chance']:.2f}"
+    scored = f"balanced accuracy on held-out {md(probe['groups'])}s {held_out:.2f}, {chance}" if held_out else ""
+    return (
+        f"a logistic probe of {md(probe['column'])} on the last layer, fitted to {probe['clips']} clips; "
+        f"{scored or 'not scored: ' + md(probe['reason'])}."
+    )
+
+
+def by_construction(shown: Shown) -> None:
+    """Say so where every position of the residual stream was replaced and nothing else is read."""
+    if shown.result.config.get("donors_answer_by_construction"):
+        st.warning(
+            "All positions of the residual stream were replaced, and this model reads nothing else: the donor's answer "
+            "comes out by construction, at every layer. Patch attn_out, mlp_out, single heads or a time window instead."
+        )
 
 
 def _checks(report: dict) -> None:

@@ -72,7 +72,15 @@ def _run_request(shown: Shown, request: PatchRequest) -> PatchRequest:
     """The settings that the run on show was made with, on the model and clips that are open now."""
     made = request_from(shown.result.config)
     manifest = request.manifest if shown.source != "shipped" else None
-    return replace(made, model=request.model, device=request.device, dtype=request.dtype, manifest=manifest)
+    return replace(
+        made,
+        model=request.model,
+        device=request.device,
+        dtype=request.dtype,
+        manifest=manifest,
+        part=request.part,
+        probe=request.probe,
+    )
 
 
 def _player(pair: Pair, subject: Subject, positions: str) -> Region | None:

@@ -37,6 +37,7 @@ DELTAS = {
 def explore(shown: Shown, request: PatchRequest, subject: Subject) -> None:
     """Draw the run and everything that can be clicked in it."""
     with readable_errors():
+        explain.by_construction(shown)
         index = shown.index
         names = state.prompt_names(request.model, index.prompts)
         kind, prompt, view, measure, strength = _choose_curve(index, names)

@@ -148,7 +148,9 @@ class Shown:
 def differences(asked: PatchRequest, run: Mapping[str, Any]) -> list[str]:
     """In which settings a run is not what was asked: `alphas: 1.0 asked, 1.0, 0.5 in this run`."""
     made = request_from(run)
-    pairs = [(n, getattr(asked, n), getattr(made, n)) for n in ("kinds", "max_pairs", "max_clips", "pilot")]
+    pairs = [
+        (n, getattr(asked, n), getattr(made, n)) for n in ("kinds", "max_pairs", "max_clips", "pilot", "part", "probe")
+    ]
     names = type(asked.settings).__dataclass_fields__
     ignored = {"batch_size", "checks"}  # they do not decide what is shown
     pairs += [(n, getattr(asked.settings, n), getattr(made.settings, n)) for n in names if n not in ignored]

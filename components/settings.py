@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import streamlit as st
 
 from components import state
 from components.words import md
+from interp_core.engine import MOST_ANSWERS
 from interp_core.errors import InterpError
 from interp_core.experiments.controls import CONTROLS
-from interp_core.experiments.plan import FLOWS, METHODS
+from interp_core.experiments.plan import FLOWS, METHODS, fitting
 from interp_core.experiments.positions import Align
 from interp_core.models.labels import EMOTIONS
+from interp_core.models.subject import Subject
 from interp_core.request import PatchRequest
 from interp_core.sites import Kind
 
-SITES: tuple[Kind, ...] = ("resid_post", "attn_out", "mlp_out", "head_out")
+SITES: tuple[Kind, ...] = ("resid_post", "attn_out", "mlp_out", "head_out", "cross_out", "cross_head_out")
 POSITIONS = ("audio", "question", "last", "all")
 ALIGNS: tuple[Align, ...] = ("truncate", "resample")
 
@@ -54,46 +56,59 @@ def pair_limit_text(limit: int | Mapping[str, int]) -> str:
     return str(limit) if isinstance(limit, int) else ", ".join(f"{name}={count}" for name, count in limit.items())
 
 
-def question(request: PatchRequest) -> PatchRequest:
+def question(request: PatchRequest, subject: Subject | None) -> PatchRequest:
     """The widgets for what is asked of the model: the questions and the words that it may answer."""
-    default = request.settings
-    typed = st.text_area(
-        "Questions, one a line",
-        "\n".join(default.prompts),
-        key=state.PROMPTS,
-        bind=state.BOUND,
-        height=150,
-        help="Each is run on the same pairs: the same patch under another question is a control.",
-    )
-    prompts = tuple(line.strip() for line in (typed or "").splitlines() if line.strip()) or default.prompts
+    default, prompts = request.settings, request.settings.prompts
+    own = subject.default_prompts if subject is not None and request.demo_prompts else ()
+    if subject is not None and not subject.asks:
+        st.caption("This model is asked nothing: it hears the recording and names one of its classes.")
+        prompts = ("",)
+    else:
+        typed = st.text_area(
+            "Questions, one a line",
+            "\n".join(own or prompts),
+            key=state.PROMPTS,
+            bind=state.BOUND,
+            height=150,
+            help="Each is run on the same pairs: the same patch under another question is a control.",
+        )
+        prompts = tuple(line.strip() for line in (typed or "").splitlines() if line.strip()) or own or prompts
+    answers = subject.answers if subject is not None and default.labels == EMOTIONS else ()
+    few = answers if len(answers) <= MOST_ANSWERS else ()
     labels = words(
         st.text_input(
-            "Answer words",
-            ", ".join(default.labels),
+            "Answers",
+            ", ".join(few or (() if answers else default.labels)),
             key=state.LABELS,
             bind=state.BOUND,
-            help="Only these words compete at the first answer token; each must be one token of its own.",
+            placeholder="those of its classes that the clips name",
+            help="Only these compete: words at the first answer token, each one token of its own, or classes.",
         )
         or ""
     )
     seed = st.number_input("Seed", 0, 2**31 - 1, default.seed, key=state.SEED, bind=state.BOUND)
-    return replace(request, settings=replace(default, prompts=prompts, labels=labels or EMOTIONS, seed=int(seed)))
+    settings = replace(default, prompts=prompts, labels=labels or EMOTIONS, seed=int(seed))
+    return replace(request, demo_prompts=False, settings=settings)
 
 
-def patching_form(request: PatchRequest) -> tuple[PatchRequest, bool]:
+def patching_form(request: PatchRequest, subject: Subject | None) -> tuple[PatchRequest, bool]:
     """The form for how it is patched. Returns the request with it, and whether Run was pressed."""
     default = request.settings
+    sites = [site for site in SITES if subject is None or site in subject.kinds]
+    spans = [span for span in POSITIONS if subject is None or span in subject.spans]
+    fit_controls, fit_flows = fitting(subject) if subject is not None else (CONTROLS, FLOWS)
+    usual = subject.default_site if subject is not None and default.site == "resid_post" else default.site
     with st.form("patching", border=False):
         left, right = st.columns(2)
         with left:
             site = st.selectbox(
                 "Site",
-                SITES,
-                index=SITES.index(default.site),
+                sites,
+                index=sites.index(usual),
                 key=state.SITE,
                 bind=state.BOUND,
                 help="resid_post is the residual stream behind a block; the others are what attention, the MLP or the "
-                "heads add to it.",
+                "heads add to it. All positions of an encoder's residual stream give B's answer by construction.",
             )
             head = st.text_input(
                 "Head",
@@ -101,7 +116,7 @@ def patching_form(request: PatchRequest) -> tuple[PatchRequest, bool]:
                 key=state.HEAD,
                 bind=state.BOUND,
                 placeholder="all heads",
-                help="Only for head_out: one head, counted from 0.",
+                help="Only for sites of heads: one head, counted from 0.",
             )
             alphas = st.text_input(
                 "Strengths alpha",
@@ -113,8 +128,8 @@ def patching_form(request: PatchRequest) -> tuple[PatchRequest, bool]:
         with right:
             positions = st.selectbox(
                 "Positions",
-                list(dict.fromkeys((*POSITIONS, default.positions))),
-                index=list(dict.fromkeys((*POSITIONS, default.positions))).index(default.positions),
+                list(dict.fromkeys((*spans, default.positions))),
+                index=list(dict.fromkeys((*spans, default.positions))).index(default.positions),
                 key=state.POSITIONS,
                 bind=state.BOUND,
                 accept_new_options=True,
@@ -136,8 +151,8 @@ def patching_form(request: PatchRequest) -> tuple[PatchRequest, bool]:
                 bind=state.BOUND,
                 help="fast takes the cheapest route that is exact for this model; reference is one forward a layer.",
             )
-        controls = st.multiselect("Controls", CONTROLS, list(default.controls), key=state.CONTROLS, bind=state.BOUND)
-        flow = st.multiselect("Information flow", FLOWS, list(default.flow), key=state.FLOW, bind=state.BOUND)
+        controls = _several("Controls", fit_controls, default.controls, state.CONTROLS)
+        flow = _several("Information flow", fit_flows, default.flow, state.FLOW)
         asked = st.form_submit_button("Run on all pairs", type="primary", icon=":material/play_arrow:")
     chosen = replace(
         default,
@@ -152,6 +167,12 @@ def patching_form(request: PatchRequest) -> tuple[PatchRequest, bool]:
     )
     chosen.check()
     return replace(request, settings=chosen), asked
+
+
+def _several(label: str, options: Sequence[str], default: Sequence[str], key: str) -> list[str]:
+    if not options:
+        return []
+    return st.multiselect(label, options, [o for o in default if o in options], key=key, bind=state.BOUND)
 
 
 def _head(text: str) -> int | None:

@@ -12,6 +12,7 @@ from components.settings import pair_limit, pair_limit_text, question
 from components.words import md
 from interp_core.errors import InterpError
 from interp_core.models import bundled
+from interp_core.models.subject import Subject
 from interp_core.request import PatchRequest
 
 
@@ -19,9 +20,10 @@ def draw() -> PatchRequest:
     """Draw the sidebar and return what is asked; where a setting is wrong, it says so and the default stands."""
     with st.sidebar:
         request = _model()
+        subject = state.opened(request)
         for section in (_pairs, _question):
             try:
-                request = section(request)
+                request = section(request, subject)
             except InterpError as error:
                 show(error)
     return request
@@ -38,6 +40,7 @@ def _model() -> PatchRequest:
 
     def named() -> None:
         state.approve(st.session_state.get(state.MODEL))
+        state.forget_choices()
 
     chosen = st.selectbox(
         "Model",
@@ -46,9 +49,10 @@ def _model() -> PatchRequest:
         bind=state.BOUND,
         accept_new_options=True,
         on_change=named,
-        placeholder="a bundled name, a folder, or a hub id",
-        help="A bundled demo, or type a folder in the Hugging Face layout or a hub id (owner/model). Code that ships "
-        "inside a model folder is never run.",
+        placeholder="a bundled name, a folder or file, a hub id",
+        help="A bundled demo; or type a folder in the Hugging Face layout, a checkpoint file of a known kind "
+        "(countermeasure, msclap, ResNet) or a hub id (owner/model). `python -m interp_core models` lists all that "
+        "can be opened. Code that ships inside a model folder is never run.",
     )
     if not chosen:
         st.stop()
@@ -62,10 +66,41 @@ def _model() -> PatchRequest:
     dtype = right.selectbox(
         "Precision", state.DTYPES, key=state.DTYPE, bind=state.BOUND, help="auto: float32 on a CPU, bfloat16 on a GPU"
     )
-    return replace(default, device=device or "auto", dtype=dtype)
+    return _readout(replace(default, device=device or "auto", dtype=dtype))
 
 
-def _pairs(request: PatchRequest) -> PatchRequest:
+def _readout(request: PatchRequest) -> PatchRequest:
+    """What only an open model can say that it has: several lists of blocks, no classifier."""
+    subject = state.opened(request)
+    if subject is None:
+        return request
+    if subject.parts:
+        part = st.segmented_control(
+            "Blocks",
+            subject.parts,
+            default=subject.parts[0],
+            required=True,
+            key=state.PART,
+            bind=state.BOUND,
+            help="encoder: positions are time. decoder: positions are the prompt's tokens, and cross-attention reads "
+            "the audio.",
+        )
+        request = replace(request, part=part if part != subject.parts[0] else "")
+    if subject.needs_probe:
+        column = st.text_input(
+            "Probe",
+            request.probe,
+            key=state.PROBE,
+            bind=state.BOUND,
+            placeholder="a label column",
+            help="This checkpoint has no classifier. A logistic probe of the last layer, fitted to this label of the "
+            "clips (to those of the split train, where there is one), becomes its readout.",
+        )
+        request = replace(request, probe=(column or "").strip())
+    return request
+
+
+def _pairs(request: PatchRequest, subject: Subject | None) -> PatchRequest:
     own = bundled.demos().get(request.model)
     with st.expander("Clips and pairs", icon=":material/library_music:", expanded=own is None):
         manifest = st.text_input(
@@ -98,6 +133,8 @@ def _pairs(request: PatchRequest) -> PatchRequest:
         )
 
 
-def _question(request: PatchRequest) -> PatchRequest:
+def _question(request: PatchRequest, subject: Subject | None) -> PatchRequest:
+    if subject is None and request.model not in bundled.demos():
+        return request  # what it can be asked is known once it is open
     with st.expander("Question", icon=":material/quiz:"):
-        return question(request)
+        return question(request, subject)

@@ -20,6 +20,7 @@ import pandas as pd
 import streamlit as st
 
 from components.results import Shown, differences
+from components.words import md
 from interp_core.data.clips import Clip, ClipLimits
 from interp_core.data.pairs import Pair
 from interp_core.engine import Engine, default_cache_bytes
@@ -36,7 +37,7 @@ log = logging.getLogger("patchbay")
 BOUND: Any = "query-params"
 
 # What is asked of which model about which clips: the sidebar.
-MODEL, DEVICE, DTYPE = "model", "device", "dtype"
+MODEL, DEVICE, DTYPE, PART, PROBE = "model", "device", "dtype", "part", "probe"
 CLIPS, KINDS, MAX_PAIRS, SKIP_BAD = "clips", "kinds", "pairs", "skip_bad"
 PROMPTS, LABELS, SEED = "prompts", "labels", "seed"
 # How it is patched: the form on the patching page.
@@ -45,6 +46,7 @@ CONTROLS, FLOW, METHOD = "controls", "flow", "method"
 # What is looked at.
 VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
 LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
+OF_A_MODEL = (PART, PROBE, CLIPS, KINDS, PROMPTS, LABELS, SITE, HEAD, POSITIONS, KIND, PROMPT, LAYER, PAIR)
 # Keys without a name in the URL.
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"
@@ -157,6 +159,17 @@ def approve(name: str | None) -> None:
         st.session_state[APPROVED] = {*st.session_state.get(APPROVED, ()), name}
 
 
+def opened(request: PatchRequest) -> Subject | None:
+    """The model of a request if it is open already and this visitor asked for it; nothing is opened for it."""
+    return engine().opened(request) if may_open(request.model) else None
+
+
+def forget_choices() -> None:
+    """Forget what was chosen for another model: its words, sites and pairs may mean nothing to this one."""
+    for key in OF_A_MODEL:
+        st.session_state.pop(key, None)
+
+
 def require_model(request: PatchRequest) -> Subject:
     """Open the model of a request, or stop the page with a sentence that says what to do."""
     if not may_open(request.model):
@@ -164,8 +177,18 @@ def require_model(request: PatchRequest) -> Subject:
         st.code(request.model, language=None)
         st.button("Open this model", on_click=approve, args=(request.model,), type="primary")
         st.stop()
-    with st.spinner("Opening the model …"):
-        return engine().subject(request)
+    known = engine().opened(request) is not None
+    with st.spinner("Fitting the probe …" if known and request.probe else "Opening the model …"):
+        subject = engine().subject(request) if known else engine().open(request.model, request.device, request.dtype)
+    if not known:
+        st.rerun()  # the sidebar can now say what this model has to choose from
+    if subject.needs_probe:
+        st.info(
+            f"{md(Path(request.model).name)} has no classifier, so it answers nothing by itself. Name a label column "
+            "under *Probe* in the sidebar: a logistic probe of the last layer becomes its readout."
+        )
+        st.stop()
+    return subject
 
 
 # ---- requests --------------------------------------------------------------------------------------------------------
@@ -177,9 +200,23 @@ def default_request(model: str) -> PatchRequest:
         made = request_from(saved.result.config)
         return replace(made, model=model, manifest=None, device="auto", dtype="auto")  # of this machine
     demo, settings = engine().demo(model), PatchSettings()
-    if demo is not None:
-        settings = replace(settings, labels=demo.labels, prompts=tuple(text for _, text in demo.prompts))
-    return PatchRequest(model, demo_prompts=False, settings=settings)
+    asked = PatchRequest(model, settings=settings)
+    if demo is None:
+        return asked
+    settings = replace(
+        settings,
+        labels=demo.labels or settings.labels,
+        prompts=tuple(text for _, text in demo.prompts) or settings.prompts,
+        site=demo.about.get("site", settings.site),
+        positions=demo.about.get("positions", settings.positions),
+    )
+    return replace(
+        asked,
+        demo_prompts=not demo.prompts,
+        kinds=demo.about.get("kinds", asked.kinds),
+        probe=demo.about.get("probe", ""),
+        settings=settings,
+    )
 
 
 def prompt_names(model: str, prompts: tuple[str, ...]) -> list[str]:

@@ -86,20 +86,22 @@ class Engine:
     def subject(self, request: Asked, progress: Progress = lambda done, total, note: None) -> Subject:
         """Open the model of a request, and fit the probe that it asks for as the readout."""
         base = self.open(request.model, request.device, request.dtype, request.part)
-        if not request.probe:
+        demo = self.demo(request.model)
+        column = request.probe or (demo.about.get("probe", "") if demo else "")
+        if not column:
             return base
         store = CleanStore(base, self.cache, self.limits)
         manifest, seed = self.manifest(request, store.limits), request.seed
-        key = (base.key, manifest.digest, request.max_clips, request.skip_bad, request.probe, seed)
+        key = (base.key, manifest.digest, request.max_clips, request.skip_bad, column, seed)
         if key not in self._probes:
             clips, done = manifest.clips, 0
 
             def on_clip() -> None:
                 nonlocal done
                 done += 1
-                progress(done, len(clips), f"fitting a probe of {request.probe}")
+                progress(done, len(clips), f"fitting a probe of {column}")
 
-            self._probes[key] = fit_probe(store, clips, request.probe, seed=seed, on_clip=on_clip)
+            self._probes[key] = fit_probe(store, clips, column, seed=seed, on_clip=on_clip)
         return with_probe(base, self._probes[key])
 
     def demo(self, name: str) -> Demo | None:

@@ -19,7 +19,7 @@ def page() -> None:
     title.title("Layer patching", anchor=False)
     with actions.popover("Settings and run", icon=":material/tune:", width="stretch"):
         try:
-            request, asked = patching_form(request)
+            request, asked = patching_form(request, state.opened(request))
         except InterpError as error:
             show(error)
             asked = False

@@ -151,7 +151,14 @@ def test_stereo_at_48_khz_is_taken_as_the_same_sound(command, corpus, tmp_path):
 def test_the_models_command_lists_what_can_be_opened(capsys):
     assert main(["models"]) == DONE
     said = capsys.readouterr().out
-    assert "bundled:" in said and "qwen2_audio" in said and "resid_post" in said and "shortcut" in said
+    assert (
+        "bundled (" in said
+        and "--part decoder" in said
+        and "countermeasure" in said
+        and "qwen2_audio" in said
+        and "resid_post" in said
+        and "shortcut" in said
+    )
 
 
 # ---- clips and manifests ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, number
 from interp_core.errors import InterpError
 
 if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
+    from interp_core.engine import Engine
     from interp_core.experiments.patching import PatchingResult
     from interp_core.experiments.plan import PatchSettings
     from interp_core.request import PatchRequest
@@ -33,7 +34,7 @@ def _add_patching(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--kinds", default="prosody,semantic", help="prosody, semantic, or same=COLUMN,differ=COLUMN")
     add("--max-pairs", default="100", help="a number for every kind, or prosody=100,semantic=50")
-    add("--site", default="resid_post", help="resid_post, attn_out, mlp_out, head_out (all heads) or head_out:HEAD")
+    add("--site", help="resid_post, attn_out, mlp_out, head_out (all heads), head_out:HEAD, ...; see `models`")
     add("--layers", default="all", help="all, or a list like 0,4,8 (-1 = the embeddings)")
     add("--positions", default="audio", help="audio, question, last, all, or START-STOP in seconds")
     add("--align", default="truncate", help="truncate or resample, where the clips differ in length")
@@ -51,7 +52,7 @@ def _patch(args: argparse.Namespace) -> int:
     from interp_core.engine import Engine
 
     engine = Engine(limits=limits(args))
-    request = _request(args)
+    request = _at_its_site(args, engine, _request(args))
     ready = engine.prepare(request)
     for row in ready.manifest.skipped:
         print(f"left out: {row}", file=sys.stderr)
@@ -75,14 +76,13 @@ def _check(args: argparse.Namespace) -> int:
     from interp_core.engine import Engine
 
     engine = Engine(limits=limits(args))
-    request = _request(args)
+    request = _at_its_site(args, engine, _request(args))
     request = replace(request, pilot=request.pilot or 5, settings=replace(request.settings, controls=(), flow=()))
     report = engine.check(request)
     for clip in report.audio_span["clips"]:
         print(
             f"{clip['clip']}: {clip['n_pos']} positions, audio {clip['audio_start']}-{clip['audio_stop'] - 1} "
-            f"({clip['audio_seconds']} s), after {' '.join(clip['tokens_before'][-3:])!r}, "
-            f"before {' '.join(clip['tokens_after'][:3])!r}; readout after {clip['readout_token']!r}"
+            f"({clip['audio_seconds']} s){_around(clip)}"
         )
     for check in report.self_patch["checks"]:
         route = f" ({check['method']})" if "method" in check else ""
@@ -109,16 +109,40 @@ def _request(args: argparse.Namespace) -> "PatchRequest":
         max_clips=args.max_clips,
         skip_bad=args.skip_bad,
         pilot=args.pilot,
+        part=args.part,
+        probe=args.probe,
         demo_prompts=not args.prompt,
         settings=_settings(args),
     )
+
+
+def _around(clip: dict[str, Any]) -> str:
+    """The tokens beside the audio span, where positions are tokens."""
+    if "tokens_before" not in clip:
+        return ""
+    before, after = " ".join(clip["tokens_before"][-3:]), " ".join(clip["tokens_after"][:3])
+    return f", after {before!r}, before {after!r}; readout after {clip['readout_token']!r}"
+
+
+def _at_its_site(args: argparse.Namespace, engine: "Engine", request: "PatchRequest") -> "PatchRequest":
+    """Choose a site that can say something about the model, where none was named."""
+    from dataclasses import replace
+
+    if args.site is not None or args.config is not None:
+        return request
+    request.settings.check()
+    engine.manifest(request)  # first, because the model may take a minute to open
+    site = engine.open(request.model, request.device, request.dtype, request.part).default_site
+    if site != request.settings.site:
+        print(f"patching {site}: at resid_post the donor's answer would come out by construction", file=sys.stderr)
+    return replace(request, settings=replace(request.settings, site=site))
 
 
 def _settings(args: argparse.Namespace) -> "PatchSettings":
     from interp_core.experiments.plan import PatchSettings
 
     default = PatchSettings()
-    site, head = args.site, None
+    site, head = args.site or default.site, None
     if ":" in site:
         site, _, text = site.partition(":")
         head, *more = numbers(text, int, "--site head")
@@ -127,7 +151,7 @@ def _settings(args: argparse.Namespace) -> "PatchSettings":
     return PatchSettings(
         labels=words(args.labels) if args.labels else default.labels,
         prompts=tuple(args.prompt) if args.prompt else default.prompts,
-        site=site,
+        site=site,  # type: ignore[arg-type]  # checked by PatchSettings.check
         head=head,
         layers=None if args.layers == "all" else numbers(args.layers, int, "--layers"),
         positions=args.positions,

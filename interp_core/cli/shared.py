@@ -17,7 +17,9 @@ DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def add_input(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--model", help="a bundled name (demo-emotion), a folder in the Hugging Face layout, or a hub id")
+    add("--model", help="a bundled name (demo-emotion), a folder, a checkpoint file, or a hub id")
+    add("--part", default="", help="which blocks, of a model that has several lists of them: encoder or decoder")
+    add("--probe", default="", help="a label column: fit a probe to it as the readout of a model without a classifier")
     add("--manifest", help="CSV or Parquet: clip_id, path, label columns; a bundled model has its own clips")
     add("--config", help="run exactly what an earlier run's patching_config.json says")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")

@@ -20,7 +20,7 @@ from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.controls import seed_of
 from interp_core.experiments.flips import base_accuracy, choose_cluster_column, cluster_map, summarise
 from interp_core.experiments.flow import knockout_table, lens_table
-from interp_core.experiments.plan import Chunk, PatchSettings, Plan, site_spec
+from interp_core.experiments.plan import Chunk, PatchSettings, Plan, fitting, site_spec
 from interp_core.experiments.positions import align_positions
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
@@ -213,9 +213,8 @@ def run_patching(
 
 def flows_of(settings: PatchSettings, subject: Subject) -> list[str]:
     """Return which curves along the clean runs are drawn; both belong to whole blocks, knockout to keys held fixed."""
-    refusals = {"lens": subject.lens_refusal(), "knockout": subject.shortcut_refusal()}
-    asked = [flow for flow in refusals if flow in settings.flow and settings.site == "resid_post"]
-    return [flow for flow in asked if refusals[flow] is None]
+    fits = fitting(subject)[1] if settings.site == "resid_post" else ()
+    return [flow for flow in ("lens", "knockout") if flow in settings.flow and flow in fits]
 
 
 def patch_pair(

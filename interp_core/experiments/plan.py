@@ -169,6 +169,14 @@ def site_spec(subject: Subject, settings: PatchSettings) -> SiteSpec:
     return SiteSpec(settings.site, settings.head, 0 if settings.head is None else subject.d_head, layers)
 
 
+def fitting(subject: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the controls and the flow curves that can mean something for a model."""
+    text = "question" in subject.spans and subject.arch.causal
+    controls = tuple(c for c in CONTROLS if text or c != "prefix")
+    refusals = {"lens": subject.lens_refusal(), "knockout": subject.shortcut_refusal()}
+    return controls, tuple(f for f in FLOWS if (refusals[f] is None if f in refusals else text))
+
+
 def _further_conditions(subject: Subject, settings: PatchSettings) -> list[str]:
     """Controls and flow curves that mean something for the model and at the run's positions.
 
@@ -177,10 +185,9 @@ def _further_conditions(subject: Subject, settings: PatchSettings) -> list[str]:
     """
     audio = settings.positions == "audio"
     some_audio = audio or settings.positions == "all" or time_window(settings.positions) is not None
-    text = "question" in subject.spans and subject.arch.causal
-    fits = {c: some_audio if c != "prefix" else audio and text for c in CONTROLS}
-    controls = [c for c in CONTROLS if c in settings.controls and fits[c]]
-    return controls + [c for c in ("question", "last") if c in settings.flow and audio and text]
+    fits, flows = fitting(subject)
+    controls = [c for c in fits if c in settings.controls and (some_audio if c != "prefix" else audio)]
+    return controls + [c for c in ("question", "last") if c in settings.flow and c in flows and audio]
 
 
 def _reaching(clips: Sequence[Clip], settings: PatchSettings) -> list[Clip]:

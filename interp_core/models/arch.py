@@ -229,6 +229,13 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
 }
 
 
+def kinds_of(row: Blocks) -> tuple[Kind, ...]:
+    """Return the kinds of site inside the blocks that a row has."""
+    return tuple(
+        kind for kind, (column, _) in SITE_MODULES.items() if column is None or getattr(row, column) is not None
+    )
+
+
 def arch_of(config: Any) -> Arch:
     """Return the row of a Hugging Face config's model type; InterpError when the table has none."""
     row = ARCHS.get(config.model_type)

@@ -15,7 +15,11 @@ from transformers.utils.hub import extract_commit_hash
 from interp_core.errors import InterpError
 from interp_core.models.bundled import demos
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth")
+WEIGHTS = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth"),
+    *("adapter_config.json", "*/adapter_config.json", "*/adapter_model.safetensors"),
+)
+"""What decides a folder's weights; adapters' settings scale theirs."""
 
 
 def resolve(name: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import SITE_MODULES, Blocks, Side
+from interp_core.models.arch import SITE_MODULES, Blocks, Side, kinds_of
 from interp_core.models.labels import LabelTokens, class_labels
 from interp_core.sites import OF_HEADS, STAGES, Kind, Site
 
@@ -161,11 +161,7 @@ class Subject:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of site inside the blocks that this model has."""
-        return tuple(
-            kind
-            for kind, (column, _) in SITE_MODULES.items()
-            if column is None or getattr(self.arch, column) is not None
-        )
+        return kinds_of(self.arch)
 
     @property
     def stages(self) -> Mapping[Kind, Place]:
@@ -365,6 +361,11 @@ class Subject:
     def answers(self) -> tuple[str, ...]:
         """The labels that a checkpoint names itself; empty where any word can be asked for."""
         return ()
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether the checkpoint answers nothing by itself, so that a probe has to be fitted as its readout."""
+        return False
 
     def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
         """Find each label's place among the logits; InterpError lists all that cannot be told apart."""

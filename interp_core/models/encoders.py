@@ -141,6 +141,8 @@ class Encoder(Subject):
     def layer_shares(self) -> Tensor | None:
         if self.probe is not None or not getattr(self.config, "use_weighted_layer_sum", False):
             return None
+        if not hasattr(self.hf, "layer_weights"):  # they go with a head that was left out
+            return None
         return self.hf.layer_weights.softmax(-1)
 
     def mixed_state(self, point: int, hidden: Tensor) -> Tensor:
@@ -168,9 +170,11 @@ class Encoder(Subject):
         return self.classifier(self.hf.projector(state).mean(1))
 
     def normed(self, hidden: Tensor) -> Tensor:
-        """Apply the norm behind the last block, where the model has one."""
+        """Apply what the base model has behind its last block: a norm, and convolutions that shorten."""
         absent = self.arch.norm is None or (self.arch.norm_if and not getattr(self.sizes, self.arch.norm_if))
-        return hidden if absent else self.body.get_submodule(str(self.arch.norm))(hidden)
+        state = hidden if absent else self.body.get_submodule(str(self.arch.norm))(hidden)
+        adapter = getattr(self.body, "adapter", None)
+        return state if adapter is None else adapter(state)
 
     @property
     def needs_probe(self) -> bool:

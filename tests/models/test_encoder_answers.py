@@ -13,12 +13,16 @@ from interp_core.errors import InterpError
 from interp_core.models.load import open_model
 from interp_core.models.probe import Probe
 from interp_core.sites import STAGES, Site
+from interp_core.trace.clean import clean_runs, logit_lens, prompt_clip
 from interp_core.trace.hooks import captured, edited
+from interp_core.trace.patch import SiteSpec
+from interp_core.trace.sweep import sweep
 from tests.families.encoder_routes import answer
-from tests.families.encoders import EMOTIONS, SOUNDS, save_clap_audio, save_wav2vec2, save_whisper
-from tests.families.subjects import CASES, MSCLAP, PROBE_CLASSES, Opened, subject_of
+from tests.families.encoders import EMOTIONS, SOUNDS, save_clap_audio, save_wav2vec2, save_wavlm, save_whisper
+from tests.families.subjects import CASES, MSCLAP, PROBE_CLASSES, Opened, subject_of, tone
 from tests.models.conftest import Open
 from tests.models.msclap_plain import random_clap, save_clap
+from tests.trace.cases import everywhere
 from tests.trace.naive import gap
 
 START = "<|startoftranscript|>"
@@ -159,6 +163,51 @@ def test_msclap_labels_are_scaled_cosines_with_texts_through_gpt2(open_once: Ope
     assert gap(logits[0], cosines * torch.tensor(1.5).exp()) < 1e-5
 
 
+def test_a_sweep_against_texts_reads_the_cosines_of_each_patched_embedding(open_once: Open) -> None:
+    one = open_once("clap-uneven")
+    texts = one.subject.labels(["dog", "rain", "siren"], one.prompt)
+    patches = [everywhere(one.runs["short"], one.runs["long"])]
+    spec = SiteSpec("attn_out", layers=(0, 2, 4))
+    whole = sweep(one.subject, patches, one.labels, spec).label_logits[0]
+    for method in ("fast", "reference"):
+        found = sweep(one.subject, patches, texts, spec, method=method)  # type: ignore[arg-type]
+        assert gap(found.label_logits[0], texts.scale * whole @ texts.texts.T) < 1e-5
+        assert not found.log_mass.any()
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-base", "hubert-large", "whisper-classifier", "ast"])
+@torch.inference_mode()
+def test_the_lens_reads_every_layer_through_norm_and_classifier(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    hf, run = one.subject.hf, one.runs["long"]
+    lens = logit_lens(one.subject, run)
+    assert gap(lens[-1], run.logits) < 1e-5 and len(lens) == one.subject.n_layers + 1
+    norm = {"hubert-large": "hubert.encoder.layer_norm", "whisper-classifier": "encoder.layer_norm"}
+    norm |= {"ast": "audio_spectrogram_transformer.layernorm"}
+    for row, state in zip(lens, run.resid, strict=True):
+        state = hf.get_submodule(norm[name])(state) if name in norm else state
+        if name == "ast":
+            expected = hf.classifier((state[0] + state[1]) / 2)
+        else:
+            expected = hf.classifier(hf.projector(state).mean(0))
+        assert gap(row, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("wavlm-base-weighted", "mixes all layers"),
+        ("spoof-wav2vec2-erm", "mixes all layers"),
+        ("clap", "differ in width"),
+        ("resnet", "differ in width"),
+    ],
+)
+def test_the_lens_is_refused_where_a_layer_cannot_stand_for_the_last(name: str, why: str, open_once: Open) -> None:
+    one = open_once(name)
+    with pytest.raises(InterpError, match=f"the logit lens does not apply to .*{why}"):
+        logit_lens(one.subject, one.runs["short"])
+
+
 # ---- behind the blocks -----------------------------------------------------------------------------------------------
 
 
@@ -236,6 +285,32 @@ def test_a_model_trained_to_write_letters_opens_as_its_encoder(tmp_path: Path) -
         assert torch.equal(weight, model.wav2vec2.state_dict()[name]), name
     with pytest.raises(InterpError, match="has no classifier.*--probe COLUMN"):
         subject.labels(["happy", "sad"], "")
+
+
+@pytest.mark.parametrize("head", ["ForXVector", "ForAudioFrameClassification"])
+def test_a_model_of_speakers_opens_as_its_encoder_without_the_mix_of_layers_that_its_head_reads(
+    head: str, tmp_path: Path
+) -> None:
+    folder = save_wavlm(tmp_path / "model", bare=True)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.update({"use_weighted_layer_sum": True, "tdnn_dim": [8], "tdnn_kernel": [2], "tdnn_dilation": [1]})
+    getattr(transformers, f"WavLM{head}")(config).save_pretrained(folder)
+    subject = open_model(str(folder), device="cpu")
+    assert subject.layer_shares() is None and subject.answers == () and subject.lens_refusal() is None
+    assert subject.n_layers == 3
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_a_probe_reads_behind_an_adapter_where_the_encoder_has_one(stable: bool, tmp_path: Path) -> None:
+    folder = save_wav2vec2(tmp_path / "model", bare=True, stable=stable, add_adapter=True, num_adapter_layers=1)
+    probe = Probe(PROBE_CLASSES, torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(3), {})
+    subject = replace(open_model(str(folder), device="cpu"), probe=probe)
+    stem = prompt_clip(subject, tone(0.5, 300, 16_000), "", "a")
+    run = clean_runs(subject, [stem])[0]
+    with torch.inference_mode():
+        heard = subject.hf(**stem.inputs).last_hidden_state
+        assert heard.shape[1] == len(run.resid[-1]) // 2
+        assert gap(subject.readout(run.resid[-1][None], [stem])[0], probe(heard.mean(1))[0]) < 1e-6
 
 
 @pytest.mark.parametrize("prefix", ["clap.", "module.clap."])

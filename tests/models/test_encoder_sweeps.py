@@ -9,7 +9,7 @@ from torch import Tensor
 from interp_core.errors import InterpError
 from interp_core.experiments.positions import align_positions
 from interp_core.sites import OF_HEADS, Kind, Site
-from interp_core.trace.clean import CleanRun
+from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.hooks import edited
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.sweep import sweep
@@ -194,6 +194,21 @@ def test_patching_audio_into_whispers_encoder_of_a_longer_clip_gives_the_donors_
         assert gap(row, one.logits("short")) < CLOSE
     for row in audio:
         assert gap(row, one.logits("short")) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["whisper-encoder", "whisper-decoder"])
+def test_prompts_of_one_length_share_a_batch_and_each_clip_keeps_its_own(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    other = one.prompt.replace("<|en|>", "<|de|>")
+    stems = {c: prompt_clip(one.subject, one.samples[c], p, c) for c, p in (("long", other), ("twin", one.prompt))}
+    batch = clean_runs(one.subject, [stems["long"], stems["twin"], one.stems["short"]], one.subject.kinds)
+    assert gap(batch[1].logits, one.runs["twin"].logits) < 1e-5
+    assert gap(batch[0].logits, one.runs["long"].logits) > 1e-2  # another language, another answer
+    assert gap(batch[0].logits, answer(one, stems["long"].inputs)[0]) < 1e-5
+    patches = [along(a, b, "audio") for a, b in ((batch[0], batch[1]), (batch[1], batch[0]), (batch[2], batch[0]))]
+    for kind in ("resid_post", "attn_out"):
+        fast, reference = (swept(one, patches, spec_of(one, kind), method) for method in ("fast", "reference"))
+        assert gap(fast, reference) < CLOSE
 
 
 @pytest.mark.parametrize("name", MIXED)

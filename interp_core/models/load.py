@@ -15,8 +15,9 @@ from interp_core.models.arch import ARCHS, ENCODERS, arch_of
 from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.clap import ClapAudio
 from interp_core.models.encoders import Encoder, SpectrogramTransformer, WhisperClassifier
+from interp_core.models.hub import fetched
 from interp_core.models.open_audio_llm import open_audio_llm
-from interp_core.models.opens2s import OpenS2S, is_opens2s, load_opens2s, opens2s_folder
+from interp_core.models.opens2s import OpenS2S, is_opens2s, load_opens2s
 from interp_core.models.source import reading, resolve, weights_hash
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import open_weight_file, weight_file_of
@@ -113,11 +114,13 @@ def open_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Subje
     source = resolve(name)
     if (file := weight_file_of(source)) is not None:
         return open_weight_file(name, file, where, precision)
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+    if not Path(source).exists():
+        source = str(fetched(source))
+    if not (Path(source) / "config.json").is_file():
         raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
     several = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
     if reading(name, "config", lambda: is_opens2s(source)):  # its config need not name a model type
-        return _opens2s(Opening(name, str(opens2s_folder(source)), None, where, precision, several))
+        return _opens2s(Opening(name, source, None, where, precision, several))
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     opening = Opening(name, source, config, where, precision, several)
     return OPENERS.get(config.model_type, _audio_llm)(opening)
@@ -177,10 +180,15 @@ def _clap(opening: Opening) -> Subject:
 
 
 def _extractor(opening: Opening) -> Any:
-    def step() -> Any:
-        return AutoFeatureExtractor.from_pretrained(opening.source, trust_remote_code=False)
-
-    return opening.read("feature extractor", step)
+    if not any(
+        (Path(opening.source) / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
+    ):
+        raise InterpError(
+            f"{opening.name} has no feature extractor; copy preprocessor_config.json of the original model into it."
+        )
+    return opening.read(
+        "feature extractor", lambda: AutoFeatureExtractor.from_pretrained(opening.source, trust_remote_code=False)
+    )
 
 
 def _tokenizer(opening: Opening) -> Any:

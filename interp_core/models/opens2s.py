@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, WhisperFeatureExtractor
@@ -131,28 +130,13 @@ def is_opens2s(source: str | Path) -> bool:
     return "OmniSpeechModel" in (config.get("architectures") or []) or config.get("model_type") == "omnispeech"
 
 
-def opens2s_folder(source: str | Path) -> Path:
-    """Return the folder itself, or where the hub's files of the text side lie after fetching them.
-
-    Raises:
-        InterpError: the hub cannot be reached and the files are not here.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja", "audio/*"]
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=wanted, ignore_patterns=["tts/*"]))
-    except (OSError, ValueError) as error:
-        raise InterpError(f"{source} cannot be fetched from the hub: {_first_line(error)}") from error
-
-
 def load_opens2s(
     folder: str | Path, *, dtype: torch.dtype | str = "auto", device_map: str | None = None
 ) -> tuple[OpenS2SModel, OpenS2SProcessor]:
     """Open an OpenS2S folder: everything is checked by name and shape before the first weight is read.
 
     Args:
-        folder: as `opens2s_folder` returns it.
+        folder: in the original's layout.
         dtype: of the weights in memory, or "auto" for the one that they are stored in. They are never held in
             another one on the way.
         device_map: hands the placing of the layers to the library; None leaves them on the CPU.

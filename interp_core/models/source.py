@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
 
 from interp_core.errors import InterpError
 from interp_core.models.bundled import demos
@@ -87,11 +85,8 @@ def first_line(error: BaseException) -> str:
 
 
 def weights_hash(source: str) -> str:
-    """Return the sha256 of a weight file, of the weight files of a folder, or of a hub id with its commit."""
+    """Return the sha256 of a weight file, or of the weight files of a folder."""
     path = Path(source)
-    if not path.exists():
-        commit = extract_commit_hash(cached_file(source, "config.json", local_files_only=True), None)
-        return hashlib.sha256(f"{source}@{commit}".encode()).hexdigest()
     total = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(f for pattern in WEIGHTS for f in path.glob(pattern)):
         with file.open("rb") as handle:

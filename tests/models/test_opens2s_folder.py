@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.models.opens2s import is_opens2s, load_opens2s, opens2s_folder
+from interp_core.models.opens2s import is_opens2s, load_opens2s
 from interp_core.models.opens2s_net import OpenS2SAdapter, OpenS2SModel
 from tests.tiny import RATE, tone
 from tests.tiny_opens2s import config_json, save_opens2s, weights
@@ -129,21 +128,6 @@ def test_the_folder_is_known_by_its_config(original: Path, tiny_folder: Path, fo
     assert not is_opens2s(folder) and not is_opens2s(tiny_folder) and not is_opens2s(tmp_path / "nowhere")
     (folder / "config.json").write_text("{")
     assert not is_opens2s(folder)
-
-
-def test_a_hub_id_is_found_in_the_cache_of_the_hub(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo = tmp_path / "cache" / "models--owner--speech"
-    (repo / "refs").mkdir(parents=True)
-    (repo / "refs" / "main").write_text("0" * 40)
-    (repo / "snapshots").mkdir()
-    folder.rename(repo / "snapshots" / ("0" * 40))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert opens2s_folder("owner/speech") == repo / "snapshots" / ("0" * 40)
-    with pytest.raises(InterpError, match="owner/other cannot be fetched from the hub: "):
-        opens2s_folder("owner/other")
 
 
 def cut(path: Path) -> None:

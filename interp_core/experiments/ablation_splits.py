@@ -1,0 +1,114 @@
+"""Which clips are trained on, validated on in domain, and tested on out of domain."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp_core.data.clips import Clip
+from interp_core.errors import InterpError
+
+TRAIN, ID, OOD = ("train",), ("id_val", "id", "val", "dev"), ("ood", "test", "eval")
+"""Values of a `split` column that mean the three, the first that occurs."""
+TASKS = ("label", "prosody_label", "key", "class")
+DOMAINS = ("domain", "codec", "center", "speaker")
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Rows of the clips that are in each split, and a sentence on how they were found."""
+
+    train: NDArray[np.intp]
+    id: NDArray[np.intp]
+    ood: NDArray[np.intp]
+    said: str
+
+
+def column_of(clips: Sequence[Clip], asked: str, usual: Sequence[str], what: str) -> str:
+    """The label column that is asked for, or the first usual one with two values or more."""
+    known = {name for clip in clips for name in clip.labels}
+    if asked:
+        if asked not in known:
+            raise InterpError(f"no clip has a column {asked!r} for the {what}; the columns are {_listed(known)}.")
+        return asked
+    for name in usual:
+        if len({clip.label(name) for clip in clips} - {None}) > 1:
+            return name
+    raise InterpError(f"no column is known to be the {what}; name one (--{what}): {_listed(known)}.")
+
+
+def split(clips: Sequence[Clip], domain: str, units: str, *, train: str, id: str, ood: str) -> Splits:
+    """Assign clips to the three splits.
+
+    Args:
+        domain: the column that the out-of-domain clips differ in.
+        units: the column whose values are never divided between train and id where a split is made here.
+        train, id, ood: filters: values of `split`, or column=value, several by commas (values of one column are
+            alternatives, columns must all hold). All empty: the usual values of a `split` column, or, where it has
+            none, the last domain is out of domain and every third unit of the others is for validation.
+    Raises:
+        InterpError: a filter that no clip passes, an incomplete choice, a clip that passes two of them.
+    """
+    given = (train, id, ood)
+    if any(given) and not all(given):
+        raise InterpError("give all of train, id and ood, or none of them.")
+    if not any(given):
+        values = Counter(clip.label("split") for clip in clips)
+        found = [next((value for value in usual if values[value]), "") for usual in (TRAIN, ID, OOD)]
+        if not all(found):
+            return _made(clips, domain, units)
+        given = (found[0], found[1], found[2])
+    named = dict(zip(("train", "id", "ood"), given, strict=True))
+    rows = {name: _passing(clips, text, name) for name, text in named.items()}
+    for a, b in (("train", "id"), ("train", "ood"), ("id", "ood")):
+        both = sorted(set(rows[a].tolist()) & set(rows[b].tolist()))
+        if both:
+            raise InterpError(
+                f"{len(both)} clips are both in {a} ({named[a]}) and in {b} ({named[b]}), for example "
+                f"{clips[both[0]].clip_id!r}; narrow one of the filters."
+            )
+    return Splits(rows["train"], rows["id"], rows["ood"], ", ".join(f"{n}: {text}" for n, text in named.items()))
+
+
+def _made(clips: Sequence[Clip], domain: str, units: str) -> Splits:
+    domains = sorted({value for clip in clips if (value := clip.label(domain)) is not None})
+    if len(domains) < 3:
+        raise InterpError(
+            f"the column {domain!r} has the values {_listed(domains)}: three are needed to keep one out of domain and "
+            "probe the others, or a split column; or name the splits (--train, --id, --ood)."
+        )
+    away = domains[-1]
+    inside = [i for i, clip in enumerate(clips) if clip.label(domain) not in (None, away)]
+    names = sorted({_unit(clips[i], units) for i in inside}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    held = set(names[::3])
+    learnt, kept = ([i for i in inside if (_unit(clips[i], units) in held) is for_id] for for_id in (False, True))
+    out = [i for i, clip in enumerate(clips) if clip.label(domain) == away]
+    said = (
+        f"no split column: {domain} {away!r} is out of domain, every third {units} of the others is kept for "
+        "validation (name your own with --train, --id and --ood)"
+    )
+    return Splits(np.asarray(learnt, np.intp), np.asarray(kept, np.intp), np.asarray(out, np.intp), said)
+
+
+def _unit(clip: Clip, units: str) -> str:
+    return clip.label(units) or clip.clip_id
+
+
+def _passing(clips: Sequence[Clip], text: str, name: str) -> NDArray[np.intp]:
+    wanted: dict[str, set[str]] = {}
+    for part in text.split(","):
+        column, sign, value = part.partition("=")
+        wanted.setdefault(column.strip() if sign else "split", set()).add((value if sign else column).strip())
+    rows = [i for i, clip in enumerate(clips) if all(clip.label(column) in values for column, values in wanted.items())]
+    if not rows:
+        here = {column: sorted({str(clip.label(column)) for clip in clips}) for column in wanted}
+        shown = "; ".join(f"{column} has {_listed(values[:12])}" for column, values in here.items())
+        raise InterpError(f"no clip passes {name} {text!r} ({shown}); correct the filter.")
+    return np.asarray(rows, np.intp)
+
+
+def _listed(names: Sequence[str] | set[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "none"

@@ -1,0 +1,176 @@
+"""Editing behind a site, from its block on, and by hook in the whole forward: one answer, for every sort of model."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from interp_core.data.clips import Clip
+from interp_core.errors import InterpError
+from interp_core.experiments.ablation_behind import (
+    HookBehind,
+    LaneBehind,
+    TailBehind,
+    behind,
+    fillings,
+    impact,
+)
+from interp_core.experiments.ablation_site import Collected, Hearing, collect
+from interp_core.models.load import open_model
+from interp_core.sites import Site
+from interp_core.trace.clean import prompt_clip
+from interp_core.trace.hooks import edited
+from tests.families.subjects import CASES, all_logits, subject_of, tone, with_probe
+from tests.families.subjects import picture as picture_of
+from tests.tiny import save_qwen2_audio
+
+MODELS = {
+    "wavlm": Site("resid_post", 1),
+    "wav2vec2-stable-weighted": Site("mlp_act", 0),
+    "ast": Site("head_out", 1, 2),
+    "spoof-wavlm-dann": Site("attn_out", 1),
+    "resnet": Site("resid_post", 1),
+    "qwen2-audio": Site("mlp_out", 0),
+}
+
+
+class Recordings(Hearing):
+    """Clips by name, without files."""
+
+    def __init__(self, subject, prompt, sounds):
+        store = SimpleNamespace(subject=subject, prompted=self._prompted)
+        super().__init__(store, prompt)
+        self._sounds = sounds
+
+    def _prompted(self, clip, prompt):
+        return prompt_clip(self.subject, self._sounds[clip.clip_id], prompt, clip.clip_id)
+
+    def samples(self, clip):
+        return self._sounds[clip.clip_id]
+
+
+def case_named(start):
+    return next(case for name, case in CASES.items() if name.startswith(start))
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def scene(request, tmp_path_factory):
+    """(hearing, clips, site in the blocks)"""
+    folder = tmp_path_factory.mktemp("model") / request.param
+    if request.param == "qwen2-audio":
+        subject = open_model(str(save_qwen2_audio(folder, n_layers=4)), device="cpu")
+        prompt = "What is the emotion of this audio?"
+    else:
+        known = {name: case for name, case in CASES.items()}
+        case = known.get(request.param) or case_named(request.param.partition("-")[0])
+        subject, prompt = subject_of(case, case.write(folder)), ""
+        if case.reads == "probe":
+            subject = with_probe(subject, tone(0.5, 300, subject.sample_rate))
+    if request.param == "resnet":
+        sounds = {f"c{i}": picture_of(1, i) for i in range(5)}
+    else:
+        seconds = (0.15, 0.2, 0.15, 0.22, 0.2) if request.param.startswith("spoof") else (0.5, 0.6, 0.5, 0.7, 0.6)
+        sounds = {f"c{i}": tone(s, 200 + 150 * i, subject.sample_rate) for i, s in enumerate(seconds)}
+    clips = [Clip(name, Path(name), {}, name) for name in sounds]
+    return Recordings(subject, prompt, sounds), clips, MODELS[request.param]
+
+
+def everything(hearing, clips, site):
+    ready = hearing.ready(clips[0])
+    with torch.inference_mode():
+        labels = all_logits(hearing.answer([ready])[:, :7])
+    return labels, collect(hearing, clips, site, labels)
+
+
+def masks_of(width):
+    made = torch.Generator().manual_seed(3)
+    masks = torch.rand(40, width, generator=made) < 0.4  # more than travel together
+    masks[0] = False
+    return masks
+
+
+@pytest.mark.parametrize("kind", ["mean", "flip", "resample"])
+def test_blocks_from_the_site_on_answer_as_the_whole_forward_with_the_edit_does(scene, kind):
+    hearing, clips, site = scene
+    labels, collected = everything(hearing, clips, site)
+    rest = behind(hearing, collected, site, labels)
+    assert isinstance(rest, LaneBehind)
+    masks = masks_of(collected.features.shape[1])
+    fill = fillings(kind, collected.features, np.arange(3), seed=0)
+    for i in (1, 3):
+        ready, own = hearing.ready(clips[i]), None if fill is None else fill[i]
+        with torch.inference_mode():
+            found = rest.of_clip(ready, masks, own)
+            reference = HookBehind(hearing, collected, site, labels).of_clip(ready, masks, own)
+        scale = max(1.0, float(reference.abs().max()))
+        assert float((found - reference).abs().max()) <= 1e-4 * scale
+        assert float((found[0] - collected.logits[i]).abs().max()) <= 1e-4 * scale  # nothing edited
+        assert float((found[1:] - found[:1]).abs().max()) > 1e-3 * scale  # control: the edits do something
+
+
+def test_modules_behind_pooled_features_answer_as_the_whole_forward_with_the_edit_does(scene):
+    hearing, clips, _ = scene
+    site = Site("pooled")
+    if "pooled" not in hearing.subject.stages:
+        with pytest.raises(InterpError, match="has no pooled"):
+            everything(hearing, clips, site)
+        return
+    labels, collected = everything(hearing, clips, site)
+    tail = behind(hearing, collected, site, labels)
+    assert isinstance(tail, TailBehind)
+    masks = masks_of(collected.features.shape[1])
+    fill = fillings("mean", collected.features, np.arange(3), seed=0)
+    for i in (0, 3):
+        with torch.inference_mode():
+            reference = HookBehind(hearing, collected, site, labels).of_clip(hearing.ready(clips[i]), masks, fill[i])
+            found = tail.logits(torch.where(masks, fill[i], collected.features[i]))
+        assert float((found - reference).abs().max()) <= 1e-4 * max(1.0, float(reference.abs().max()))
+        assert tail.answers(np.array([i]), masks, fill)[:, 0].tolist() == reference.argmax(-1).tolist()
+        assert float(reference.std(0).max()) > 1e-4
+
+
+def test_features_are_those_of_each_clip_by_itself_whatever_shares_its_batch(scene):
+    hearing, clips, site = scene
+    _, together = everything(hearing, clips, site)
+    for i in (0, 4):
+        _, alone = everything(hearing, [clips[i]], site)
+        assert torch.allclose(alone.features[0], together.features[i], atol=1e-4)
+        assert torch.allclose(
+            alone.logits[0], together.logits[i], atol=1e-4 * float(alone.logits.abs().max().clamp(min=1))
+        )
+
+
+def test_the_weight_of_a_neuron_is_what_a_small_step_moves_the_logits_by(scene):
+    hearing, clips, site = scene
+    labels, collected = everything(hearing, clips, site)
+    rest = behind(hearing, collected, site, labels)
+    train = np.array([0, 2])
+    found = impact(hearing, collected, rest, site, train)
+    neuron, step = int(found.argmax()), 1e-2
+    place = range(collected.features.shape[1])[neuron] + (site.head or 0) * (hearing.subject.d_head or 0)
+    moved = []
+    for i in train:
+        ready, answers = hearing.ready(clips[i]), []
+        for sign in (1, -1):
+
+            def shifted(value, sign=sign, ready=ready):
+                new = value.clone()
+                new[:, hearing.inside(ready, site, value.shape[1]), place] += sign * step
+                return new
+
+            with torch.inference_mode(), edited(hearing.subject, {site: shifted}):
+                answers.append(labels.read(hearing.answer([ready]))[0][0])
+        moved.append(float((answers[0] - answers[1]).norm()) / (2 * step))
+    spread = float(collected.features[train, neuron].std(correction=0))
+    assert float(found[neuron]) == pytest.approx(np.mean(moved) * spread, rel=0.1)
+
+
+def test_a_tail_that_does_not_give_the_models_own_logits_is_not_used(scene):
+    hearing, clips, _ = scene
+    if "pooled" not in hearing.subject.stages:
+        pytest.skip("no pooled features")
+    labels, collected = everything(hearing, clips, Site("pooled"))
+    wrong = Collected(collected.clips, collected.features.flip(1), collected.logits)
+    assert isinstance(behind(hearing, wrong, Site("pooled"), labels), HookBehind)

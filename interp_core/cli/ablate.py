@@ -1,0 +1,121 @@
+"""`ablate`: neurons that carry a shortcut, K at a time, against the task's and random ones."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, numbers, read_config, words
+from interp_core.errors import InterpError
+
+if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
+    from interp_core.doors.ablate import AblateRequest, AblationResult
+
+TEXT = "ablate the neurons that carry a domain, K at a time, with the task's and random ones as controls"
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = commands.add_parser("ablate", help=TEXT, description=TEXT)
+    command.set_defaults(run=_ablate)
+    add_input(command)
+    add = command.add_argument
+    add("--at", default="", help="the site: pooled (default), projection, resid_post:LAYER, head_out:LAYER:HEAD, …")
+    add("--task", default="", help="the label column that the head answers")
+    add("--domain", default="", help="the label column of the shortcut: codec, speaker, center, …")
+    add("--train", default="", help="clips to rank neurons on: values of `split`, or COLUMN=VALUE, by commas")
+    add("--id", default="", help="clips to measure on in domain, likewise")
+    add("--ood", default="", help="clips to measure on out of domain, likewise")
+    add("--units", default="", help="the column that was really sampled (slide, patient, speaker): intervals draw it")
+    add("--labels", help="the head's labels in the order of its classes, like normal,tumor")
+    add("--prompt", default="", help="the question of a model that is asked in words")
+    add("--ks", help="how many neurons, like 0,4,8,16")
+    add("--draws", type=int, help="random draws; 100 where only the head is behind the site, else 10")
+    add("--refits", type=int, default=5, help="random draws whose probes are fitted again; 0: no probe is")
+    add("--kind", default="mean", choices=("mean", "zero", "resample", "flip"), help="what takes a neuron's place")
+    add("--score", default="coef", choices=("coef", "univariate"), help="how neurons are ranked")
+    add("--corpus", default="", help="--manifest is the folder of this corpus: camelyon17, ravdess, …, or auto")
+    add("--out", required=True, help="the run folder")
+    add("--resume", action="store_true", help="start over in the folder of a run that was interrupted")
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    from interp_core.doors.ablate import prepare
+    from interp_core.engine import Engine
+
+    engine = Engine(limits=limits(args))
+    request = _request(args)
+    ready = prepare(engine, request)
+    for row in ready.manifest.skipped:
+        print(f"left out: {row}", file=sys.stderr)
+    found = ready.request
+    print(f"task {found.task}, domain {found.domain}, units {found.units}; {ready.splits.said}", file=sys.stderr)
+    bar = ProgressLine()
+    made = request.run(
+        engine,
+        out=Path(args.out),
+        resume=args.resume,
+        progress=bar,
+        announce=lambda cost: print(f"{ready.subject.name}: {cost}", file=sys.stderr),
+        prepared=ready,
+    )
+    bar.end()
+    _print_summary(made)
+    print(args.out)
+    return DONE
+
+
+def _request(args: argparse.Namespace) -> "AblateRequest":
+    from interp_core.doors.ablate import AblateRequest, request_from_config
+    from interp_core.experiments.ablation import KS, SweepSettings
+
+    if args.config is not None:
+        return request_from_config(read_config(args))
+    if args.model is None:
+        raise InterpError(
+            "--model is missing; give a bundled name (demo-emotion-wavlm), a checkpoint file, or a folder."
+        )
+    sweep = SweepSettings(
+        ks=numbers(args.ks, int, "--ks") if args.ks else KS,
+        kind=args.kind,
+        refits=args.refits,
+        score=args.score,
+        seed=args.seed,
+    )
+    return AblateRequest(
+        args.model,
+        manifest=args.manifest,
+        device=args.device,
+        dtype=args.dtype,
+        max_clips=args.max_clips,
+        skip_bad=args.skip_bad,
+        pilot=args.pilot,
+        part=args.part,
+        probe=args.probe,
+        at=args.at,
+        task=args.task,
+        domain=args.domain,
+        train=args.train,
+        id=args.id,
+        ood=args.ood,
+        units=args.units,
+        labels=words(args.labels) if args.labels else (),
+        prompt=args.prompt,
+        draws=args.draws,
+        corpus=args.corpus,
+        batch_size=args.batch_size,
+        sweep=sweep,
+    )
+
+
+def _print_summary(made: "AblationResult") -> None:
+    report, evidence = made.report, made.report["evidence"]
+    for reason in report["refused"].values():
+        print(f"not measured: {reason}", file=sys.stderr)
+    base = report["base"]
+    print(
+        f"unedited: {base['head_ood']:.1%} right out of domain, {base['head_id']:.1%} in domain; "
+        f"{report['route']}, {report['ablations']} sets",
+        file=sys.stderr,
+    )
+    print(f"at K = {evidence['k']}: {report['verdict']} ({report['why']})", file=sys.stderr)

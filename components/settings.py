@@ -64,6 +64,7 @@ def question(request: PatchRequest, subject: Subject | None) -> PatchRequest:
         st.caption("This model is asked nothing: it hears the recording and names one of its classes.")
         prompts = ("",)
     else:
+        state.refill(state.PROMPTS, "\n".join(own or prompts))
         typed = st.text_area(
             "Questions, one a line",
             "\n".join(own or prompts),
@@ -75,10 +76,12 @@ def question(request: PatchRequest, subject: Subject | None) -> PatchRequest:
         prompts = tuple(line.strip() for line in (typed or "").splitlines() if line.strip()) or own or prompts
     answers = subject.answers if subject is not None and default.labels == EMOTIONS else ()
     few = answers if len(answers) <= MOST_ANSWERS else ()
+    usual = few or (() if answers else default.labels)
+    state.refill(state.LABELS, ", ".join(usual))
     labels = words(
         st.text_input(
             "Answers",
-            ", ".join(few or (() if answers else default.labels)),
+            ", ".join(usual),
             key=state.LABELS,
             bind=state.BOUND,
             placeholder="those of its classes that the clips name",
@@ -91,13 +94,13 @@ def question(request: PatchRequest, subject: Subject | None) -> PatchRequest:
     return replace(request, demo_prompts=False, settings=settings)
 
 
-def patching_form(request: PatchRequest, subject: Subject | None) -> tuple[PatchRequest, bool]:
+def patching_form(request: PatchRequest, subject: Subject) -> tuple[PatchRequest, bool]:
     """The form for how it is patched. Returns the request with it, and whether Run was pressed."""
     default = request.settings
-    sites = [site for site in SITES if subject is None or site in subject.kinds]
-    spans = [span for span in POSITIONS if subject is None or span in subject.spans]
-    fit_controls, fit_flows = fitting(subject) if subject is not None else (CONTROLS, FLOWS)
-    usual = subject.default_site if subject is not None and default.site == "resid_post" else default.site
+    sites = [site for site in SITES if site in subject.kinds]
+    spans = [span for span in POSITIONS if span in subject.spans]
+    fit_controls, fit_flows = fitting(subject)
+    usual = subject.default_site if default.site == "resid_post" else default.site
     with st.form("patching", border=False):
         left, right = st.columns(2)
         with left:

@@ -111,6 +111,7 @@ def _pairs(request: PatchRequest, subject: Subject | None) -> PatchRequest:
             placeholder="the bundled clips" if own else "clips.csv",
             help="CSV or Parquet with clip_id, path and label columns, inside a folder that the server may read.",
         )
+        state.refill(state.KINDS, request.kinds)
         kinds = st.text_input(
             "Kinds of pair",
             request.kinds,

@@ -46,7 +46,8 @@ CONTROLS, FLOW, METHOD = "controls", "flow", "method"
 # What is looked at.
 VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
 LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
-OF_A_MODEL = (PART, PROBE, CLIPS, KINDS, PROMPTS, LABELS, SITE, HEAD, POSITIONS, KIND, PROMPT, LAYER, PAIR)
+TEXTS_OF_A_MODEL = (PROBE, CLIPS, KINDS, PROMPTS, LABELS, HEAD)
+CHOICES_OF_A_MODEL = (PART, SITE, POSITIONS, CONTROLS, FLOW, KIND, PROMPT, LAYER, PAIR)
 # Keys without a name in the URL.
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"
@@ -166,8 +167,16 @@ def opened(request: PatchRequest) -> Subject | None:
 
 def forget_choices() -> None:
     """Forget what was chosen for another model: its words, sites and pairs may mean nothing to this one."""
-    for key in OF_A_MODEL:
+    for key in CHOICES_OF_A_MODEL:
         st.session_state.pop(key, None)
+    for key in TEXTS_OF_A_MODEL:
+        st.session_state[key] = ""  # a value that is gone would come back from the URL
+
+
+def refill(key: str, default: str) -> None:
+    """Call before a text widget: what was emptied is the default again."""
+    if st.session_state.get(key) == "":
+        st.session_state[key] = default
 
 
 def require_model(request: PatchRequest) -> Subject:

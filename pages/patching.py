@@ -17,16 +17,16 @@ def page() -> None:
     request: PatchRequest = st.session_state[state.REQUEST]
     title, actions = st.columns([1, 0.28], vertical_alignment="center")
     title.title("Layer patching", anchor=False)
-    with actions.popover("Settings and run", icon=":material/tune:", width="stretch"):
-        try:
-            request, asked = patching_form(request, state.opened(request))
-        except InterpError as error:
-            show(error)
-            asked = False
     st.markdown(
         "Inside the model, B's audio replaces A's at one layer. Click a layer: see the answer flip, hear A and B."
     )
     subject = state.require_model(request)
+    with actions.popover("Settings and run", icon=":material/tune:", width="stretch"):
+        try:
+            request, asked = patching_form(request, subject)
+        except InterpError as error:
+            show(error)
+            asked = False
     if asked:
         with st.spinner("Checking the model, the clips and the settings …"):
             state.engine().submit(request, state.runs_folder())

@@ -78,15 +78,17 @@ def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str,
             on_change=state.select_kind_with(index.best_pair),
             help="prosody: same words, another voice. semantic: same voice, other words.",
         )
-        name = st.segmented_control(
-            "Question",
-            names,
-            default=names[0],
-            required=True,
-            key=state.PROMPT,
-            bind=state.BOUND,
-            help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
-        )
+        name: str | None = names[0]
+        if index.prompts != ("",):  # a model that is asked nothing has no question to choose
+            name = st.segmented_control(
+                "Question",
+                names,
+                default=names[0],
+                required=True,
+                key=state.PROMPT,
+                bind=state.BOUND,
+                help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
+            )
         view = st.selectbox("View", VIEWS, key=state.VIEW, bind=state.BOUND, width=175)
         measure = ""
         if view in ("Flip rate", "Dose-response", "Logit change"):

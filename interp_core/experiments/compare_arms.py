@@ -20,7 +20,7 @@ from interp_core.sites import Site
 Mode = Literal["donor", "weights", "mean", "ridge", "procrustes"]
 MAPS: tuple[Mode, ...] = ("mean", "ridge", "procrustes")
 RIDGE = 0.1  # penalty, in shares of the mean variance of a direction
-UNSEEN = 1e-3  # weight of "leave it as it is" for directions that the fitting clips do not show, in the same shares
+UNSEEN = 1e-6  # weight of "leave it as it is", which decides only in directions that no fitting clip shows
 SAYS = {
     "donor": "donor's activations of the same clip",
     "weights": "donor's layer weights, everything else the base's own",

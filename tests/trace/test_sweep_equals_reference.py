@@ -170,14 +170,17 @@ def test_sliding_windows_refuse_the_shortcut_and_still_equal_the_reference(build
     assert gap(runs["long"].logits, full) > 1e-2
 
 
-def test_bfloat16_stays_within_the_tolerance_that_the_checks_allow(build: Build, runs_of: RunsOf) -> None:
-    subject = build(dtype="bfloat16")
-    assert subject.dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_within_the_tolerance_that_the_checks_allow(
+    build: Build, runs_of: RunsOf, dtype: torch.dtype
+) -> None:
+    subject = build(dtype=str(dtype).removeprefix("torch."))
+    assert subject.dtype == dtype
     cases, spec = all_cases(runs_of(subject)), every_layer(subject)
     names = ["longer donor", "shorter donor", "alpha 0.25", "resampled from longer", "question", "everywhere"]
     patches = [cases[name] for name in [*names, "noise, alpha 0.5"]]
     reference = swept(subject, patches, spec, "reference")
     for method in ("fast", "wavefront"):
-        assert gap(swept(subject, patches, spec, method), reference) < TOLERANCE[torch.bfloat16], method
+        assert gap(swept(subject, patches, spec, method), reference) < TOLERANCE[dtype], method
     for patch, rows in zip(patches, reference, strict=True):
-        assert effect(patch, rows) > 3 * TOLERANCE[torch.bfloat16]  # control: far above what the tolerance forgives
+        assert effect(patch, rows) > 3 * TOLERANCE[dtype]  # control: far above what the tolerance forgives

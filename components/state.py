@@ -48,6 +48,13 @@ VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "st
 LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
 TEXTS_OF_A_MODEL = (PROBE, CLIPS, KINDS, PROMPTS, LABELS, HEAD)
 CHOICES_OF_A_MODEL = (PART, SITE, POSITIONS, CONTROLS, FLOW, KIND, PROMPT, LAYER, PAIR)
+# The heads page: settings, what is looked at, and keys without a name in the URL.
+HEADS_LABEL, HEADS_PER_CLASS, HEADS_GROUPS, HEADS_HELD_OUT = "heads_label", "heads_n", "heads_groups", "heads_held_out"
+HEADS_DRAWS, HEADS_PROBES, HEADS_ABLATE, HEADS_SEED = "heads_draws", "heads_probes", "heads_ablate", "heads_seed"
+HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE = "heads_view", "heads_kind", "heads_at", "heads_side"
+HEADS_A, HEADS_B = "heads_a", "heads_b"
+HEADS_MAP, HEADS_USED, HEADS_PLANE = "heads_map", "heads_used", "heads_plane"
+HEADS_OTHER, HEADS_DIFFERENCE = "heads_other", "heads_difference"
 # Keys without a name in the URL.
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"
@@ -179,8 +186,9 @@ def refill(key: str, default: str) -> None:
         st.session_state[key] = default
 
 
-def require_model(request: PatchRequest) -> Subject:
-    """Open the model of a request, or stop the page with a sentence that says what to do."""
+def require_model(request: PatchRequest, *, answers: bool = True) -> Subject:
+    """Open the model of a request, or stop the page with a sentence that says what to do; `answers` says that the page
+    needs a model that answers something."""
     if not may_open(request.model):
         st.warning("This link names a model that does not ship with Patchbay. Open it only if you trust it.")
         st.code(request.model, language=None)
@@ -191,7 +199,7 @@ def require_model(request: PatchRequest) -> Subject:
         subject = engine().subject(request) if known else engine().open(request.model, request.device, request.dtype)
     if not known:
         st.rerun()  # the sidebar can now say what this model has to choose from
-    if subject.needs_probe:
+    if answers and subject.needs_probe:
         st.info(
             f"{md(Path(request.model).name)} has no classifier, so it answers nothing by itself. Name a label column "
             "under *Probe* in the sidebar: a logistic probe of the last layer becomes its readout."

@@ -1,13 +1,9 @@
 """Editing behind a site, from its block on, and by hook in the whole forward: one answer, for every sort of model."""
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
 from interp_core.experiments.ablation_behind import (
     HookBehind,
@@ -17,18 +13,15 @@ from interp_core.experiments.ablation_behind import (
     fillings,
     impact,
 )
-from interp_core.experiments.ablation_site import Collected, Hearing, collect
-from interp_core.models.load import open_model
+from interp_core.experiments.ablation_site import Collected, collect
 from interp_core.sites import Site
-from interp_core.trace.clean import prompt_clip
 from interp_core.trace.hooks import edited
-from tests.families.subjects import CASES, all_logits, subject_of, tone, with_probe
-from tests.families.subjects import picture as picture_of
-from tests.tiny import save_qwen2_audio
+from tests.experiments.scenes import open_scene
+from tests.families.subjects import all_logits
 
 MODELS = {
     "wavlm": Site("resid_post", 1),
-    "wav2vec2-stable-weighted": Site("mlp_act", 0),
+    "wav2vec2-large-weighted": Site("mlp_act", 1),
     "ast": Site("head_out", 1, 2),
     "spoof-wavlm-dann": Site("attn_out", 1),
     "resnet": Site("resid_post", 1),
@@ -36,45 +29,10 @@ MODELS = {
 }
 
 
-class Recordings(Hearing):
-    """Clips by name, without files."""
-
-    def __init__(self, subject, prompt, sounds):
-        store = SimpleNamespace(subject=subject, prompted=self._prompted)
-        super().__init__(store, prompt)
-        self._sounds = sounds
-
-    def _prompted(self, clip, prompt):
-        return prompt_clip(self.subject, self._sounds[clip.clip_id], prompt, clip.clip_id)
-
-    def samples(self, clip):
-        return self._sounds[clip.clip_id]
-
-
-def case_named(start):
-    return next(case for name, case in CASES.items() if name.startswith(start))
-
-
 @pytest.fixture(scope="module", params=list(MODELS))
 def scene(request, tmp_path_factory):
     """(hearing, clips, site in the blocks)"""
-    folder = tmp_path_factory.mktemp("model") / request.param
-    if request.param == "qwen2-audio":
-        subject = open_model(str(save_qwen2_audio(folder, n_layers=4)), device="cpu")
-        prompt = "What is the emotion of this audio?"
-    else:
-        known = {name: case for name, case in CASES.items()}
-        case = known.get(request.param) or case_named(request.param.partition("-")[0])
-        subject, prompt = subject_of(case, case.write(folder)), ""
-        if case.reads == "probe":
-            subject = with_probe(subject, tone(0.5, 300, subject.sample_rate))
-    if request.param == "resnet":
-        sounds = {f"c{i}": picture_of(1, i) for i in range(5)}
-    else:
-        seconds = (0.15, 0.2, 0.15, 0.22, 0.2) if request.param.startswith("spoof") else (0.5, 0.6, 0.5, 0.7, 0.6)
-        sounds = {f"c{i}": tone(s, 200 + 150 * i, subject.sample_rate) for i, s in enumerate(seconds)}
-    clips = [Clip(name, Path(name), {}, name) for name in sounds]
-    return Recordings(subject, prompt, sounds), clips, MODELS[request.param]
+    return (*open_scene(request.param, tmp_path_factory.mktemp("model") / "m"), MODELS[request.param])
 
 
 def everything(hearing, clips, site):

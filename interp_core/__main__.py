@@ -10,11 +10,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from interp_core.cli import ablate, compare, heads, models, patch
+from interp_core.cli import ablate, compare, heads, models, patch, signflip
 from interp_core.cli.shared import BAD_INPUT, CHECK_FAILED, INTERRUPTED
 from interp_core.errors import InterpError
 
-COMMANDS = (patch, compare, heads, ablate, models)
+COMMANDS = (patch, compare, heads, ablate, signflip, models)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from interp_core.experiments.ablation_behind import Behind, TailBehind, behind, 
 from interp_core.experiments.ablation_site import Collected, Hearing, collect
 from interp_core.experiments.ablation_splits import DOMAINS, TASKS, Splits, column_of, split
 from interp_core.experiments.flips import choose_cluster_column
+from interp_core.experiments.plan import DEFAULT_PROMPT
 from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.bundled import demos
 from interp_core.models.labels import EMOTIONS, LabelTokens
@@ -150,13 +151,13 @@ def prepare(engine: Any, request: AblateRequest) -> Ready:
         manifest = engine.manifest(request, store.limits)
     task = column_of(manifest.clips, request.task, TASKS, "task")
     domain = column_of(manifest.clips, request.domain, DOMAINS, "domain")
-    units = request.units or _units(manifest.clips)
+    units = request.units or units_of(manifest.clips)
     splits = split(manifest.clips, domain, units, train=request.train, id=request.id, ood=request.ood)
     if request.pilot is not None:
         splits = _first(splits, request.pilot)
     site = site_of(subject, request.at)
     demo = demos().get(request.model)
-    prompt = request.prompt or _question(subject, request)
+    prompt = request.prompt or question(subject, request.model)
     asked = request.labels or (demo.labels if demo else ())
     labels = head_labels(subject, asked, prompt, {c.label(task) for c in manifest.clips} - {None}, classes)
     hearing = Hearing(store, prompt)
@@ -287,18 +288,18 @@ def head_labels(
     return subject.labels(answers, prompt)
 
 
-def _question(subject: Subject, request: AblateRequest) -> str:
-    from interp_core.experiments.plan import DEFAULT_PROMPT
-
-    demo = demos().get(request.model)
+def question(subject: Subject, model: str) -> str:
+    """What a model is asked unless somebody says otherwise: a demo's first question, its own, or the default."""
+    demo = demos().get(model)
     if not subject.asks:
         return ""
-    return (
-        demo.prompts[0][1] if demo is not None and demo.prompts else (subject.default_prompts or (DEFAULT_PROMPT,))[0]
-    )
+    if demo is not None and demo.prompts:
+        return demo.prompts[0][1]
+    return (subject.default_prompts or (DEFAULT_PROMPT,))[0]
 
 
-def _units(clips: Sequence[Clip]) -> str:
+def units_of(clips: Sequence[Clip]) -> str:
+    """The column of what was really sampled: slide or patient where there is one, else text or speaker."""
     known = {name for clip in clips for name in clip.labels}
     return next((name for name in UNITS if name in known), choose_cluster_column(clips))
 

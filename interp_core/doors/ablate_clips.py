@@ -26,10 +26,11 @@ def corpus_manifest(engine: Any, request: Any) -> tuple[Manifest, tuple[str, ...
         if not any(real.is_relative_to(os.path.realpath(allowed)) for allowed in roots):
             raise InterpError(f"{root} lies outside the folders that may be read; move it below one of them.")
     choices: dict[str, Any] = {}
-    if request.train.startswith("center=") and request.ood.startswith("center="):
-        choices = {"train": _centres(request.train), "ood": _centres(request.ood)}
-        if request.id:
-            choices["id_val"] = _centres(request.id)
+    train, inside, out = (getattr(request, name, "") for name in ("train", "id", "ood"))
+    if train.startswith("center=") and out.startswith("center="):
+        choices = {"train": _centres(train), "ood": _centres(out)}
+        if inside:
+            choices["id_val"] = _centres(inside)
     corpus = read_corpus(request.corpus, root, skip_bad=request.skip_bad, **choices)
     table = corpus.clips if request.max_clips is None else corpus.clips.iloc[: request.max_clips]
     clips = []

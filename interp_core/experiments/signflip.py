@@ -32,6 +32,7 @@ from interp_core.maths.proxies import (
 )
 from interp_core.models.labels import LabelTokens
 
+TOPK = 50
 OUTPUT = -1
 """Stands for the output among measured layers."""
 
@@ -45,7 +46,7 @@ class SignflipSettings:
 
     Attributes:
         target: the label whose logit is attributed; "" for the first.
-        topk: how many neurons of a layer.
+        topk: how many neurons of a layer; None: 50, or an eighth of a narrower layer.
         frames: at each neuron's frame of largest |activation|, or at all frames.
         kind: flip, zero, mean or resample.
         reduce: attribution over time: sum_abs = sum of |.|, abs_sum = |sum|, where signs cancel.
@@ -55,7 +56,7 @@ class SignflipSettings:
     """
 
     target: str = ""
-    topk: int = 50
+    topk: int | None = None
     frames: Frames = "max"
     kind: Kind = "flip"
     reduce: Reduce = "sum_abs"
@@ -71,7 +72,7 @@ class SignflipSettings:
         ):
             if value not in known:
                 raise InterpError(f"{name} {value!r} is none of {', '.join(known)}.")
-        if self.topk < 1 or self.draws < 0:
+        if (self.topk is not None and self.topk < 1) or self.draws < 0:
             raise InterpError(f"topk {self.topk} and {self.draws} draws: give 1 neuron or more, 0 draws or more.")
 
 
@@ -214,7 +215,7 @@ def run_signflip(
     found = attribute(hearing, first, labels, target, task, settings, lambda: step("attribution"))
     done = len(first)
     width = found.scores.shape[1]
-    k = min(settings.topk, width)
+    k = min(settings.topk or min(TOPK, max(1, width // 8)), width)
     rng = np.random.default_rng(settings.seed)
     sets: dict[int, list[tuple[int, ...]]] = {}
     for layer in flipped:

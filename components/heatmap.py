@@ -22,7 +22,7 @@ Cell = tuple[int, int]
 
 SCALES: Mapping[str, str] = {"sequential": "Cividis", "diverging": "RdBu_r"}
 MOST_WRITTEN = 14  # rows or columns up to which the number stands in the cell
-CELL_PX = (14, 34)  # least and most
+CELL_PX = (14, 44)  # least and most
 MOST_PX = 520  # of all rows together
 OUTLINE = "#D55E00"
 CHART_CONFIG = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "patchbay"}}

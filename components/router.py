@@ -26,6 +26,7 @@ def main() -> None:
         [
             st.Page(pages / "patching.py", title="Patching", icon=":material/cable:", default=True),
             st.Page(pages / "pairs.py", title="Pairs", icon=":material/compare_arrows:", url_path="pairs"),
+            st.Page(pages / "compare.py", title="Compare", icon=":material/difference:", url_path="compare"),
             st.Page(pages / "heads.py", title="Heads", icon=":material/grid_on:", url_path="heads"),
         ]
     )

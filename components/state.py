@@ -55,6 +55,15 @@ HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE = "heads_view", "heads_kind", "head
 HEADS_A, HEADS_B = "heads_a", "heads_b"
 HEADS_MAP, HEADS_USED, HEADS_PLANE = "heads_map", "heads_used", "heads_plane"
 HEADS_OTHER, HEADS_DIFFERENCE = "heads_other", "heads_difference"
+# The compare page: settings, what is looked at, and keys without a name in the URL.
+CMP_DONOR, CMP_PATCH, CMP_STAGES, CMP_MAPS = "donor", "cmp_patch", "cmp_stages", "cmp_maps"
+CMP_LABEL, CMP_DOMAIN, CMP_BONAFIDE = "cmp_label", "cmp_domain", "cmp_bonafide"
+CMP_REVERSE, CMP_SKIP = "cmp_reverse", "cmp_skip_null"
+CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM = "cmp_by", "cmp_estimate", "cmp_at", "cmp_transplant"
+CMP_VIEW, CMP_CLIP = "cmp_view", "cmp_clip"
+CMP_MAP, CMP_DIAGONAL, CMP_EFFECT, CMP_RATES = "cmp_map", "cmp_diagonal", "cmp_effect", "cmp_rates"
+CMP_TABLE, CMP_CLIPS, CMP_PLAYER, CMP_BESIDE = "cmp_table", "cmp_clips", "cmp_player", "cmp_beside"
+CMP_MEASURE, CMP_SWEEPS, CMP_CLASS, CMP_BREAK = "cmp_measure", "cmp_sweeps", "cmp_class", "cmp_break"
 # Keys without a name in the URL.
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"

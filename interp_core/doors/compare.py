@@ -131,9 +131,23 @@ def bundled_pairs() -> tuple[Pair, ...]:
     return tuple(found)
 
 
+def pairs_of(model: str) -> tuple[Pair, ...]:
+    """The bundled pairs that a bundled model belongs to, its demo's own first; of others it is the base in turn."""
+    demo = demos().get(model)
+    if demo is None:
+        return ()
+
+    def belongs(part: str) -> bool:
+        return part == model or Path(part).is_relative_to(demo.folder)
+
+    pairs = bundled_pairs()
+    turned = [Pair(f"{p.name}, turned round", p.donor, p.base, p.about) for p in pairs if belongs(p.donor)]
+    return (*(pair for pair in pairs if belongs(pair.base)), *turned)
+
+
 def counterpart(model: str) -> str:
     """The donor that a bundled model is compared with unless somebody says otherwise; empty where there is none."""
-    return next((pair.donor for pair in bundled_pairs() if pair.base == model), "")
+    return next((pair.donor for pair in pairs_of(model) if pair.base == model), "")
 
 
 def own_clips(model: str) -> Path | None:

@@ -1,0 +1,39 @@
+"""The bundled pair of countermeasures in miniature: two checkpoints of one shape, twice, and utterances in codecs."""
+
+import json
+from pathlib import Path
+
+from interp_core.doors.compare import CompareRequest
+from interp_core.engine import Engine
+from interp_core.experiments.compare_settings import CompareSettings
+from interp_core.models import bundled
+from tests.spoof_pairs import save_pair, write_spoof_corpus
+
+BASE, DONOR = "demo-spoof-erm", "demo-spoof-dann"
+PAIRS = ("fine-tuned", "shared backbone")
+
+
+def write_spoof_demo(assets: Path, *, run: bool = True, speakers: int = 6) -> Path:
+    """Write the folder `assets` with both demos in it, and a saved run of the fine-tuned pair."""
+    for name in (BASE, DONOR):
+        write_spoof_corpus(assets / name, speakers=speakers, utterances=1)
+        about = {"title": name, "description": "A random countermeasure that nobody trained.", "model": "tuned.pt"}
+        if name == BASE:
+            about["compare"] = [
+                {"name": PAIRS[0], "base": BASE, "donor": DONOR, "about": "Both backbones were trained further."},
+                {"name": PAIRS[1], "base": "frozen.pt", "donor": f"../{DONOR}/frozen.pt"},
+            ]
+        (assets / name / "demo.json").write_text(json.dumps(about))
+    for kind, (mine, theirs) in {kind: save_pair(assets / "made", kind) for kind in ("tuned", "frozen")}.items():
+        mine.rename(assets / BASE / f"{kind}.pt")
+        theirs.rename(assets / DONOR / f"{kind}.pt")
+    if run:
+        before, bundled.ASSETS = bundled.ASSETS, assets
+        bundled.demos.cache_clear()
+        try:
+            settings = CompareSettings(probe_draws=19, maps=("mean",))
+            CompareRequest(BASE, settings=settings).run(Engine(), out=assets / BASE / "run-compare")
+        finally:
+            bundled.ASSETS = before
+            bundled.demos.cache_clear()
+    return assets

@@ -51,7 +51,7 @@ class Encoder(Subject):
 
     def inside(self, column: str) -> str:
         behind = column == "mid" and self.arch.mid_behind and not getattr(self.sizes, str(self.arch.norm_if))
-        return self.arch.mid_behind if behind else super().inside(column)
+        return str(self.arch.mid_behind) if behind else super().inside(column)
 
     # ---- the stem ----------------------------------------------------------------------------------------------------
 

@@ -143,16 +143,17 @@ def prepare(engine: Any, request: AblateRequest) -> Ready:
     subject = engine.subject(request)
     store = CleanStore(subject, engine.cache, engine.limits)
     classes: tuple[str, ...] = ()
+    filters = {"train": request.train, "id": request.id, "ood": request.ood}
     if request.corpus:
         manifest, classes = corpus_manifest(engine, request)
         if all(text.startswith("center=") for text in (request.train, request.ood)):
-            request = replace(request, train="train", id="id_val", ood="ood")  # the reader has made them
+            filters = {"train": "train", "id": "id_val", "ood": "ood"}  # the reader has made them
     else:
         manifest = engine.manifest(request, store.limits)
     task = column_of(manifest.clips, request.task, TASKS, "task")
     domain = column_of(manifest.clips, request.domain, DOMAINS, "domain")
     units = request.units or units_of(manifest.clips)
-    splits = split(manifest.clips, domain, units, train=request.train, id=request.id, ood=request.ood)
+    splits = split(manifest.clips, domain, units, **filters)
     if request.pilot is not None:
         splits = _first(splits, request.pilot)
     site = site_of(subject, request.at)

@@ -1,14 +1,26 @@
-"""Encoder subjects, each written and opened once a session."""
+"""Encoder subjects and audio LLMs, each written and opened once a session."""
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 
+from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.load import open_model
+from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from tests.conftest import our_hooks
+from tests.families.audio_llms import FAMILIES
 from tests.families.subjects import CASES, Opened, open_case
+from tests.tiny import RATE, tone
+from tests.trace.naive import PROMPT
+
+AUDIO_LLM_CLIPS = {"short": (0.5, 200), "middle": (0.8, 350), "long": (1.3, 500), "twin": (0.8, 650)}
+"""Seconds and Hz; `middle` and `twin` take the same number of positions."""
 
 Open = Callable[[str], Opened]
+OpenFamily = Callable[[str], AudioLLM]
+Runs = dict[str, CleanRun]
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +45,44 @@ def open_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
 def one(request: pytest.FixtureRequest, open_once: Open) -> Opened:
     """Each case in turn."""
     return open_once(request.param)
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenFamily]:
+    """OpenFamily a family's tiny folder, once a session."""
+    torch.set_num_threads(1)
+    made: dict[str, AudioLLM] = {}
+
+    def subject(family: str) -> AudioLLM:
+        if family not in made:
+            folder = FAMILIES[family](tmp_path_factory.mktemp(family) / "model")
+            found = open_model(str(folder), device="cpu")
+            assert isinstance(found, AudioLLM)
+            made[family] = found
+        return made[family]
+
+    yield subject
+    for subject_ in made.values():
+        assert our_hooks(subject_) == [], "a test left a hook behind"
+
+
+@pytest.fixture(scope="session")
+def runs_of_family(opened: OpenFamily) -> Callable[[str], Runs]:
+    made: dict[str, Runs] = {}
+
+    def runs(family: str) -> Runs:
+        if family not in made:
+            subject = opened(family)
+            stems = {
+                name: prompt_clip(subject, clip_for(subject, *about), PROMPT, name)
+                for name, about in AUDIO_LLM_CLIPS.items()
+            }
+            made[family] = {name: clean_runs(subject, [stem], subject.kinds)[0] for name, stem in stems.items()}
+        return made[family]
+
+    return runs
+
+
+def clip_for(subject: AudioLLM, seconds: float, hertz: float) -> np.ndarray:
+    """A clip of so many seconds at the rate that the model hears; `tone` makes one at 16 kHz."""
+    return tone(seconds * subject.sample_rate / RATE, hertz)

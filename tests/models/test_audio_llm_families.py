@@ -1,26 +1,23 @@
 """Every family of audio LLM opens from its folder, and is patched at every site as its own forward would be."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.load import open_model
 from interp_core.sites import Kind
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.sweep import sweep
-from tests.conftest import our_hooks
 from tests.families.audio_llms import FAMILIES
-from tests.tiny import RATE, tone
+from tests.models.conftest import AUDIO_LLM_CLIPS, OpenFamily, Runs, clip_for
+from tests.tiny import tone
 from tests.trace.cases import all_cases, every_layer, everywhere, resampled, truncated, whole_vocabulary
 from tests.trace.naive import PROMPT, gap
 
-CLIPS = {"short": (0.5, 200), "middle": (0.8, 350), "long": (1.3, 500), "twin": (0.8, 650)}
 AUDIO_TOKENS = {
     "qwen3_asr": "<|audio_pad|>",
     "audioflamingo3": "<sound>",
@@ -48,48 +45,6 @@ POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked b
     "phi4_multimodal": 16,  # (20800 - 400) // 160 + 1 = 128 frames, of 8
 }
 LOGITS_DIVISOR = {"granite_speech": 2.0, "granite_speech_plus": 2.0}
-
-Open = Callable[[str], AudioLLM]
-Runs = dict[str, CleanRun]
-
-
-@pytest.fixture(scope="session")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """Open a family's tiny folder, once a session."""
-    torch.set_num_threads(1)
-    made: dict[str, AudioLLM] = {}
-
-    def subject(family: str) -> AudioLLM:
-        if family not in made:
-            folder = FAMILIES[family](tmp_path_factory.mktemp(family) / "model")
-            found = open_model(str(folder), device="cpu")
-            assert isinstance(found, AudioLLM)
-            made[family] = found
-        return made[family]
-
-    yield subject
-    for subject_ in made.values():
-        assert our_hooks(subject_) == [], "a test left a hook behind"
-
-
-@pytest.fixture(scope="session")
-def runs_of_family(opened: Open) -> Callable[[str], Runs]:
-    made: dict[str, Runs] = {}
-
-    def runs(family: str) -> Runs:
-        if family not in made:
-            subject = opened(family)
-            stems = {name: prompt_clip(subject, clip(subject, *about), PROMPT, name) for name, about in CLIPS.items()}
-            made[family] = {name: clean_runs(subject, [stem], subject.kinds)[0] for name, stem in stems.items()}
-        return made[family]
-
-    return runs
-
-
-def clip(subject: AudioLLM, seconds: float, hertz: float) -> np.ndarray:
-    """A clip of so many seconds at the rate that the model hears; `tone` makes one at 16 kHz."""
-    return tone(seconds * subject.sample_rate / RATE, hertz)
-
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -119,7 +74,7 @@ def swept(subject: AudioLLM, patches: list[Patch], spec: SiteSpec, method: str) 
 
 @every_family
 def test_the_span_is_the_audio_placeholders_that_hold_sound(
-    opened: Open, runs_of_family: Callable[[str], Runs], family: str
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str
 ) -> None:
     subject, run = opened(family), runs_of_family(family)["long"]
     start, stop = run.prompted.audio
@@ -137,7 +92,7 @@ def test_the_span_is_the_audio_placeholders_that_hold_sound(
 
 @every_family
 def test_clean_logits_and_layers_are_the_librarys_own(
-    opened: Open, runs_of_family: Callable[[str], Runs], family: str
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str
 ) -> None:
     subject, runs = opened(family), runs_of_family(family)
     for run in runs.values():
@@ -159,9 +114,11 @@ def test_clean_logits_and_layers_are_the_librarys_own(
 
 
 @every_family
-def test_clips_of_unequal_length_come_out_of_one_batch_as_alone(opened: Open, family: str) -> None:
+def test_clips_of_unequal_length_come_out_of_one_batch_as_alone(opened: OpenFamily, family: str) -> None:
     subject = opened(family)
-    stems = [prompt_clip(subject, clip(subject, *CLIPS[name]), PROMPT, name) for name in ("short", "long")]
+    stems = [
+        prompt_clip(subject, clip_for(subject, *AUDIO_LLM_CLIPS[name]), PROMPT, name) for name in ("short", "long")
+    ]
     together = clean_runs(subject, stems)
     for stem, run in zip(stems, together, strict=True):
         assert len(run.resid[0]) == stem.n_pos
@@ -178,7 +135,7 @@ def test_clips_of_unequal_length_come_out_of_one_batch_as_alone(opened: Open, fa
     ],
 )
 def test_fast_routes_and_plain_hooks_give_the_references_logits(
-    opened: Open, runs_of_family: Callable[[str], Runs], family: str, kind: Kind
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str, kind: Kind
 ) -> None:
     subject, runs = opened(family), runs_of_family(family)
     short, middle, long, twin = (runs[name] for name in ("short", "middle", "long", "twin"))
@@ -232,7 +189,7 @@ def by_plain_hook(subject: AudioLLM, patch: Patch, kind: Kind, layer: int) -> Te
 
 @every_family
 def test_a_clip_patched_with_itself_is_left_alone_and_a_whole_donor_answers_instead(
-    opened: Open, runs_of_family: Callable[[str], Runs], family: str
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str
 ) -> None:
     subject, runs = opened(family), runs_of_family(family)
     own, donor = everywhere(runs["long"], runs["long"]), everywhere(runs["middle"], runs["twin"])
@@ -249,7 +206,7 @@ def test_a_clip_patched_with_itself_is_left_alone_and_a_whole_donor_answers_inst
 
 @pytest.mark.parametrize("family", ["qwen2_audio", "qwen2_5_omni", "audioflamingo3", "musicflamingo"])
 def test_every_kind_of_patch_in_one_ragged_batch_equals_the_reference(
-    opened: Open, runs_of_family: Callable[[str], Runs], family: str
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str
 ) -> None:
     subject = opened(family)  # of those that make enough positions of a second for the shared cases
     cases = all_cases(runs_of_family(family))
@@ -261,7 +218,7 @@ def test_every_kind_of_patch_in_one_ragged_batch_equals_the_reference(
 
 @every_family
 def test_single_heads_differ_and_equal_the_reference(
-    opened: Open, runs_of_family: Callable[[str], Runs], family: str
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str
 ) -> None:
     subject, runs = opened(family), runs_of_family(family)
     patch = truncated(runs["long"], runs["middle"])
@@ -274,14 +231,14 @@ def test_single_heads_differ_and_equal_the_reference(
 
 
 @every_family
-def test_the_answer_words_are_found_where_the_answer_starts(opened: Open, family: str) -> None:
+def test_the_answer_words_are_found_where_the_answer_starts(opened: OpenFamily, family: str) -> None:
     subject = opened(family)
     labels = subject.labels(("happy", "sad"), PROMPT, several_tokens="first")
     for label, first in zip(labels.labels, labels.ids, strict=True):
         assert label.startswith(subject.tokenizer.decode([first]))
 
 
-def test_experts_have_no_neurons_that_stand_for_every_position(opened: Open) -> None:
+def test_experts_have_no_neurons_that_stand_for_every_position(opened: OpenFamily) -> None:
     kinds = opened("qwen3_omni_moe_thinker").kinds
     assert "mlp_act" not in kinds and {"mlp_out", "head_out", "attn_out", "resid_post"} <= set(kinds)
     assert "mlp_act" in opened("phi4_multimodal").kinds
@@ -298,7 +255,9 @@ def test_experts_have_no_neurons_that_stand_for_every_position(opened: Open) -> 
         *((name, float("inf")) for name in ("voxtral", "qwen3_asr", "granite_speech", "phi4_multimodal")),
     ],
 )
-def test_the_longest_clip_that_is_heard_whole_is_the_processors_own(opened: Open, family: str, longest: float) -> None:
+def test_the_longest_clip_that_is_heard_whole_is_the_processors_own(
+    opened: OpenFamily, family: str, longest: float
+) -> None:
     subject = opened(family)
     assert subject.max_seconds == longest
     if longest > 4:  # longer than the extractor's window, which the tiny folders set to 4 s: nothing is cut
@@ -324,7 +283,7 @@ class Padding:
         return made
 
 
-def test_padding_is_no_audio_though_it_is_the_same_token(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_is_no_audio_though_it_is_the_same_token(opened: OpenFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = opened("glmasr")
     alone = prompt_clip(subject, tone(0.8, 350), PROMPT, "a")
     assert subject.tokenizer.pad_token_id == subject.audio_token_id
@@ -336,7 +295,7 @@ def test_padding_is_no_audio_though_it_is_the_same_token(opened: Open, monkeypat
 
 
 def test_the_library_leaves_granites_scale_out_of_the_logits(
-    opened: Open, runs_of_family: Callable[[str], Runs]
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs]
 ) -> None:
     # If this fails, the library divides by itself, and the column `logits_divisor` has to go.
     subject, run = opened("granite_speech"), runs_of_family("granite_speech")["long"]
@@ -348,9 +307,9 @@ def test_the_library_leaves_granites_scale_out_of_the_logits(
     assert gap(run.logits, plain / 2) < 1e-5
 
 
-def test_a_stem_that_adds_noise_is_told_not_to(opened: Open) -> None:
+def test_a_stem_that_adds_noise_is_told_not_to(opened: OpenFamily) -> None:
     subject = opened("vibevoice_asr")
-    inputs = subject.model_inputs(clip(subject, 0.8, 350), PROMPT)
+    inputs = subject.model_inputs(clip_for(subject, 0.8, 350), PROMPT)
     assert inputs["sample"] is False
     with torch.inference_mode():
         noisy = [subject.hf(**{**inputs, "sample": True}).logits[0, -1] for _ in range(2)]

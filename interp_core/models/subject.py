@@ -190,7 +190,13 @@ class Subject:
             )
         column, side = SITE_MODULES[site.kind]
         block = self.blocks[site.layer]
-        module = block if column is None else block.get_submodule(self.inside(column))
+        try:
+            module = block if column is None else block.get_submodule(self.inside(column))
+        except AttributeError as error:
+            raise InterpError(
+                f"the blocks of {self.name} have no {self.inside(str(column))!r}, where its row in arch.py puts "
+                f"{site.kind}; correct the row's {column!r} (None where there is no such site)."
+            ) from error
         if site.kind in OF_HEADS and not self.arch.attn_proj_called:
             assert self.arch.attn is not None
             return Place(block.get_submodule(self.arch.attn), "folded", proj=module)

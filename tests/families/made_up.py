@@ -125,6 +125,7 @@ ROW = {
     "attn_proj": "mixing.back",
     "mlp": "thinking",
     "mlp_proj": "thinking.2",
+    "mid": None,  # its two halves run side by side, so there is nothing between them
 }
 """The row that describes it."""
 

@@ -21,6 +21,7 @@ from interp_core.models.granite_speech import GraniteMel
 from interp_core.models.load import open_model
 from interp_core.models.processors import with_fixed_date
 from interp_core.models.voxtral import VoxtralReader
+from interp_core.sites import Site
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.patch import SiteSpec
 from interp_core.trace.sweep import sweep
@@ -282,6 +283,10 @@ def test_for_a_new_decoder_type_one_row_is_enough(tmp_path: Path, monkeypatch: p
     folder = made_up.save_made_up(tmp_path / "model")
     with pytest.raises(InterpError, match="no row for model_type='made_up' in arch.ARCHS"):
         opened(folder)
+    wrong = Arch(**made_up.ROW | {"mlp_proj": "thinking.down"})
+    monkeypatch.setitem(ARCHS, "made_up", wrong)
+    with pytest.raises(InterpError, match="have no 'thinking.down', where its row in arch.py puts mlp_act; correct"):
+        opened(folder).locate(Site("mlp_act", 0))
     monkeypatch.setitem(ARCHS, "made_up", Arch(**made_up.ROW))
     subject = opened(folder)
     assert type(subject.hf).__name__ == "MadeUpForConditionalGeneration"

@@ -1,0 +1,122 @@
+"""The Compare page: what is said before anything runs, what a click changes, and that the numbers are the run's."""
+
+from pathlib import Path
+
+import pytest
+
+from interp_core.doors.compare_folder import read_comparison
+from tests.pages.conftest import click_point, faults, send, words
+from tests.pages.tiny_spoof import BASE, DONOR, PAIRS, write_spoof_demo
+from tests.spoof_pairs import N_LAYERS
+
+PAGE = str(Path(__file__).resolve().parents[2] / "pages" / "compare.py")
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory):
+    return write_spoof_demo(tmp_path_factory.mktemp("assets"))
+
+
+@pytest.fixture(scope="session")
+def saved(assets):
+    return read_comparison(assets / BASE / "run-compare")
+
+
+@pytest.fixture
+def compare(open_app):
+    """compare(url parameters) -> the page in a session of its own."""
+
+    def follow(**parameters):
+        at = open_app(**{"model": BASE, **parameters})
+        return at.switch_page(PAGE).run()
+
+    return follow
+
+
+def cell(at, row, column):
+    return click_point(at, "cmp_map", "cells", row * (N_LAYERS + 4) + column)
+
+
+def widget(at, kind, key):
+    return next(w for w in getattr(at, kind) if w.key == key)
+
+
+def test_the_saved_run_of_the_demo_is_shown_with_its_identical_parts_and_findings(compare, saved):
+    at = compare()
+    said = words(at)
+    assert faults(at) == []
+    assert "Identical in both models: stem, layers 0 to 1, pooling." in said
+    assert f"The models **part at layer {saved.findings['onset']}**" in said
+    assert "ships with the demo" in said
+    assert {chart.proto.id.rpartition("-")[2] for chart in at.get("plotly_chart")} >= {
+        "cmp_map", "cmp_diagonal", "cmp_effect", "cmp_rates",
+    }  # fmt: skip
+
+
+def test_a_click_on_a_cell_selects_its_row_and_the_sentence_has_the_runs_numbers(compare, saved):
+    at = cell(compare(), 1, 3)
+    assert widget(at, "select_slider", "cmp_at").value == "1"
+    rows = saved.cka[(saved.cka["representation"] == "time mean") & (saved.cka["base_point"] == "resid_post.L1")]
+    value = rows.loc[rows["donor_point"] == "resid_post.L1", "unbiased"].item()
+    assert f"**Layer 1**: unbiased CKA {value:.3f}" in words(at)
+    assert "moves the score by exactly 0 (null by construction)" in words(at)
+    at = cell(at, N_LAYERS, 0)  # the first stage behind the layers
+    assert widget(at, "select_slider", "cmp_at").value == "mixed"
+
+
+def test_one_click_takes_the_selected_point_as_the_transplant_and_its_clips_are_listed(compare, saved):
+    at = cell(compare(), 3, 3)
+    widget(at, "button", "cmp-patch-point").click().run()
+    assert widget(at, "selectbox", "cmp_transplant").value == "layer 3"
+    scores = saved.scores.pivot(index="clip_id", columns="model", values="score")
+    most = (scores["layer 3"] - scores["base"]).abs().idxmax()
+    assert widget(at, "selectbox", "cmp_clip").value == most
+    row = saved.summary[saved.summary["model"] == "layer 3"].iloc[0]
+    assert f"layer 3: {row['eer']:.2%}" in words(at)
+    assert at.get("bidi_component")  # the player is there
+
+
+def test_every_view_draws_and_a_row_of_the_table_selects_its_transplant(compare, saved):
+    at = compare()
+    for view, key in (("DET", "cmp-det"), ("Domain probe", "cmp-probes")):
+        at.segmented_control(key="cmp_view").set_value(view).run()
+        assert faults(at) == [] and any(chart.proto.id.endswith(f"-{key}") for chart in at.get("plotly_chart"))
+    at.segmented_control(key="cmp_view").set_value("By codec and attack").run()
+    assert faults(at) == []
+    table = next(element for element in at.get("dataframe") if element.proto.id.endswith("-cmp_table"))
+    names = list(table.value["model"])
+    at = send(at, table, {"rows": [names.index("projection")], "columns": [], "cells": []})
+    assert widget(at, "selectbox", "cmp_transplant").value == "projection"
+
+
+def test_a_pair_that_has_not_run_says_what_is_null_and_what_it_costs_and_runs_on_a_click(compare):
+    at = compare(donor=PAIRS[1])
+    said = words(at)
+    assert "Identical in both models: stem, layers 0 to 3, pooling." in said
+    assert "A transplant at every layer alone must change nothing" in said
+    assert "forward passes" in said and not at.get("plotly_chart")
+    next(button for button in at.button if button.label == "Compare them now").click().run()
+    from components import state
+
+    job = state.engine().jobs.jobs()[0]
+    assert job.wait(60) and job.error is None, job.traceback
+    at = compare(donor=PAIRS[1])
+    assert faults(at) == [] and "alike at every layer" in words(at)
+    assert "Computed by this server" in words(at)
+
+
+def test_the_donor_of_a_pair_is_its_base_turned_round(compare):
+    at = compare(model=DONOR)
+    assert widget(at, "selectbox", "donor").value == f"{PAIRS[0]}, turned round"
+    assert faults(at) == [] and "Compare them now" in [button.label for button in at.button]
+
+
+def test_a_link_to_a_foreign_donor_opens_nothing_before_the_visitor_agrees(compare):
+    at = compare(donor="somebody/model")
+    assert "does not ship with Patchbay" in words(at)
+    assert "Open this model" in [button.label for button in at.button]
+
+
+def test_wrong_settings_are_one_sentence(compare):
+    at = compare(cmp_domain="planet", donor=PAIRS[1])
+    assert any("no clip has a column 'planet'" in fault.replace("\\", "") for fault in faults(at))

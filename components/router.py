@@ -27,6 +27,8 @@ def main() -> None:
             st.Page(pages / "patching.py", title="Patching", icon=":material/cable:", default=True),
             st.Page(pages / "pairs.py", title="Pairs", icon=":material/compare_arrows:", url_path="pairs"),
             st.Page(pages / "compare.py", title="Compare", icon=":material/difference:", url_path="compare"),
+            st.Page(pages / "neurons.py", title="Neurons", icon=":material/scatter_plot:", url_path="neurons"),
+            st.Page(pages / "signflip.py", title="Sign flip", icon=":material/flip:", url_path="signflip"),
             st.Page(pages / "heads.py", title="Heads", icon=":material/grid_on:", url_path="heads"),
         ]
     )

@@ -64,6 +64,27 @@ CMP_VIEW, CMP_CLIP = "cmp_view", "cmp_clip"
 CMP_MAP, CMP_DIAGONAL, CMP_EFFECT, CMP_RATES = "cmp_map", "cmp_diagonal", "cmp_effect", "cmp_rates"
 CMP_TABLE, CMP_CLIPS, CMP_PLAYER, CMP_BESIDE = "cmp_table", "cmp_clips", "cmp_player", "cmp_beside"
 CMP_MEASURE, CMP_SWEEPS, CMP_CLASS, CMP_BREAK = "cmp_measure", "cmp_sweeps", "cmp_class", "cmp_break"
+# The pages Neurons and Sign flip: settings, what is looked at, and keys without a name in the URL.
+NEU_SITE, NEU_TASK, NEU_DOMAIN, NEU_KIND, NEU_SCORE = "neu_site", "neu_task", "neu_domain", "neu_kind", "neu_score"
+NEU_TRAIN, NEU_ID, NEU_OOD, NEU_DRAWS, NEU_REFITS = "neu_train", "neu_id", "neu_ood", "neu_draws", "neu_refits"
+NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_SEED = "neu_measure", "neu_k", "neu_set", "neu_clip", "neu_seed"
+NEU_CURVE, NEU_TRADE, NEU_TABLE, NEU_CLIPS, NEU_PLAYER = (
+    "neu_curve",
+    "neu_trade",
+    "neu_table",
+    "neu_clips",
+    "neu_player",
+)
+SF_TARGET, SF_TOPK, SF_FRAMES, SF_KIND, SF_REDUCE = "sf_target", "sf_topk", "sf_frames", "sf_kind", "sf_reduce"
+SF_DRAWS, SF_SEED, SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP = (
+    "sf_draws",
+    "sf_seed",
+    "sf_proxy",
+    "sf_layer",
+    "sf_at",
+    "sf_clip",
+)
+SF_MATRIX, SF_CURVE, SF_CLIPS, SF_PLAYER, SF_ONLY = "sf_matrix", "sf_curve", "sf_clips", "sf_player", "sf_only"
 # Keys without a name in the URL.
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 APPROVED, WAS_ACTIVE, REQUEST = "approved_models", "jobs_were_active", "request"

@@ -1,0 +1,48 @@
+"""A bundled demo in miniature for the pages Neurons and Sign flip: a random encoder, made-up clips, both saved runs."""
+
+import json
+from pathlib import Path
+
+from interp_core.doors.ablate import AblateRequest
+from interp_core.doors.signflip import SignflipRequest
+from interp_core.engine import Engine
+from interp_core.experiments.ablation import SweepSettings
+from interp_core.experiments.signflip import SignflipSettings
+from interp_core.models import bundled
+from tests.doors.neuron_clips import write_clips, write_model
+from tests.families.encoders import EMOTIONS
+
+NAME = "demo-emotion-wavlm"
+
+
+def write_demo(assets: Path) -> Path:
+    """Write the folder `assets`, as bundled.ASSETS would name it."""
+    folder = assets / NAME
+    write_clips(folder, texts=12).rename(folder / "manifest.csv")
+    write_model(folder / "model")
+    about = {
+        "title": "Tiny",
+        "description": "A random encoder.",
+        "labels": list(EMOTIONS),
+        "pages": ["signflip", "ablate"],
+        "task": "prosody_label",
+        "domain": "speaker",
+        "train": "split=train",
+        "id": "split=id_val",
+        "ood": "split=ood",
+    }
+    (folder / "demo.json").write_text(json.dumps(about))
+    before, bundled.ASSETS = bundled.ASSETS, assets
+    bundled.demos.cache_clear()
+    try:
+        engine = Engine()
+        AblateRequest(NAME, units="text_id", draws=10, sweep=SweepSettings(refits=1)).run(
+            engine, out=folder / "run-ablate"
+        )
+        SignflipRequest(NAME, units="text_id", settings=SignflipSettings(frames="all", draws=4)).run(
+            engine, out=folder / "run-signflip"
+        )
+    finally:
+        bundled.ASSETS = before
+        bundled.demos.cache_clear()
+    return assets

@@ -9,7 +9,7 @@ from tests.pages.tiny_spoof import BASE, write_spoof_demo
 from tests.spoof_pairs import N_LAYERS
 
 HERE = Path(__file__).resolve().parent
-SAID = """text => [...document.querySelectorAll('[data-testid="stMarkdownContainer"]')].some(e => e.innerText.includes(text))"""
+SAID = """text => document.querySelector('[data-testid="stMain"]').innerText.includes(text)"""
 ONE_MAP = "() => document.querySelectorAll('.st-key-cmp_map .js-plotly-plot').length === 1"
 
 

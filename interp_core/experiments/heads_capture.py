@@ -194,14 +194,15 @@ def capture(
 
 
 def pooled(subject: Subject, batch: Batch, sites: Sequence[Site]) -> Iterator[tuple[Batch, dict[Site, Rows]]]:
-    """Run a batch once, in halves where memory runs out: [batch, width] at every site, in float64."""
+    """Run a batch once, in halves where memory runs out: [batch, width] at every site."""
 
     def mean(site: Site, value: Tensor) -> Tensor:
+        value = value if value.dtype in (torch.float32, torch.float64) else value.float()
         places = [place.index(value.shape[1]) for place in batch.places(subject, value.shape[1])]
         if all(place is None for place in places):
-            return value.mean(1, dtype=torch.float64)
+            return value.mean(1)
         there = [(row if at is None else row[at.to(row.device)]) for row, at in zip(value, places, strict=True)]
-        return torch.stack([row.mean(0, dtype=torch.float64) for row in there])
+        return torch.stack([row.mean(0) for row in there])
 
     try:
         with torch.inference_mode(), captured(subject, sites, reduce=mean) as store:

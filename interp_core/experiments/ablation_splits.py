@@ -15,6 +15,8 @@ TRAIN, ID, OOD = ("train",), ("id_val", "id", "val", "dev"), ("ood", "test", "ev
 """Values of a `split` column that mean the three, the first that occurs."""
 TASKS = ("label", "prosody_label", "key", "class")
 DOMAINS = ("domain", "codec", "center", "speaker")
+RELATED = ("utterance", "text_id", "group")
+"""Columns that say which clips are versions of one another, and so belong on one side of a split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ def split(clips: Sequence[Clip], domain: str, units: str, *, train: str, id: str
 
     Args:
         domain: the column that the out-of-domain clips differ in.
-        units: the column whose values are never divided between train and id where a split is made here.
+        units: the column whose values are never divided where a split is made here and no column names versions.
         train, id, ood: filters: values of `split`, or column=value, several by commas (values of one column are
             alternatives, columns must all hold). All empty: the usual values of a `split` column, or, where it has
             none, the last domain is out of domain and every third unit of the others is for validation.
@@ -81,15 +83,22 @@ def _made(clips: Sequence[Clip], domain: str, units: str) -> Splits:
             "probe the others, or a split column; or name the splits (--train, --id, --ood)."
         )
     away = domains[-1]
+    known = {name for clip in clips for name in clip.labels}
+    group = next((name for name in RELATED if name in known), units)
     inside = [i for i, clip in enumerate(clips) if clip.label(domain) not in (None, away)]
-    names = sorted({_unit(clips[i], units) for i in inside}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    names = sorted({_unit(clips[i], group) for i in inside}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     held = set(names[::3])
-    learnt, kept = ([i for i in inside if (_unit(clips[i], units) in held) is for_id] for for_id in (False, True))
-    out = [i for i, clip in enumerate(clips) if clip.label(domain) == away]
+    learnt, kept = ([i for i in inside if (_unit(clips[i], group) in held) is for_id] for for_id in (False, True))
+    beyond = [i for i, clip in enumerate(clips) if clip.label(domain) == away]
+    seen = {_unit(clips[i], group) for i in learnt}
+    unseen = [i for i in beyond if _unit(clips[i], group) not in seen]
     said = (
-        f"no split column: {domain} {away!r} is out of domain, every third {units} of the others is kept for "
+        f"no split column: {domain} {away!r} is out of domain, every third {group} of the others is kept for "
         "validation (name your own with --train, --id and --ood)"
     )
+    if unseen and len(unseen) < len(beyond):
+        said += f"; out of domain only those of no {group} that neurons are ranked on"
+    out = unseen or beyond
     return Splits(np.asarray(learnt, np.intp), np.asarray(kept, np.intp), np.asarray(out, np.intp), said)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import soundfile
 
 from interp_core.doors.signflip import SignflipRequest, prepare, read_result, request_from_config
 from interp_core.engine import Engine
@@ -12,7 +13,9 @@ from interp_core.errors import InterpError
 from interp_core.experiments.signflip import OUTPUT, SignflipSettings
 from interp_core.runs import find_runs
 from interp_core.storage import plain
+from tests.corpus import sound
 from tests.doors.neuron_clips import write_clips, write_model
+from tests.tiny import RATE
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,20 @@ def test_what_cannot_be_asked_is_one_sentence(asked, engine, changes, said):
     with pytest.raises(InterpError, match=said) as caught:
         replace(asked, settings=replace(asked.settings, **changes)).run(engine, out=None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_ravdess_folder_is_read_by_its_reader(place, engine, tmp_path):
+    for actor in ("01", "02", "03"):
+        for code, text in (("03", 1), ("04", 2)):
+            folder = tmp_path / "ravdess" / f"Actor_{actor}"
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"03-01-{code}-01-0{text}-01-{actor}.wav"
+            soundfile.write(folder / name, sound(text, int(actor) - 1, 0.4), RATE, subtype="FLOAT")
+    settings = SignflipSettings(target="sad", topk=2, draws=2)
+    asked = SignflipRequest(
+        str(place[0]), str(tmp_path / "ravdess"), device="cpu", corpus="ravdess", units="speaker", settings=settings
+    )
+    made = asked.run(engine, out=tmp_path / "run")
+    assert set(made.clips["label"]) == {"happy", "sad"} and made.report["measured_on"]["unit"] == "speaker"
+    again = request_from_config(json.loads((tmp_path / "run" / "signflip_config.json").read_text()))
+    assert again.corpus == "ravdess" and again.task == "label"

@@ -17,8 +17,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -84,7 +86,7 @@ def compare(subject: ClapAudio, features: list[Tensor], rounds: int) -> float:
         times["three passes of batch 1"].append(time.process_time() - started)
     worst = 0.0
     for granularity in ("head", "block", "stage"):
-        for number, point in enumerate(geometry.points(granularity)):  # type: ignore[arg-type]
+        for number, point in enumerate(geometry.points(granularity)):
             mine = ours[geometry.site_of(point)]
             if granularity == "head":
                 mine = mine.reshape(len(mine), geometry.heads[point.layer], -1)[:, point.head]
@@ -106,7 +108,7 @@ def notebook(subject: ClapAudio, features: Tensor) -> dict[str, list[np.ndarray]
     attentions = [block.attention.self for stage in stages for block in stage.blocks]  # type: ignore[union-attr]
     norms = [block.layernorm_after for stage in stages for block in stage.blocks]  # type: ignore[union-attr]
 
-    def heads(module, args, _out) -> None:
+    def heads(module: Any, args: tuple[Any, ...], _out: Any) -> None:
         windows, mask = args[0], args[1] if len(args) > 1 else None
 
         def split(value: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ def notebook(subject: ClapAudio, features: Tensor) -> dict[str, list[np.ndarray]
         out = scores.softmax(-1) @ value  # [windows, heads, tokens, d_head]
         found["head"].extend(out.mean((0, 2)).numpy())
 
-    def run(modules, hook, kind: str) -> None:
+    def run(modules: Sequence[Any], hook: Callable[..., Any], kind: str) -> None:
         register = "register_forward_pre_hook" if kind == "block" else "register_forward_hook"
         handles = [getattr(module, register)(hook) for module in modules]
         subject.hf(input_features=features)

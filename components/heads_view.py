@@ -229,27 +229,28 @@ def _run_request(shown: ShownHeads, asked: HeadsRequest) -> HeadsRequest:
 
 def _without(shown: ShownHeads, asked: HeadsRequest, layer: int, head: int) -> None:
     """What the answers become when the head is replaced: kept numbers of the run, or a job."""
-    result, made = shown.result, _run_request(shown, asked)
-    kept = result.ablation
+    made, kept = _run_request(shown, asked), shown.result.ablation
     rows = kept[(kept["layer"] == layer) & (kept["head"] == head)] if len(kept) else kept
-    if not len(rows):
+    missing = tuple(kind for kind in KINDS if not len(rows) or kind not in set(rows["kind"]))
+    if missing:
         effect = HeadEffect(
             made.model, made.manifest, made.device, made.dtype, made.max_clips, made.skip_bad, None, made.part,
-            made.probe, heads=((layer, head),), kinds=KINDS, settings=made.settings,
+            made.probe, heads=((layer, head),), kinds=missing, settings=made.settings,
         )  # fmt: skip
         job = state.engine().jobs.get(effect.key)
-        if job is not None and job.active:
+        if job is not None and job.result is not None:
+            rows = pd.concat([rows, job.result], ignore_index=True)
+        elif job is not None and job.active:
             jobs_panel.watch(job)
-            return
-        if job is None or job.result is None:
+        else:
             if job is not None and job.error:
                 st.error(md(job.error))
-            st.caption("Zero, mean and resample: every clip is answered again without this head.")
+            st.caption(f"Replaced by {', '.join(missing)}: every clip is answered again without this head.")
             if st.button("Ablate this head", key="heads_ablate_one", icon=":material/content_cut:"):
                 state.engine().start(effect)
                 st.rerun()
-            return
-        rows = job.result
+    if not len(rows):
+        return
     first = rows.iloc[0]
     st.markdown(
         f"With the head the model is right on **{100 * first['base_accuracy']:.0f} %** of {first['n']} clips. "

@@ -238,7 +238,7 @@ def run_signflip(
     clip_table["unit"] = clip_table["clip_id"].map(unit_of)
     return Signflip(
         top=tables.top(found.scores, found.size, sets),
-        changes=tables.changes(table, settings.kind, settings.frames, flow.bands),
+        changes=tables.changes(table, settings.kind, settings.frames, flow.bands, flow.read_as_is),
         effects=tables.effects(clip_table),
         clips=clip_table[clip_table["draw"] == 0].drop(columns=["draw", "unit"]).reset_index(drop=True),
         links=tables.links(pd.DataFrame(bases), acoustics(second)),

@@ -75,6 +75,11 @@ class Flow:
         """[1, pos, width] what the readout reads of the unedited clip."""
         return self._seen(self._clean_points())
 
+    @property
+    def read_as_is(self) -> int | None:
+        """The last layer, where the readout reads exactly what it leaves; None where a norm or a mix is between."""
+        return len(self.states) - 1 if torch.equal(self.output()[0], self.states[-1]) else None
+
     def travel(self, layer: int, rows: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Send copies of what block `layer` left, [rows, pos, width], edited, through the blocks behind it.
 

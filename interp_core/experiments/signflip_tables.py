@@ -40,14 +40,18 @@ def cluster_error(values: NDArray, units: NDArray) -> tuple[float, float, int]:
     return mean, float(np.sqrt((sums**2).sum() * n / (n - 1)) / len(values)), n
 
 
-def changes(table: pd.DataFrame, kind: str, frames: str, bands: int) -> pd.DataFrame:
+def changes(table: pd.DataFrame, kind: str, frames: str, bands: int, read_as_is: int | None = None) -> pd.DataFrame:
     """Relative change of each proxy: mean and standard error over units, and what random sets do.
 
     Args:
         table: one row a (clip_id, unit, flipped, measured, proxy, draw): change, signed; draw 0 is the attributed set.
+        kind, frames, bands: of the edit, see `constructed`.
+        read_as_is: the layer whose output is the model's, with no norm or mix between; None where there is one.
     """
     rows = []
     for (flipped, measured, proxy), part in table.groupby(["flipped", "measured", "proxy"], sort=False):
+        # At an output that is the edited layer's own, what is measured is still what was edited.
+        in_place = flipped == measured or (int(str(measured)) == -1 and flipped == read_as_is)
         top = part[part["draw"] == 0]
         random = part[part["draw"] > 0]
         fine = top[np.isfinite(top["change"])]
@@ -71,7 +75,7 @@ def changes(table: pd.DataFrame, kind: str, frames: str, bands: int) -> pd.DataF
                 "random_low": float(low),
                 "random_high": float(high),
                 "p_random": float((1 + (drawn >= mean).sum()) / (1 + len(drawn))) if len(drawn) else float("nan"),
-                "by_construction": constructed(kind, frames, str(proxy), flipped == measured, bands),
+                "by_construction": constructed(kind, frames, str(proxy), in_place, bands),
             }
         )
     return pd.DataFrame(rows)

@@ -159,6 +159,9 @@ def test_a_two_layer_model_worked_out_by_hand(frames):
         assert change(found, 0, 0, "zcr_refit") == 0
     assert not change(found, 0, 0, "zcr", "by_construction")
     assert set(found.changes["measured"][found.changes["flipped"] == 1]) == {1, OUTPUT}  # nothing before the edit
+    # The readout reads the last layer as it is, so a flip there is measured in place at the output too.
+    assert change(found, 1, OUTPUT, "rms", "by_construction") and change(found, 1, OUTPUT, "rms") < 1e-6
+    assert not change(found, 0, OUTPUT, "rms", "by_construction")
 
 
 def test_only_a_flip_in_place_has_zeros_by_construction():

@@ -215,7 +215,8 @@ def probes(rows: pd.DataFrame, subset: str) -> go.Figure:
         chance = float(here["chance"].iloc[0])
         fig.add_hline(
             y=chance, line={"color": GREY, "width": 1.5, "dash": "dash"}, layer="below",
-            annotation={"text": f"chance, {chance:.2f}", "font": {"size": FONT_PX - 1}, "xanchor": "right"},
+            annotation={"text": f"chance, {chance:.2f}", "font": {"size": FONT_PX - 1}, "xanchor": "left"},
+            annotation_position="bottom left",
         )  # fmt: skip
     _point_axis(fig, points)
     fig.update_yaxes(range=[-0.03, 1.06])

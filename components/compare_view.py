@@ -38,7 +38,7 @@ def explore(shown: ShownComparison, clips: Mapping[str, Clip], rate: int) -> Non
         representation, estimate = _choose_matrix(made.cka)
         points = list(dict.fromkeys(made.cka["base_point"]))
         point = _choose_point(made, points)
-        left, right = st.columns([1, 1], gap="medium")
+        left, right = st.columns([1.2, 1], gap="medium")
         with left:
             _matrix(made.cka, representation, estimate, point, arms)
         with right:
@@ -144,7 +144,7 @@ def _matrix(cka: pd.DataFrame, representation: str, estimate: str, point: str, a
         st.session_state[state.CMP_POINT] = names[cell[0]]
 
     figure = heatmap.heatmap(
-        values, [compare_charts.point_name(p) for p in base], [compare_charts.axis_name(p) for p in donor],
+        values, names, [compare_charts.axis_name(p) for p in donor],
         title=f"{estimate} linear CKA, {representation}", unit="1: alike, 0: unrelated", row_title="base",
         column_title="donor: layer, or stage behind the layers", limits=(0, 1), hover=reasons, selected=(at, at),
         outlined=[(i, i) for i in range(len(base))], upwards=True,

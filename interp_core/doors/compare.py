@@ -121,11 +121,13 @@ def bundled_pairs() -> tuple[Pair, ...]:
     """The pairs that the bundled demos name, the first of each demo being its default.
 
     A demo's `compare` lists them: {name, base, donor, about}. Base and donor are names of demos, or files or folders
-    below the demo's own folder.
+    below the demo's own folder. A demo with one pair may name its `counterpart` alone.
     """
     found = []
     for demo in demos().values():
-        for pair in demo.about.get("compare", ()):
+        other = demo.about.get("counterpart")
+        alone = [{"name": f"{demo.name} and {other}", "base": demo.name, "donor": other}] if other else []
+        for pair in demo.about.get("compare", alone):
             base, donor = (_model_of(demo.folder, str(pair[side])) for side in ("base", "donor"))
             found.append(Pair(str(pair.get("name", "")), base, donor, str(pair.get("about", ""))))
     return tuple(found)

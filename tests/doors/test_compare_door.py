@@ -152,6 +152,14 @@ def test_a_bundled_model_knows_its_counterpart_its_clips_and_its_further_pairs(d
     assert len(prepare(engine, asked).question.null) == 4
 
 
+def test_a_demo_with_one_pair_names_its_counterpart_alone(demos):
+    about = json.loads((demos / BASE / "demo.json").read_text())
+    del about["compare"]
+    (demos / BASE / "demo.json").write_text(json.dumps({**about, "counterpart": DONOR}))
+    bundled.demos.cache_clear()
+    assert [(pair.base, pair.donor) for pair in bundled_pairs()] == [(BASE, DONOR)]
+
+
 def test_a_model_without_counterpart_or_clips_says_what_to_give():
     with pytest.raises(InterpError, match="--donor MODEL"):
         resolve(CompareRequest("some/model"))

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, numbers, read_config, words
-from interp_core.errors import InterpError
+from interp_core.cli.shared import DONE, ProgressLine, add_input, asked, limits, numbers, read_config, words
 
 if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
     from interp_core.doors.ablate import AblateRequest, AblationResult
@@ -71,10 +70,7 @@ def _request(args: argparse.Namespace) -> "AblateRequest":
 
     if args.config is not None:
         return request_from_config(read_config(args))
-    if args.model is None:
-        raise InterpError(
-            "--model is missing; give a bundled name (demo-emotion-wavlm), a checkpoint file, or a folder."
-        )
+    base = asked(args, "demo-emotion-wavlm")
     sweep = SweepSettings(
         ks=numbers(args.ks, int, "--ks") if args.ks else KS,
         kind=args.kind,
@@ -83,15 +79,7 @@ def _request(args: argparse.Namespace) -> "AblateRequest":
         seed=args.seed,
     )
     return AblateRequest(
-        args.model,
-        manifest=args.manifest,
-        device=args.device,
-        dtype=args.dtype,
-        max_clips=args.max_clips,
-        skip_bad=args.skip_bad,
-        pilot=args.pilot,
-        part=args.part,
-        probe=args.probe,
+        **base,
         at=args.at,
         task=args.task,
         domain=args.domain,

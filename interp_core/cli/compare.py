@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, read_config, words
-from interp_core.errors import InterpError
+from interp_core.cli.shared import DONE, ProgressLine, add_input, asked, limits, read_config, words
 
 if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
     from interp_core.doors.compare import CompareRequest
@@ -82,8 +81,7 @@ def _request(args: argparse.Namespace) -> "CompareRequest":
 
     if args.config is not None:
         return request_from_config(read_config(args))
-    if args.model is None:
-        raise InterpError("--model is missing; give a bundled name (demo-spoof-erm), a checkpoint file, or a folder.")
+    base = asked(args, "demo-spoof-erm")
     default = CompareSettings()
     settings = replace(
         default,
@@ -111,15 +109,7 @@ def _request(args: argparse.Namespace) -> "CompareRequest":
     )
     settings.check()
     return CompareRequest(
-        args.model,
-        manifest=args.manifest,
-        device=args.device,
-        dtype=args.dtype,
-        max_clips=args.max_clips,
-        skip_bad=args.skip_bad,
-        pilot=args.pilot,
-        part=args.part,
-        probe=args.probe,
+        **base,
         donor=args.donor or "",
         settings=settings,
     )

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, read_config, words
+from interp_core.cli.shared import DONE, ProgressLine, add_input, asked, limits, read_config, words
 from interp_core.errors import InterpError
 
 if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
@@ -63,8 +63,7 @@ def _request(args: argparse.Namespace) -> "HeadsRequest":
 
     if args.config is not None:
         return request_from(read_config(args))
-    if args.model is None:
-        raise InterpError("--model is missing; give a bundled name (demo-events), a folder, or a hub id.")
+    base = asked(args, "demo-events")
     manifest = args.manifest
     if args.corpus is not None:
         if manifest is None:
@@ -74,15 +73,7 @@ def _request(args: argparse.Namespace) -> "HeadsRequest":
         for note in notes:
             print(note, file=sys.stderr)
     return HeadsRequest(
-        args.model,
-        manifest=manifest,
-        device=args.device,
-        dtype=args.dtype,
-        max_clips=args.max_clips,
-        skip_bad=args.skip_bad,
-        pilot=args.pilot,
-        part=args.part,
-        probe=args.probe,
+        **base | {"manifest": manifest},
         pt=args.pt,
         settings=HeadSettings(
             label=args.label,

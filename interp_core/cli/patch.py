@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, numbers, read_config, words
+from interp_core.cli.shared import DONE, ProgressLine, add_input, asked, limits, numbers, read_config, words
 from interp_core.errors import InterpError
 
 if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
@@ -91,26 +91,15 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> "PatchRequest":
-    from dataclasses import replace
 
     from interp_core.request import PatchRequest, request_from
 
     if args.config is not None:
         return request_from(read_config(args))
-    if args.model is None:
-        raise InterpError("--model is missing; give a bundled name (demo-emotion), a folder, or a hub id.")
-    return replace(
-        PatchRequest(args.model),
-        manifest=args.manifest,
-        device=args.device,
-        dtype=args.dtype,
+    return PatchRequest(
+        **asked(args, "demo-emotion"),
         kinds=args.kinds,
         max_pairs=_max_pairs(args.max_pairs),
-        max_clips=args.max_clips,
-        skip_bad=args.skip_bad,
-        pilot=args.pilot,
-        part=args.part,
-        probe=args.probe,
         demo_prompts=not args.prompt,
         settings=_settings(args),
     )

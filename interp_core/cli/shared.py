@@ -21,7 +21,7 @@ def add_input(command: argparse.ArgumentParser) -> None:
     add("--part", default="", help="which blocks, of a model that has several lists of them: encoder or decoder")
     add("--probe", default="", help="a label column: fit a probe to it as the readout of a model without a classifier")
     add("--manifest", help="CSV or Parquet: clip_id, path, label columns; a bundled model has its own clips")
-    add("--config", help="run exactly what an earlier run's patching_config.json says")
+    add("--config", help="run exactly what an earlier run's config file says")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     add("--seed", type=int, default=42)
@@ -29,7 +29,15 @@ def add_input(command: argparse.ArgumentParser) -> None:
     add("--max-seconds", type=float, default=30.0, help="the longest clip that is taken")
     add("--skip-bad", action="store_true", help="leave out rows that cannot be used instead of stopping")
     add("--batch-size", type=int, default=8, help="pairs in one sweep; halved by itself when memory runs out")
-    add("--pilot", type=int, help="only the first N pairs of each kind")
+    add("--pilot", type=int, help="only the first N pairs of each kind, or N clips")
+
+
+def asked(args: argparse.Namespace, bundled: str) -> dict[str, Any]:
+    """Return the options of every run as arguments of a request; InterpError, naming a bundled model, without one."""
+    if args.model is None:
+        raise InterpError(f"--model is missing; give a bundled name ({bundled}), a folder, a file, or a hub id.")
+    names = ("model", "manifest", "device", "dtype", "max_clips", "skip_bad", "pilot", "part", "probe")
+    return {name: getattr(args, name) for name in names}
 
 
 def read_config(args: argparse.Namespace) -> dict[str, Any]:

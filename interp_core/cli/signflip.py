@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_core.cli.shared import DONE, ProgressLine, add_input, limits, numbers, read_config, words
-from interp_core.errors import InterpError
+from interp_core.cli.shared import DONE, ProgressLine, add_input, asked, limits, numbers, read_config, words
 
 if TYPE_CHECKING:  # torch and transformers are imported by the command that needs them, so that --help answers at once
     from interp_core.doors.signflip import SignflipRequest, SignflipResult
@@ -66,8 +65,7 @@ def _request(args: argparse.Namespace) -> "SignflipRequest":
 
     if args.config is not None:
         return request_from_config(read_config(args))
-    if args.model is None:
-        raise InterpError("--model is missing; give a bundled name (demo-emotion-wavlm), a folder, or a hub id.")
+    base = asked(args, "demo-emotion-wavlm")
     settings = SignflipSettings(
         target=args.target,
         topk=args.topk,
@@ -79,15 +77,7 @@ def _request(args: argparse.Namespace) -> "SignflipRequest":
         seed=args.seed,
     )
     return SignflipRequest(
-        args.model,
-        manifest=args.manifest,
-        device=args.device,
-        dtype=args.dtype,
-        max_clips=args.max_clips,
-        skip_bad=args.skip_bad,
-        pilot=args.pilot,
-        part=args.part,
-        probe=args.probe,
+        **base,
         task=args.task,
         units=args.units,
         labels=words(args.labels) if args.labels else (),

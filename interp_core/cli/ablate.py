@@ -34,16 +34,31 @@ def add(commands: Any) -> None:
     add("--kind", default="mean", choices=("mean", "zero", "resample", "flip"), help="what takes a neuron's place")
     add("--score", default="coef", choices=("coef", "univariate"), help="how neurons are ranked")
     add("--corpus", default="", help="--manifest is the folder of this corpus: camelyon17, ravdess, …, or auto")
-    add("--out", required=True, help="the run folder")
+    add("--epoch", help="--model is a folder of checkpoints: a number, all, best-id, or peak-ood (which peeks)")
+    add("--out", required=True, help="the run folder; with --epoch, one below it for each epoch")
     add("--resume", action="store_true", help="start over in the folder of a run that was interrupted")
 
 
 def _ablate(args: argparse.Namespace) -> int:
-    from interp_core.doors.ablate import prepare
     from interp_core.engine import Engine
 
     engine = Engine(limits=limits(args))
-    request = _request(args)
+    request, out = _request(args), Path(args.out)
+    if args.epoch is None:
+        _run(engine, request, out, args.resume)
+    else:
+        from interp_core.doors.ablate_epochs import chosen
+
+        for epoch, one in chosen(engine, request, args.epoch, lambda text: print(text, file=sys.stderr)).items():
+            print(f"epoch {epoch}", file=sys.stderr)
+            _run(engine, one, out / f"epoch_{epoch:05}", args.resume)
+    print(out)
+    return DONE
+
+
+def _run(engine: Any, request: "AblateRequest", out: Path, resume: bool) -> None:
+    from interp_core.doors.ablate import prepare
+
     ready = prepare(engine, request)
     for row in ready.manifest.skipped:
         print(f"left out: {row}", file=sys.stderr)
@@ -52,16 +67,14 @@ def _ablate(args: argparse.Namespace) -> int:
     bar = ProgressLine()
     made = request.run(
         engine,
-        out=Path(args.out),
-        resume=args.resume,
+        out=out,
+        resume=resume,
         progress=bar,
         announce=lambda cost: print(f"{ready.subject.name}: {cost}", file=sys.stderr),
         prepared=ready,
     )
     bar.end()
     _print_summary(made)
-    print(args.out)
-    return DONE
 
 
 def _request(args: argparse.Namespace) -> "AblateRequest":

@@ -1,6 +1,7 @@
 """The run folder of a neuron ablation: what goes into which file, and back."""
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from interp_core.storage import read_csv, read_json, replace_file
 TOP = 10
 OLD_NAMES = {"head_ood": "head_ood", "domain_probe": "hosp_probe", "task_probe": "tumor_probe", "head_id": "head_id"}
 """Measures under the keys that the source's files have: its domain was the hospital, its task the tumour."""
+EPOCH = re.compile(r"ep(?:och)?[_-]?0*(\d+)\.(?:pt|pth|ckpt|tar)$")
+"""The names of checkpoint files that tell their epoch."""
 SETS = {"domain": "shortcut", "task": "morphology", "random": "random"}
 LOOKS = {
     "domain": ("#D55E00", "-", "o", "best for the domain"),
@@ -75,7 +78,7 @@ def as_json(made: AblationResult, run_id: str) -> dict[str, Any]:
     """The source's keys (run_id, epoch, layer, …, sweep), with intervals beside them, and the whole report."""
     return {
         "run_id": run_id,
-        "epoch": None,
+        "epoch": _epoch(str(made.config["model"]["id"])),
         "layer": made.report["site"],
         "feature_dim": made.report["width"],
         "shortcut_scores_top10": _top(made.scores, "domain"),
@@ -83,6 +86,12 @@ def as_json(made: AblationResult, run_id: str) -> dict[str, Any]:
         "sweep": [_dose(made.curve, k) for k in made.report["doses"]],
         "report": made.report,
     }
+
+
+def _epoch(model: str) -> int | None:
+    """Of a checkpoint file that is named after its epoch."""
+    found = EPOCH.search(model)
+    return int(found[1]) if found else None
 
 
 def _top(scores: pd.DataFrame, name: str) -> list[dict[str, Any]]:

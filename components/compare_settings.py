@@ -28,6 +28,9 @@ def choose_models(request: PatchRequest) -> CompareRequest | None:
         if chosen not in names:
             state.approve(chosen)
 
+    of_others = {pair.name for demo in bundled.demos() for pair in pairs_of(demo)} - set(names)
+    if st.session_state.get(state.CMP_DONOR) in of_others:  # a pair of the model that was chosen before
+        st.session_state[state.CMP_DONOR] = names[0] if names else None
     chosen = st.selectbox(
         "Donor",
         names,
@@ -41,7 +44,7 @@ def choose_models(request: PatchRequest) -> CompareRequest | None:
         "the same family: its activations of the same clips are put into the base.",
     )
     pair = next((pair for pair in pairs if pair.name == chosen), None)
-    if pair is None and not chosen:
+    if pair is None and (not chosen or chosen in of_others):
         return None
     if pair is not None and pair.about:
         st.caption(md(pair.about))

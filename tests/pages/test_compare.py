@@ -111,6 +111,13 @@ def test_the_donor_of_a_pair_is_its_base_turned_round(compare):
     assert faults(at) == [] and "Compare them now" in [button.label for button in at.button]
 
 
+def test_another_model_in_the_sidebar_leaves_the_pair_of_the_one_before(compare):
+    at = compare(donor=PAIRS[1])
+    at.selectbox(key="model").set_value(DONOR).run()
+    assert widget(at, "selectbox", "donor").value == f"{PAIRS[0]}, turned round"
+    assert faults(at) == [] and "does not ship" not in words(at)
+
+
 def test_a_link_to_a_foreign_donor_opens_nothing_before_the_visitor_agrees(compare):
     at = compare(donor="somebody/model")
     assert "does not ship with Patchbay" in words(at)

@@ -185,13 +185,14 @@ def _clips(
             "A click picks", ["A", "B"], default="A", required=True, key=state.HEADS_SIDE, bind=state.BOUND
         )
     a, b = a or first, b or second
+    picked = state.HEADS_B if side == "B" else state.HEADS_A
 
     def clicked() -> None:
         points = st.session_state[state.HEADS_PLANE].selection.points
         carried = points[0].get("customdata") if points else None
         clip = carried.get("0") if isinstance(carried, dict) else carried[0] if carried else None
         if clip in ids:
-            st.session_state[state.HEADS_B if side == "B" else state.HEADS_A] = clip
+            st.session_state[picked] = clip
 
     with slot:
         st.markdown(f"**Class means** of head {md(point.name)}, {point_width(result, layer, head)} numbers wide")

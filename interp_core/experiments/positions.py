@@ -54,9 +54,11 @@ def align_positions(a: Prompted, b: Prompted, positions: str = "audio", align: A
     (a0, a1), (b0, b1) = a.audio, b.audio
     if positions == "audio":
         return _audio(a, b, align)
-    if positions == "all" and a.n_pos == b.n_pos and a.audio == b.audio:
+    if positions == "all" and a.n_pos == b.n_pos and (a.audio == b.audio or not a.worded):
         every = torch.arange(a.n_pos)
         return Aligned(every, every.double(), 1.0)
+    if positions == "all" and not a.worded:
+        return _audio(a, b, align)
     if positions == "all":
         parts = [align_positions(a, b, part, align) for part in ("prefix", "audio", "question", "last")]
         covered = sum(len(part.positions) for part in parts) / a.n_pos

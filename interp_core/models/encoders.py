@@ -107,7 +107,7 @@ class Encoder(Subject):
         if len(samples) < self.shortest or audio[1] <= audio[0]:
             raise InterpError(f"clip {clip_id!r} is too short for {self.name}: it does not fill one position.")
         ids = torch.zeros(len(embeds), dtype=torch.long, device=embeds.device)
-        return Prompted(key, clip_id, inputs, embeds, ids, audio, self.seconds_per_position(), bands)
+        return Prompted(key, clip_id, inputs, embeds, ids, audio, self.seconds_per_position(), bands, False)
 
     # ---- the readout -------------------------------------------------------------------------------------------------
 

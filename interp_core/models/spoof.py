@@ -60,6 +60,10 @@ class SpoofDetector(Encoder):
         return (0, min(n_pos, math.ceil(n_samples / step))), (1, 0)
 
     @property
+    def by_construction(self) -> bool:
+        return False  # layers are mixed; and behind a probe the padding's positions stay the recipient's
+
+    @property
     def classifier(self) -> nn.Module | None:
         return self.hf.task_head
 

@@ -55,6 +55,7 @@ class Prompted:
         seconds_per_position: time that one audio position covers.
         bands: where a spectrogram is cut into patches: (count, stride) of the rows of positions that each cover the
             same time in another band; `audio` is then the first row.
+        worded: whether the positions around the recording hold words; else they hold its padding.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Prompted:
     audio: tuple[int, int]
     seconds_per_position: float
     bands: tuple[int, int] = (1, 0)
+    worded: bool = True
 
     @property
     def n_pos(self) -> int:

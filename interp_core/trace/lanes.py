@@ -95,16 +95,21 @@ class _Mixture:
 
     def __init__(self, lane: FullLane, shares: Tensor) -> None:
         self._lane, self._shares = lane, shares
-        self._clean: Tensor = 0 * lane.clean(0)
+        # Summed in float32, as the library's one sum over all layers is inside, and rounded once, at the end.
+        self._clean: Tensor = 0 * lane.clean(0).float()
         """Of the unedited run, over all points before the one that was noted last: what a joining row brings along."""
-        self.total: Tensor = self._clean[:0]
+        self._total: Tensor = self._clean[:0]
+
+    @property
+    def total(self) -> Tensor:
+        return self._total.to(self._lane.clean(0).dtype)
 
     def note(self, point: int, rows: Tensor) -> None:
         """Add what stands before block `point` (after the last one for n_layers), rows that have joined included."""
-        joined = (len(rows) - len(self.total)) // self._lane.n
+        joined = (len(rows) - len(self._total)) // self._lane.n
         share, seen = self._shares[point], self._lane.subject.mixed_state
-        self.total = torch.cat([self.total, self._clean.repeat(joined, 1, 1)]) + share * seen(point, rows)
-        self._clean = self._clean + share * seen(point, self._lane.clean(point))
+        self._total = torch.cat([self._total, self._clean.repeat(joined, 1, 1)]) + (share * seen(point, rows)).float()
+        self._clean = self._clean + (share * seen(point, self._lane.clean(point))).float()
 
 
 class SuffixLane:

@@ -32,3 +32,18 @@ def test_fast_and_reference_agree_in_bfloat16(name: str, open_once: Open) -> Non
             sweep(subject, [patch], one.labels, spec, method=method).label_logits for method in ("fast", "reference")
         )
         assert gap(fast, reference) < TOLERANCE[torch.bfloat16], kind
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-large-weighted", "hubert-base-weighted"])
+def test_a_mix_of_layers_is_summed_as_exactly_as_the_library_sums_it(name: str, open_once: Open) -> None:
+    """One sum in float32 that is rounded once: adding layer by layer in bfloat16 loses digits at each."""
+    single = open_once(name)
+    one = open_case(single.case, single.path, dtype="bfloat16", clips=("short", "long"))
+    a, b = one.runs["short"], one.runs["long"]
+    found = align_positions(a.prompted, b.prompted, "audio")
+    patch = Patch(a, b, found.positions, found.source)
+    spec = SiteSpec("resid_post", layers=sweep_layers("resid_post", one.subject.n_layers))
+    fast, reference = (
+        sweep(one.subject, [patch], one.labels, spec, method=method).label_logits for method in ("fast", "reference")
+    )
+    assert gap(fast, reference) < 1e-3

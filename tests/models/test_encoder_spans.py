@@ -106,6 +106,21 @@ def test_a_time_window_is_the_same_seconds_in_both_clips(name: str, open_once: O
     assert cut.positions.tolist() == cut.source.tolist() == list(range(n_a)) and cut.covered == n_a / n_b
 
 
+@pytest.mark.parametrize("name", [*WAVES[:5], "whisper-encoder", "whisper-decoder", "ast", "spoof-wavlm-erm", "clap"])
+@pytest.mark.parametrize("align", ["truncate", "resample"])
+def test_all_positions_of_clips_of_unequal_length_are_matched(name: str, align: str, open_once: Open) -> None:
+    """Front ends that fill clips up give every clip the same positions; else all there is is the recording."""
+    one = open_once(name)
+    a, b = one.stems["long"], one.stems["short"]
+    found = align_positions(a, b, "all", align)  # type: ignore[arg-type]
+    if a.n_pos == b.n_pos:
+        assert found.positions.tolist() == found.source.tolist() == list(range(a.n_pos)) and found.covered == 1.0
+    else:
+        audio = align_positions(a, b, "audio", align)  # type: ignore[arg-type]
+        assert torch.equal(found.positions, audio.positions) and torch.equal(found.source, audio.source)
+        assert found.covered == audio.covered
+
+
 def shortened(one: Opened, n: int) -> Prompted:
     return prompt_clip(one.subject, one.samples["short"][:n], one.prompt, "s03_click")
 

@@ -222,11 +222,10 @@ def effect_bars(rows: pd.DataFrame, column: str, title: str) -> go.Figure:
         known = math.isfinite(low)
         colour = (BLUE, GREEN, PURPLE)[number % 3]
         figure.add_bar(
-            x=[value], y=[row["kind"]], orientation="h", name=row["kind"], showlegend=False,
+            x=[value], y=[f"{row['kind']} {value:+.3f}"], orientation="h", name=row["kind"], showlegend=False,
             marker={"color": colour, "pattern": {"shape": ("", "/", ".")[number % 3]}},
             error_x={"type": "data", "symmetric": False, "array": [high - value if known else 0],
                      "arrayminus": [value - low if known else 0], "color": GREY, "thickness": 2, "visible": known},
-            text=[f"{value:+.3f}"], textposition="outside", cliponaxis=False,
             hovertemplate=f"{row['kind']}: {value:+.3f}"
             + (f" [{low:+.3f}, {high:+.3f}]" if known else "") + f"<br>{row['changed']} of {row['n']} answers change"
             "<extra></extra>",
@@ -234,7 +233,7 @@ def effect_bars(rows: pd.DataFrame, column: str, title: str) -> go.Figure:
     figure.add_vline(x=0, line={"color": GREY, "width": 1.5})
     figure.update_xaxes(title_text=title)
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(height=190, margin={"l": 80, "r": 50, "t": 8, "b": 44}, bargap=0.35)
+    figure.update_layout(height=80 + 34 * len(rows), margin={"l": 130, "r": 16, "t": 6, "b": 44}, bargap=0.35)
     return figure
 
 
@@ -258,7 +257,7 @@ def used_scatter(heads: pd.DataFrame, effect: pd.DataFrame, column: str, selecte
         marker={"symbol": "circle-open", "size": 20, "color": VERMILLION, "line": {"width": 3}},
     )  # fmt: skip
     figure.add_hline(y=0, line={"color": GREY, "dash": "dot"})
-    figure.update_xaxes(type="log", title_text="F (N − C)/(C − 1), log scale")
+    figure.update_xaxes(type="log", dtick="D2", title_text="F (N − C)/(C − 1), log scale")
     figure.update_layout(height=330, margin={"l": 70, "r": 16, "t": 40, "b": 48})
     return figure
 

@@ -257,20 +257,15 @@ def _without(shown: ShownHeads, asked: HeadsRequest, layer: int, head: int) -> N
         f"With the head the model is right on **{100 * first['base_accuracy']:.0f} %** of {first['n']} clips. "
         "Without it:"
     )
-    left, right = st.columns(2)
-    for column, name, title in (
-        (left, "change", "Δ accuracy"),
-        (right, "logprob_change", "Δ log-probability of the true class, nats"),
-    ):
-        with column:
-            st.plotly_chart(
-                heads_charts.effect_bars(rows, name, title),
-                theme="streamlit",
-                key=f"heads_effect_{name}",
-                config=CHART_CONFIG,
-                alt=f"{title} when the head is replaced: "
-                + ", ".join(f"{r['kind']} {r[name]:+.3f}" for r in rows.to_dict("records")),
-            )
+    for name, title in (("change", "Δ accuracy"), ("logprob_change", "Δ log-probability of the true class, nats")):
+        st.plotly_chart(
+            heads_charts.effect_bars(rows, name, title),
+            theme="streamlit",
+            key=f"heads_effect_{name}",
+            config=CHART_CONFIG,
+            alt=f"{title} when the head is replaced: "
+            + ", ".join(f"{r['kind']} {r[name]:+.3f}" for r in rows.to_dict("records")),
+        )
     changed = ", ".join(f"{row['kind']} {row['changed']}" for row in rows.to_dict("records"))
     st.caption(f"Answers that change, of {first['n']}: {changed}. {md(first['interval_method'])}.")
 

@@ -203,7 +203,8 @@ def _acoustic(result: SignflipResult) -> None:
         table = links.pivot(index="what", columns="place", values="rho")
         order = [signflip_charts.place_name(place) for place in signflip_charts.places(result.report)]
         st.dataframe(table[order].map(lambda v: "–" if v != v else f"{v:+.2f}"), alt="Correlations by layer.")
-        st.caption(f"n = {int(result.links['n'].min())} to {int(result.links['n'].max())} clips.")
+        few, many = int(result.links["n"].min()), int(result.links["n"].max())
+        st.caption(f"n = {few if few == many else f'{few} to {many}'} clips.")
 
 
 def _neurons(result: SignflipResult, flipped: int) -> None:

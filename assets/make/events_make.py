@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -108,7 +109,7 @@ def write_clips(found: Sequence[Recording]) -> None:
     (FOLDER / "manifest.csv").write_text("\n".join(rows) + "\n")
 
 
-def measure(found: Sequence[Recording], model, head: nn.Linear) -> dict:
+def measure(found: Sequence[Recording], model: Any, head: nn.Linear) -> dict:
     """How often the training's own linear layer is right, and the probe that the demo is read by."""
     mel = LogMel(build_extractor())
     metrics: dict = {"chance": round(1 / len(CLASSES), 4), "trained_head": {}}

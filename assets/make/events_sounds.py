@@ -1,6 +1,7 @@
 """From a recording to a clip of three seconds: trimmed, levelled, and for training changed at random."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,13 +49,13 @@ def changed(samples: Wave, rng: np.random.Generator, strength: float = 1.0) -> W
     """One training example: speed and pitch, tilt, echo, noise, level, all at random and the more the stronger."""
     speed = np.exp(strength * rng.uniform(-0.25, 0.25))
     grid = np.arange(0, len(samples) - 1, speed)
-    wave = np.interp(grid, np.arange(len(samples)), samples).astype(np.float32)
+    wave: Wave = np.interp(grid, np.arange(len(samples)), samples).astype(np.float32)
     if rng.random() < 0.4 * strength:  # first-order tilt
         tilt = np.float32(rng.uniform(-0.5, 0.5))
-        wave = wave - tilt * np.concatenate([np.zeros(1, np.float32), wave[:-1]])
+        wave = (wave - tilt * np.concatenate([np.zeros(1, np.float32), wave[:-1]])).astype(np.float32)
     if rng.random() < 0.2 * strength:  # an echo that dies away
         delay, gain = int(rng.uniform(0.01, 0.08) * RATE), rng.uniform(0.1, 0.4)
-        tail = np.zeros(len(wave) + 3 * delay, np.float32)
+        tail: Wave = np.zeros(len(wave) + 3 * delay, np.float32)
         for turn in range(4):
             tail[turn * delay : turn * delay + len(wave)] += np.float32(gain**turn) * wave
         wave = tail
@@ -73,7 +74,7 @@ def fixed_clip(recording: Recording) -> Wave:
 class LogMel:
     """What `ClapFeatureExtractor` makes of a clip of full length, for a batch at once: [batch, 1, frames, mel]."""
 
-    def __init__(self, extractor) -> None:
+    def __init__(self, extractor: Any) -> None:
         self.window = torch.hann_window(extractor.fft_window_size)
         self.filters = torch.from_numpy(extractor.mel_filters_slaney).float()
         self.size, self.hop = extractor.fft_window_size, extractor.hop_length

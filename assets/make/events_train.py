@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def train(
     batch: int = 18,
     peak: float = 1e-3,
     seed: int = 0,
-    say=lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[ClapAudioModel, nn.Linear]:
     """Train on the training recordings, classes equally often, for so many minutes of processor time.
 
@@ -69,7 +70,9 @@ def train(
     rng = np.random.default_rng(seed)
     model, mel = build_model(seed), LogMel(build_extractor())
     head = nn.Linear(model.config.hidden_size, len(CLASSES))
-    waves = {label: {} for label in CLASSES}  # class -> group -> waves: a large kit weighs no more than a small one
+    waves: dict[str, dict[str, list]] = {
+        label: {} for label in CLASSES
+    }  # class -> group -> waves: a large kit weighs no more than a small one
     for one in found:
         if one.training:
             waves[one.label].setdefault(one.group, []).append(prepared(one))
@@ -97,7 +100,8 @@ def train(
         if step % 100 == 0:
             right = _heldout(model, head, mel, found)
             say(f"step {step}, {100 * done:.0f} %, loss {np.mean(losses[-100:]):.3f}, held out {right:.3f}")
-    return average.module[0].eval(), average.module[1].eval()
+    trained: Any = average.module
+    return trained[0].eval(), trained[1].eval()
 
 
 def _drawn(groups: dict[str, list], rng: np.random.Generator, strength: float) -> np.ndarray:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from interp_core.__main__ import main
 from interp_core.cli.shared import BAD_INPUT, DONE, INTERRUPTED
@@ -36,6 +37,8 @@ def start(arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As many threads as here: sums are split among them, which shows in the last digit.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         # Where the tests run in the background, the shell has SIGINT ignored, and a process would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -65,7 +65,8 @@ def test_blocks_from_the_site_on_answer_as_the_whole_forward_with_the_edit_does(
         scale = max(1.0, float(reference.abs().max()))
         assert float((found - reference).abs().max()) <= 1e-4 * scale
         assert float((found[0] - collected.logits[i]).abs().max()) <= 1e-4 * scale  # nothing edited
-        assert float((found[1:] - found[:1]).abs().max()) > 1e-3 * scale  # control: the edits do something
+        # Control: the edits do something, beyond what is allowed above; another clip's neurons do the least.
+        assert float((found[1:] - found[:1]).abs().max()) > (2e-4 if kind == "resample" else 1e-3) * scale
 
 
 def test_modules_behind_pooled_features_answer_as_the_whole_forward_with_the_edit_does(scene):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.utils import logging as hf_logging
 
 from interp_core.errors import InterpError
 from interp_core.models.opens2s import is_opens2s, load_opens2s
@@ -51,10 +52,13 @@ def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) 
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """The library's log, which does not reach the root logger by itself."""
+    """The library's log, which does not reach the root logger by itself, and which our command line makes quiet."""
+    loudness = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_warning()
     logging.getLogger("transformers").addHandler(caplog.handler)
     yield caplog
     logging.getLogger("transformers").removeHandler(caplog.handler)
+    hf_logging.set_verbosity(loudness)
 
 
 def test_all_weights_arrive_under_their_names_and_the_speech_output_is_left_out_silently(

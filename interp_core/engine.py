@@ -121,7 +121,10 @@ class Engine:
             settings = replace(settings, prompts=texts if request.manifest is None else texts[:1])
         if demo is None or not demo.labels or not demo.prompts:
             settings = self._own_words(replace(request, manifest=str(path), settings=settings))
-        return replace(request, manifest=str(path), demo_prompts=False, settings=settings)
+        kinds = request.kinds
+        if demo is not None and kinds == PatchRequest.kinds:
+            kinds = demo.about.get("kinds", kinds)
+        return replace(request, manifest=str(path), kinds=kinds, demo_prompts=False, settings=settings)
 
     def _own_words(self, request: PatchRequest) -> PatchSettings:
         """What the model itself says that it answers and is asked, where the settings are still the default ones."""

@@ -81,7 +81,7 @@ class ProgressLine:
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if self._first is None:
+        if self._first is None or done < self._first:  # another count has begun
             self._first, self._started = done, now
         if now - self._shown < (0.2 if self._screen else 10) and done < total:
             return

@@ -70,7 +70,8 @@ def utterances(packages: Path) -> list[Utterance]:
     Args:
         packages: a folder with the .deb files of PEOPLE, as `apt-get download` leaves them.
     """
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:  # espeak-ng must not be forked
+    # A process a voice, and never by a fork: espeak-ng keeps a state, so that what it said before would be heard.
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         human = pool.map(_of_person, PEOPLE, [packages] * len(PEOPLE))
         synthetic = pool.map(_of_voice, VOICES)
         return [utterance for group in (*human, *synthetic) for utterance in group]

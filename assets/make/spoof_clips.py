@@ -5,6 +5,7 @@ Never by what a model answers. The manifest of demo-spoof-dann points into demo-
 
 import csv
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,8 +57,9 @@ def chosen_clips(held_out: Sequence[Utterance], seed: int = 5) -> list[Utterance
 
 
 def write_clips(chosen: Sequence[Utterance], versions: np.ndarray, folder: Path) -> None:
-    """Write folder/clips/*.flac, 8 kHz, 16 bit; versions are [n, n_codecs, samples] int16."""
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    """Write folder/clips/*.flac anew, 8 kHz, 16 bit; versions are [n, n_codecs, samples] int16."""
+    shutil.rmtree(folder / "clips", ignore_errors=True)
+    (folder / "clips").mkdir(parents=True)
     for utterance, rows in zip(chosen, versions, strict=True):
         for codec, samples in zip(CODECS, rows, strict=True):
             soundfile.write(folder / _path(utterance, codec), samples, RATE, subtype="PCM_16", compression_level=1.0)

@@ -1,6 +1,7 @@
 """The bundled demo-spoof-erm and demo-spoof-dann are what their files say: clips, checkpoints, numbers."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -189,3 +190,10 @@ def test_the_folders_stay_small():
     assert models < 4
     assert sum((ERM / clip["path"]).stat().st_size for clip in CLIPS) / 1e6 < 6
     assert sum(size.values()) < 11
+
+
+def test_the_saved_comparison_is_one_of_these_checkpoints_on_these_clips(loaded):
+    config = json.loads((ERM / "run-compare" / "compare_config.json").read_text())
+    assert config["manifest"]["sha256"] == hashlib.sha256((ERM / "manifest.csv").read_bytes()).hexdigest()
+    for side, method in (("model", "erm"), ("donor", "dann")):
+        assert config[side]["weights_sha256"] == loaded[method, "tuned"].weights_hash

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from components import state
+from components import jobs_panel, state
+from components.guard import show
 from components.words import md
 from interp_core.errors import InterpError
 from interp_core.request import Asked, PatchRequest
@@ -53,6 +54,45 @@ def current(asked: Asked, read: Callable[[Path], Any]) -> ShownRun | None:
         return None
     differences = _differences(asked, shipped.result.config["settings"])
     return ShownRun(shipped.key, shipped.result, "shipped", shipped.folder, differences)
+
+
+def started(
+    request: PatchRequest,
+    asked: Asked,
+    pressed: bool,
+    prepare: Callable[..., Any],
+    read: Callable[[Path], Any],
+    demo: str,
+) -> ShownRun | None:
+    """Start what is asked if it was pressed, say how far it is, and return the run to show, if there is one.
+
+    Args:
+        request: of the sidebar.
+        asked: of the form.
+        pressed: whether it is to be started.
+        prepare: checks it on the engine before it is.
+        read: of a run folder.
+        demo: the bundled model to offer where nothing is there.
+    """
+    if pressed:
+        try:
+            with st.spinner("Checking the model, the clips and the settings …"):
+                prepare(state.engine(), asked)
+            state.engine().start(asked, state.runs_folder())
+        except InterpError as error:
+            show(error)
+    job = state.engine().jobs.get(asked.key)
+    if job is not None and job.active:
+        jobs_panel.watch(job)
+    elif job is not None and job.error:
+        st.error(md(job.error))
+    shown = current(asked, read)
+    if shown is None and (job is None or not job.active):
+        st.info("Nothing has been computed for these settings yet: open *Settings and run*, and press Run.")
+        offer_demo(request, demo)
+    if shown is not None and shown.differences:
+        st.info("Not what is set now: " + "; ".join(map(md, shown.differences)) + ". Run it to see that.")
+    return shown
 
 
 def _differences(asked: Any, settings: Mapping[str, Any]) -> tuple[str, ...]:

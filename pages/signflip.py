@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components import jobs_panel, neurons_runs, neurons_settings, signflip_view, state
+from components import neurons_runs, neurons_settings, signflip_view, state
 from components.guard import show
-from components.words import md
 from interp_core.doors.ablate import question
 from interp_core.doors.signflip import prepare, read_result
 from interp_core.errors import InterpError
@@ -36,27 +35,9 @@ def page() -> None:
         return
     with actions.popover("Settings and run", icon=":material/tune:", width="stretch"):
         asked, pressed = neurons_settings.signflip_form(request, labels)
-    if pressed:
-        try:
-            with st.spinner("Checking the model, the clips and the settings …"):
-                prepare(state.engine(), asked)
-            state.engine().start(asked, state.runs_folder())
-        except InterpError as error:
-            show(error)
-    job = state.engine().jobs.get(asked.key)
-    if job is not None and job.active:
-        jobs_panel.watch(job)
-    elif job is not None and job.error:
-        st.error(md(job.error))
-    shown = neurons_runs.current(asked, read_result)
-    if shown is None:
-        if job is None or not job.active:
-            st.info("Nothing has been computed for these settings yet: open *Settings and run*, and press Run.")
-            neurons_runs.offer_demo(request, DEMO)
-        return
-    if shown.differences:
-        st.info("Not what is set now: " + "; ".join(map(md, shown.differences)) + ". Run it to see that.")
-    signflip_view.explore(shown, asked, subject)
+    shown = neurons_runs.started(request, asked, pressed, prepare, read_result, DEMO)
+    if shown is not None:
+        signflip_view.explore(shown, asked, subject)
 
 
 page()

@@ -4,11 +4,8 @@ A checkpoint holds the whole model, backbone included, and its resolved config. 
 weights do not show comes from the config or from the published base models, so nothing is fetched.
 """
 
-import hashlib
 import json
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +19,7 @@ from transformers.initialization import no_init_weights
 from interp_core.errors import InterpError
 from interp_core.models.countermeasure_layout import layout_of
 from interp_core.models.countermeasure_net import CountermeasureNet
+from interp_core.models.weight_file import file_hash, read_weight_file
 
 __all__ = [
     "Countermeasure",
@@ -152,7 +150,7 @@ def load_countermeasure(path: Path | str, dtype: torch.dtype = torch.float32) ->
     return Countermeasure(
         net=net.to(dtype).eval().requires_grad_(False),
         path=file,
-        weights_hash=_sha256(file),
+        weights_hash=file_hash(file),
         config=config,
         epoch=saved.get("epoch"),
         metrics=saved.get("metrics") or {},
@@ -175,22 +173,8 @@ def _checkpoint_file(path: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        # Memory-mapped, the optimizer's state (twice the weights) is never read.
-        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except PermissionError as error:
-        raise InterpError(f"{file} may not be read; change its permissions.") from error
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is None:
-            raise InterpError(f"{file} is no file of torch.save, or is cut short; copy it again.") from error
-        raise InterpError(
-            f"{file} holds {refused.group(1)}, which is neither a tensor nor a plain value and could run code when "
-            "read, so it was not read; where you trust the file, open it with torch.load(..., weights_only=False) and "
-            "save again 'model_state_dict', 'config', 'epoch' and 'metrics', with every number an int or a float."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InterpError(f"{file} is no file of torch.save, or is cut short; copy it again.") from error
+    whole = "save again 'model_state_dict', 'config', 'epoch' and 'metrics', with every number an int or a float"
+    saved = read_weight_file(file, save=whole)
     if not isinstance(saved, dict):
         raise InterpError(f"{file} holds a {type(saved).__name__}; expected a checkpoint of the thesis code.")
     return saved
@@ -223,11 +207,6 @@ def _fill(file: Path, net: CountermeasureNet, weights: Mapping[str, Tensor]) -> 
             f"{file}: {lines[0] if lines else error}; say the backbone's sizes in the checkpoint's config under "
             "backbone.hf_config."
         ) from error
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _vocab(file: Path) -> dict[str, int]:

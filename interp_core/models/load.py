@@ -18,7 +18,7 @@ from interp_core.models.encoders import Encoder, SpectrogramTransformer, Whisper
 from interp_core.models.hub import fetched
 from interp_core.models.open_audio_llm import open_audio_llm
 from interp_core.models.opens2s import OpenS2S, is_opens2s, load_opens2s
-from interp_core.models.source import reading, resolve, weights_hash
+from interp_core.models.source import reading, refuse_absent, resolve, weights_hash
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import open_weight_file, weight_file_of
 from interp_core.models.whisper import ENCODER_ROW, Whisper
@@ -78,13 +78,7 @@ class Opening:
             ),
         )
         # Of training alone: it stands for masked frames, and some published folders leave it out.
-        absent = sorted(key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed"))
-        if absent:
-            # The library makes up random weights for these and goes on with a warning.
-            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-            raise InterpError(
-                f"the weights of {self.name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
-            )
+        refuse_absent(self.name, (key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed")))
         return hf
 
     def placed(self, hf: Any) -> Any:

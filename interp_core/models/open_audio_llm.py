@@ -11,6 +11,7 @@ from interp_core.models.arch import Arch
 from interp_core.models.audio_llm import audio_token_id
 from interp_core.models.lora import merge_lora
 from interp_core.models.processors import read_processor
+from interp_core.models.source import refuse_absent
 
 Reading = Callable[[str, str, Callable[[], Any]], Any]
 
@@ -71,12 +72,7 @@ def open_audio_llm(
         "weights",
         lambda: model_class.from_pretrained(source, dtype=dtype, output_loading_info=True, **adapting, **placing),
     )
-    if absent := sorted(loaded["missing_keys"]):
-        # The library makes up random weights for these and goes on with a warning.
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        raise InterpError(
-            f"the weights of {name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
-        )
+    refuse_absent(name, loaded["missing_keys"])
     in_words = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
     if (in_config := audio_token_id(hf.config, arch, processor)) != in_words:
         raise InterpError(

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, WhisperFeatureExtracto
 from interp_core.errors import InterpError
 from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
+from interp_core.models.source import first_line
 from interp_core.models.subject import Prompted
 
 SYSTEM = "You are a helpful assistant."
@@ -185,7 +186,7 @@ def _processor(folder: Path, config: OpenS2SConfig) -> OpenS2SProcessor:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare exceptions
-        raise InterpError(f"the tokenizer of {folder} cannot be read: {_first_line(error)}") from error
+        raise InterpError(f"the tokenizer of {folder} cannot be read: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise InterpError(
             f"the tokenizer of {folder} has no chat template; copy tokenizer_config.json (and chat_template.jinja, "
@@ -209,7 +210,7 @@ def _check_weights(folder: Path, config: OpenS2SConfig) -> None:
                 stored |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
         except (SafetensorError, OSError) as error:
             raise InterpError(
-                f"{file.name} in {folder} cannot be read ({_first_line(error)}); it may be cut short, fetch it again."
+                f"{file.name} in {folder} cannot be read ({first_line(error)}); it may be cut short, fetch it again."
             ) from error
     with torch.device("meta"):
         network = OpenS2SModel(config)
@@ -235,7 +236,7 @@ def _shards(folder: Path) -> list[Path]:
         try:
             names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
         except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-            raise InterpError(f"{INDEX} in {folder} is broken ({_first_line(error)}); fetch it again.") from error
+            raise InterpError(f"{INDEX} in {folder} is broken ({first_line(error)}); fetch it again.") from error
     else:
         names = ["model.safetensors"]
     if absent := [name for name in names if not (folder / name).is_file()]:
@@ -245,8 +246,3 @@ def _shards(folder: Path) -> list[Path]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__

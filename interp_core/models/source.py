@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ def reading(name: str, part: str, read: Callable[[], Any]) -> Any:
                 "preprocessor_config.json and the tokenizer files of the original model into its folder."
             ) from error
         raise InterpError(f"the {part} of {name} cannot be read: {reason}") from error
+
+
+def refuse_absent(name: str, missing: Iterable[str]) -> None:
+    """Refuse a model whose weights lack tensors; the library makes up random ones and goes on with a warning."""
+    if absent := sorted(missing):
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        raise InterpError(
+            f"the weights of {name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
+        )
 
 
 def first_line(error: BaseException) -> str:

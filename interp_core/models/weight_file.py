@@ -14,9 +14,12 @@ from torch import Tensor
 from interp_core.errors import InterpError
 
 
-def read_weight_file(path: Path | str) -> Any:
+def read_weight_file(path: Path | str, *, save: str = "save its state dict alone") -> Any:
     """Return what torch.save wrote, on the CPU; tensors of a zip file stay on disk until they are used.
 
+    Args:
+        path: the file.
+        save: what a person who trusts a file with more in it is told to do, as the end of a sentence.
     Raises:
         InterpError: no such file, no file of torch.save, or one with more in it than tensors and plain values
             (it is not read then).
@@ -35,7 +38,7 @@ def read_weight_file(path: Path | str) -> Any:
         raise InterpError(
             f"{file} holds {refused.group(1)}, which is neither a tensor nor a plain value and could run code when "
             "read, so it was not read; where you trust the file, open it with torch.load(..., weights_only=False) and "
-            "save its state dict alone."
+            f"{save}."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise InterpError(f"{file} is no file of torch.save, or is cut short; fetch it again.") from error

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Spinning OpenMP threads stall a busy machine ten- to twentyfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
+# Two processes of tests, each on a core of its own; what sums to the last digit sums in one order.
+unit: export OMP_NUM_THREADS ?= 1
 
 .PHONY: run test lint types unit clean
 
@@ -21,7 +23,8 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser
+	$(BIN)/python -m pytest tests/browser
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

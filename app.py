@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import secrets
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from components import clip_audio, guard, state
+from components import defaults, guard, server, visitors
+from components import shown as runs
+from components.patching.results import indexed
+from components.player import clip_audio
+from interp_core.errors import InterpError
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.models import bundled
 
 ROOT = Path(__file__).resolve().parent
 
@@ -42,7 +49,7 @@ def content_policy() -> str:
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
             "font-src 'self' data:",
-            "connect-src 'self' ws: wss:",
+            "connect-src 'self' blob: ws: wss:",
             "media-src 'self' blob:",
             "worker-src 'self' blob:",
             "object-src 'none'",
@@ -54,7 +61,7 @@ def content_policy() -> str:
 
 
 class SecurityHeaders:
-    """Adds the headers to every answer."""
+    """Adds the headers to every answer, and gives a new visitor a cookie by which their jobs are theirs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,29 +69,54 @@ class SecurityHeaders:
             (b"content-security-policy", content_policy().encode()),
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"no-referrer"),
-            (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+            (b"permissions-policy", b"camera=(), microphone=(self), geolocation=()"),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self.headers]
+                message["headers"] = [*message["headers"], *self.headers, *self.cookie(scope)]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+    def cookie(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """The cookie, for a page that is asked for without it; no script can read it."""
+        asked = Request(scope)
+        if visitors.COOKIE in asked.cookies or "text/html" not in asked.headers.get("accept", ""):
+            return []
+        secure = "; Secure" if asked.url.scheme == "https" else ""
+        kept = f"Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax{secure}"
+        return [(b"set-cookie", f"{visitors.COOKIE}={secrets.token_urlsafe(24)}; {kept}".encode())]
+
+
+def warm_up() -> None:
+    """Open the first bundled model and what it shows, so that the first visitor need not wait; for a thread."""
+    try:
+        for name in list(bundled.demos())[:1]:
+            asked = defaults.usual(PatchRequest(name))
+            server.engine().open(name)
+            server.engine().manifest(asked)
+            if saved := runs.shipped(asked):
+                indexed(saved)
+    except InterpError as error:
+        guard.log.warning("warming up: %s", error)
 
 
 @asynccontextmanager
 async def lifespan(_: Any) -> AsyncIterator[dict[str, Any] | None]:
     """Open the bundled demo in the background while the first browser loads the page; stop jobs at the end."""
-    threading.Thread(target=state.warm_up, name="warm-up", daemon=True).start()
+    if said := server.exposed():
+        guard.log.warning(said)
+    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
     yield None
-    state.engine().jobs.close(timeout=5)
+    server.engine().openings.close(timeout=5)
+    server.engine().jobs.close(timeout=5)
 
 
 def health(_: Request) -> JSONResponse:
     """Says that the server answers, and how many jobs it is on."""
-    return JSONResponse({"status": "ok", "active_jobs": sum(job.active for job in state.engine().jobs.jobs())})
+    return JSONResponse({"status": "ok", "active_jobs": sum(job.active for job in server.jobs())})
 
 
 ROUTER = ROOT / "components" / "router.py"

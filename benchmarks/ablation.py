@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from interp_core.experiments.ablation import SweepSettings, Table, run_sweep
-from interp_core.experiments.ablation_behind import TailBehind
-from interp_core.experiments.ablation_site import Collected
+from interp_core.experiments.clips import Collected
+from interp_core.experiments.downstream import TailDownstream
+from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.experiments.neurons.sweep import Table, run_sweep
 from interp_core.models.labels import LabelTokens
 
 MOST = 3.0
@@ -56,11 +57,11 @@ def main() -> int:
     plain = time.process_time() - started
 
     table, collected = made_up(torch.cat(pooled), torch.cat(logits))
-    rest = TailBehind(SimpleNamespace(lock=nullcontext()), collected, [model.classifier], True, LABELS)  # type: ignore[arg-type]
+    rest = TailDownstream(SimpleNamespace(lock=nullcontext()), collected, [model.classifier], True, LABELS)  # type: ignore[arg-type]
     impact = model.classifier[1].weight.norm(dim=0).numpy() * table.features.std(0).numpy()
-    settings = SweepSettings(draws=arguments.draws, refits=0)
+    settings = AblateRequest(draws=arguments.draws, refits=0)
     started = time.process_time()
-    found = run_sweep(table, rest, impact.astype(np.float64), settings)
+    found = run_sweep(table, rest, impact.astype(np.float64), settings, config={})
     spent = time.process_time() - started
     print(
         f"{arguments.samples} samples, {table.features.shape[1]} neurons, doses {found.report['doses']}, "

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from interp_core.maths.cka import CkaMatrix, CkaStream, unbiased_cka
+from interp_core.maths.cka import CkaMatrix, CkaStream
 
 PEER = importlib.util.find_spec("torch_cka") is not None
 AGREE, AT_LEAST = 1e-3, 8.0
@@ -132,7 +132,9 @@ def offsets(n: int, width: int, batches: Sequence[int]) -> None:
     print("| --- | --- |" + " --- |" * len(batches))
     for offset in (0.0, 1.0, 100.0, 1000.0):
         y = 0.01 * x + offset
-        found = [f"{float(unbiased_cka(x, y)):.6f}"]
+        stream = CkaStream()
+        stream.add([x], [y])
+        found = [f"{stream.result().unbiased[0, 0]:.6f}"]
         for batch in batches if PEER else ():
             try:
                 found.append(f"{theirs(x, y, 1, batch)[0, 0]:.4f}")

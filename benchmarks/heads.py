@@ -35,14 +35,16 @@ from transformers import ClapAudioConfig, ClapAudioModel, ClapFeatureExtractor
 
 from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip
-from interp_core.experiments.heads_capture import Batch, capture, pooled
-from interp_core.experiments.heads_points import geometry_of
+from interp_core.experiments.clips import ReadyBatch, ReadyClip
+from interp_core.experiments.heads.capture import capture, pooled
+from interp_core.experiments.heads.points import geometry_of
 from interp_core.models.arch import ENCODERS
-from interp_core.models.clap import ClapAudio
+from interp_core.models.clap.subject import ClapAudio
 from interp_core.trace.store import CleanStore
 
 BATCHES, TOLERANCE = (4, 8), 1e-4
 BATCH = 8  # of the stream
+CLIP = Clip("made", Path("made"), {}, "")
 
 
 def main() -> int:
@@ -79,9 +81,9 @@ def compare(subject: ClapAudio, features: list[Tensor], rounds: int) -> float:
             started = time.process_time()
             parts = []
             for at in range(0, len(features), size):
-                some = tuple({"input_features": one} for one in features[at : at + size])
-                batch = Batch(tuple(range(len(some))), None, some, (0,) * len(some))
-                parts += [found for _, found in pooled(subject, batch, geometry.sites())]
+                some = [ReadyClip(CLIP, {"input_features": one}, 0, None) for one in features[at : at + size]]
+                batch = ReadyBatch(subject, tuple(range(len(some))), tuple(some))
+                parts += [found for _, found in pooled(batch, geometry.sites())]
             times[f"one pass, batches of {size}"].append(time.process_time() - started)
         ours = {site: np.concatenate([part[site] for part in parts]) for site in geometry.sites()}
         started = time.process_time()
@@ -156,7 +158,7 @@ def stream(count: int) -> None:
         taken: list[int] = []
         capture_started = time.process_time()
 
-        def note(done: int, total: int, _what: str) -> None:
+        def note(done: int, total: int, note: str = "") -> None:
             taken.append(process.memory_info().rss)
 
         vectors = capture(store, clips, batch_size=BATCH, progress=note)

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from benchmarks.scene import LABELS
 from benchmarks.ways import Pairs, Way, shared_span
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.subject import Prompted
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.prompted import Prompted
 
 
 def peers(subject: AudioLLM, points: tuple[int, ...]) -> tuple[list[Way], list[str]]:

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2AudioForConditionalGeneration, Qwen2Config
 
 from interp_core.models.arch import ARCHS
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.labels import LabelTokens
-from interp_core.models.subject import Prompted
+from interp_core.models.prompted import Prompted
 from interp_core.trace.hooks import captured
 
 VOCAB = 2000

@@ -33,8 +33,8 @@ from torch import Tensor
 from benchmarks.peers import peers
 from benchmarks.scene import LABELS, Size, clips, draw_pairs, random_subject
 from benchmarks.ways import BATCH, Pairs, Way, clean_pass, ours, plain_loop
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.subject import Prompted
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.prompted import Prompted
 from interp_core.trace.patch import sweep_layers
 
 TOLERANCE = 1e-4

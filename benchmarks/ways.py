@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.scene import LABELS, stem
-from interp_core.experiments.positions import align_positions
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.subject import Prompted
+from interp_core.experiments.patching.positions import align_positions
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.prompted import Prompted
 from interp_core.trace.clean import CleanRun, clean_runs
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.sweep import Method, sweep

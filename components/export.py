@@ -1,68 +1,48 @@
-"""What leaves the page: tables, figures, and the command that repeats the run."""
+"""What leaves the page: tables, figures, and the command and the Python that repeat the run."""
 
 from __future__ import annotations
 
 import io
 import re
-import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from matplotlib.figure import Figure
 
-from components import charts
-from components.results import Shown
-from interp_core import figures
-from interp_core.experiments.plan import PatchSettings
-from interp_core.request import PatchRequest, request_from
+from components import server
+from components.charts.parts import for_export
+from components.shown import Shown
+from components.words import md
+from interp_core.errors import InterpError
+from interp_core.experiments.facts import signature
+from interp_core.experiments.report.notebook import notebook
+from interp_core.experiments.report.page import report
+from interp_core.request import Request
 
-FORMATS: Mapping[str, str] = {"png": "image/png", "svg": "image/svg+xml"}
-
-
-def command(request: PatchRequest, out: str = "runs/again") -> str:
-    """The command line that runs a request, as one line for a POSIX shell; settings at their default are left out."""
-    s, default = request.settings, PatchSettings()
-    said: list[tuple[str, Any, Any]] = [
-        ("--model", request.model, None),
-        ("--manifest", request.manifest, None),
-        ("--device", request.device, "auto"),
-        ("--dtype", request.dtype, "auto"),
-        ("--kinds", request.kinds, PatchRequest.kinds),
-        ("--max-pairs", _pair_limit(request.max_pairs), _pair_limit(PatchRequest.max_pairs)),
-        ("--max-clips", request.max_clips, None),
-        ("--pilot", request.pilot, None),
-        ("--part", request.part, ""),
-        ("--probe", request.probe, ""),
-        ("--site", s.site if s.head is None else f"{s.site}:{s.head}", None),
-        ("--layers", None if s.layers is None else ",".join(map(str, s.layers)), None),
-        ("--positions", s.positions, default.positions),
-        ("--align", s.align, default.align),
-        ("--alpha", _list([f"{alpha:g}" for alpha in s.alphas]), "1"),
-        ("--labels", ",".join(s.labels), ",".join(default.labels)),
-        *(("--prompt", prompt, None) for prompt in s.prompts),
-        ("--controls", _list(s.controls), _list(default.controls)),
-        ("--flow", _list(s.flow), _list(default.flow)),
-        ("--method", s.method, default.method),
-        ("--batch-size", s.batch_size, default.batch_size),
-        ("--multi-token", s.several_tokens, default.several_tokens),
-        ("--seed", s.seed, default.seed),
-    ]
-    # `--name=value`, because a value may begin with a dash.
-    options = [f"{name}={value}" for name, value, usual in said if value is not None and value != usual]
-    flags = [flag for flag, on in (("--skip-bad", request.skip_bad), ("--no-checks", not s.checks)) if on]
-    return " ".join(["python -m interp_core patch", *map(shlex.quote, options), *flags, f"--out={shlex.quote(out)}"])
+FORMATS: Mapping[str, str] = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
-def _list(values: Any) -> str:
-    return ",".join(values) or "none"
+@dataclass(frozen=True)
+class Drawn:
+    """The figure that a view shows, for its export.
 
+    Attributes:
+        figure: as it is on screen.
+        title: what it says about itself in a file, in lines that fit a narrow figure.
+        name: for the names of files.
+        picture: the same for paper, where it is another one than that of the run folder.
+        pair: the selected pair on paper, where the view has one.
+    """
 
-def _pair_limit(limit: int | Mapping[str, int]) -> str:
-    return str(limit) if isinstance(limit, int) else ",".join(f"{name}={count}" for name, count in limit.items())
+    figure: go.Figure
+    title: str
+    name: str
+    picture: Callable[[], Figure] | None = None
+    pair: Callable[[], Figure] | None = None
 
 
 def csv(table: pd.DataFrame) -> bytes:
@@ -72,16 +52,18 @@ def csv(table: pd.DataFrame) -> bytes:
 
 def html(figure: go.Figure, title: str) -> bytes:
     """An interactive figure in one file that needs no network."""
-    page = charts.for_export(figure, title).to_html(include_plotlyjs=True, full_html=True)
-    return page.encode()
+    return for_export(figure, title).to_html(include_plotlyjs=True, full_html=True).encode()
 
 
-def picture(metrics: pd.DataFrame, title: str, *, delta: bool, file_format: str) -> bytes:
-    """The figure of a run folder, for paper: every question a panel, every strength a curve."""
-    drawn = (figures.delta_logit_figure if delta else figures.flip_rate_figure)(metrics, title)
+def picture(drawn: Figure, file_format: str) -> bytes:
+    """A figure for paper."""
     out = io.BytesIO()
     drawn.savefig(out, format=file_format)
     return out.getvalue()
+
+
+def _drawn_now(drawn: Callable[[], Figure], file_format: str) -> bytes:
+    return picture(drawn(), file_format)
 
 
 def file_name(*parts: str) -> str:
@@ -89,56 +71,65 @@ def file_name(*parts: str) -> str:
     return "-".join(re.sub(r"[^\w.~-]+", "_", part).strip("_") for part in parts if part)
 
 
-def title(shown: Shown, kind: str, what: str) -> str:
-    """What an exported figure says about itself, in lines that fit a narrow figure."""
-    config = shown.result.config
-    made = str(config.get("finished") or config.get("created") or "")[:10]
-    n = sum(line["kind"] == kind for line in shown.result.pairs)
-    settings = config["settings"]
-    model = f"{Path(str(config['model']['id'])).name}, weights {str(config['model']['weights_sha256'])[:12]}"
-    return "\n".join(
-        [
-            f"{what} · {kind} pairs (n = {n})",
-            f"{settings['site']}, {settings['positions']} positions · seed {settings['seed']}",
-            " · ".join(part for part in (model, made) if part),
-        ]
-    )
+def facts(shown: Shown, *settings: str) -> str:
+    """The last lines of an exported figure's title: settings, the model with its weights, the date."""
+    return signature(shown.config, *settings)
 
 
-def menu(shown: Shown, kind: str, prompt: int, prompt_name: str, view: str, figure: go.Figure) -> None:
-    """The downloads for what is on screen. Files are made when they are asked for."""
+def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None) -> None:
+    """The downloads of the run on show. Files are made when they are asked for.
+
+    Args:
+        asked: names the clips as they are now, for the recordings in the report; None: as the run's config has them.
+    """
     result = shown.result
-    heading = title(shown, kind, "Logit change" if view == "Logit change" else "Flip rate")
-    asked = title(shown, kind, f"{view} · question: {prompt_name}")
-    base = file_name(Path(str(result.config["model"]["id"])).name, kind, prompt_name)
-    of_kind = result.metrics[result.metrics["kind"] == kind]
-    delta = view == "Logit change"
+    base = file_name(result.model_name, shown.command, drawn.name if drawn else "")
+    figure = (drawn and drawn.picture) or result.figure
     with st.popover("Export", icon=":material/download:"):
-        st.caption("Figure: PNG and SVG show all questions of the run; HTML is this one, interactive.")
+        st.caption(
+            "Figure: PNG, SVG and PDF for paper" + ("; HTML is the one on screen, interactive." if drawn else ".")
+        )
         with st.container(horizontal=True):
-            for kind_of_file, mime in FORMATS.items():
-                _button(
-                    kind_of_file.upper(),
-                    partial(picture, of_kind, heading, delta=delta, file_format=kind_of_file),
-                    f"{base}-{'delta_logit' if delta else 'flip_rate'}.{kind_of_file}",
-                    mime,
-                )
-            _button(
-                "HTML",
-                lambda: html(figure, asked),
-                f"{base}-{file_name(view)}.html",
-                "text/html",
-            )
+            for kind, mime in FORMATS.items():
+                _button(kind.upper(), partial(_drawn_now, figure, kind), f"{base}.{kind}", mime)
+            if drawn is not None:
+                _button("HTML", lambda: html(drawn.figure, drawn.title), f"{base}.html", "text/html")
+        if drawn is not None and drawn.pair is not None:
+            st.caption("The selected pair in one figure: curve, both spectrograms, logits.")
+            with st.container(horizontal=True):
+                for kind, mime in FORMATS.items():
+                    made = partial(_drawn_now, drawn.pair, kind)
+                    _button(f"Pair {kind.upper()}", made, f"{base}-pair.{kind}", mime)
+        st.caption("The whole run in one file that opens anywhere: figures, tables, settings, limits, pairs to hear.")
+        _button("Report (HTML)", partial(report, result, server.engine(), asked), f"{base}-report.html", "text/html")
         st.caption("Tables of the whole run, as in its folder.")
         with st.container(horizontal=True):
-            _button("Metrics CSV", lambda: csv(result.metrics), f"{base}-metrics.csv", "text/csv")
-            _button("Records CSV", lambda: csv(result.records), f"{base}-records.csv", "text/csv")
-        st.caption("The command that repeats the run on show.")
-        st.code(command(request_from(result.config)), language="bash", wrap_lines=True)
-        if shown.folder is not None and shown.source == "folder":
-            st.caption("Its folder:")
-            st.code(str(shown.folder), language=None, wrap_lines=True)
+            for name, table in result.tables().items():
+                if len(table):
+                    _button(f"{name} CSV", partial(csv, table), f"{base}-{name}.csv", "text/csv")
+        _repeat(shown, base)
+
+
+def _repeat(shown: Shown, base: str) -> None:
+    """How the run on show is repeated, and where its files lie."""
+    try:
+        request = shown.request
+    except InterpError as error:
+        st.caption(md(error))
+    else:
+        repeat(request)
+        _button("Notebook", partial(notebook, shown.result), f"{base}.ipynb", "application/x-ipynb+json")
+    if shown.folder is not None and shown.source != "shipped":
+        st.caption("Its folder:")
+        st.code(str(shown.folder), language=None, wrap_lines=True)
+
+
+def repeat(request: Request) -> None:
+    """The command and the Python that repeat a run."""
+    st.caption("The command that repeats the run, and the same in Python.")
+    st.code(request.command_line(), language="bash", wrap_lines=True)
+    st.code(request.snippet(), language="python", wrap_lines=True)
 
 
 def _button(label: str, data: Callable[[], bytes], name: str, mime: str) -> None:
-    st.download_button(label, data, name, mime, on_click="ignore", key=f"export-{label}")
+    st.download_button(md(label), data, name, mime, on_click="ignore", key=f"export-{label}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import streamlit as st
 
@@ -14,11 +15,22 @@ from interp_core.errors import InterpError
 log = logging.getLogger("patchbay")
 
 
+class Ended(Exception):
+    """Nothing more is to be drawn on this page; what stands beside it still is."""
+
+
+def stop() -> NoReturn:
+    """End the page here. Streamlit's own stop would end the sidebar, which is drawn behind it, as well."""
+    raise Ended
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Show what goes wrong inside as one sentence and go on behind it. Streamlit's own stop and rerun pass through."""
     try:
         yield
+    except Ended:
+        pass
     except InterpError as error:
         show(error)
     except Exception:
@@ -28,8 +40,8 @@ def readable_errors() -> Iterator[None]:
         )
 
 
-def show(error: InterpError) -> None:
-    """One readable sentence. A message of several lines keeps its first ones in view and folds the rest away."""
+def show(error: InterpError | str) -> None:
+    """What went wrong, word for word. A message of several lines keeps its first in view and folds the rest away."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     st.error(md(lines[0]) if lines else "Refused without a reason.", icon=":material/error:")
     if len(lines) > 1:

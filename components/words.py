@@ -8,11 +8,25 @@ from collections.abc import Mapping
 import pandas as pd
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&\"'@/])")
+# What is found in the text once its backslashes are gone: addresses, emoji, icons, arrows and dashes.
+_FOUND_LATER = re.compile(
+    r"(?<=http)(?=s?://)|(?<=www)(?=\.)|(?<=\w)(?=@\w)|(?<=:)(?=[\w+/-]+:)|(?<= [-<>~])(?=[->=])", re.I
+)
+_NOTHING = "\u2060"
 
 
 def md(text: object) -> str:
-    """Markdown that shows `text` word for word: every character that could mean something is escaped."""
-    return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+    """Markdown that shows `text` word for word: the one way for text from elsewhere to get onto a page.
+
+    Every character that could mean something is escaped. Where that is not enough, because the page looks for a pattern
+    in the finished text, a word joiner, which has no width and no line break, stands inside the pattern.
+    """
+    return _MARKS.sub(r"\\\1", _FOUND_LATER.sub(_NOTHING, " ".join(str(text).split())))
+
+
+def option(text: object) -> str:
+    """As `md`, for the choices of widgets that read them as markdown and write them into the URL: plain names stay."""
+    return str(text) if re.fullmatch(r"(?:[^\W_]|[ ,]|(?<=[^\W_])[_-](?=[^\W_]))*", str(text)) else md(text)
 
 
 def layer_text(layer: int) -> str:

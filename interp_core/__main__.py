@@ -3,30 +3,27 @@
 Exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted (go on with --resume).
 """
 
-import argparse
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from interp_core.cli import ablate, compare, heads, models, patch, signflip
-from interp_core.cli.shared import BAD_INPUT, CHECK_FAILED, INTERRUPTED
-from interp_core.errors import InterpError
-
-COMMANDS = (patch, compare, heads, ablate, signflip, models)
+from interp_core.cli import BAD_INPUT, CHECK_FAILED, INTERRUPTED, parser, stopping
+from interp_core.errors import CheckFailed, InterpError
+from interp_core.options import joined_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(joined_words(sys.argv[1:] if argv is None else argv))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall a busy machine tenfold
     warnings.filterwarnings("ignore")
-    from interp_core.experiments.checks import CheckFailed
-
-    _quiet_libraries()
     try:
-        return args.run(args)
+        _quiet_libraries()
+        with stopping() if getattr(args, "stops", False) else nullcontext():
+            return args.run(args)
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
         return CHECK_FAILED
@@ -34,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        hint = f"; the same command with --resume goes on with {args.out}" if getattr(args, "out", None) else ""
+        again = "the same command" if args.command == "merge" else "the same command with --resume"
+        hint = f"; {again} goes on with {args.out}" if getattr(args, "out", None) else ""
         print(f"\ninterrupted{hint}", file=sys.stderr)
         return INTERRUPTED
 
@@ -46,15 +44,6 @@ def _quiet_libraries() -> None:
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-
-
-def _parser() -> argparse.ArgumentParser:
-    about = "Interventions on speech and audio models."
-    parser = argparse.ArgumentParser(prog="python -m interp_core", description=about)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add(commands)
-    return parser
 
 
 if __name__ == "__main__":

@@ -65,9 +65,14 @@ class _Making:
 
 
 class ByteCache:
-    """Values by key, together at most `max_bytes`; every method may be called from any thread."""
+    """Values by key, together at most `max_bytes`; every method may be called from any thread.
 
-    def __init__(self, max_bytes: int) -> None:
+    Args:
+        keep_latest: keep the value that was put last even where it alone is larger than the bound.
+    """
+
+    def __init__(self, max_bytes: int, *, keep_latest: bool = False) -> None:
+        self._keep_latest = keep_latest
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()  # the least recently used comes first
         self._making: dict[Hashable, _Making] = {}
@@ -96,8 +101,11 @@ class ByteCache:
         with self._lock:
             return self._put(key, value, size)
 
-    def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
+    def get_or_make(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int] | None = None) -> T:
         """The value under `key`; where there is none, `make()` is called, once however many threads ask meanwhile.
+
+        Args:
+            size: measures a value in bytes; `nbytes_of` where left out.
 
         If `make` raises, the exception is its caller's alone, and one of the waiting threads tries anew. Hold no lock
         here that `make` takes: a thread that makes would wait for it while this one waits for the value.
@@ -122,15 +130,30 @@ class ByteCache:
                 return cast(T, making.value)
         try:
             value = make()
-            size = nbytes_of(value)
+            nbytes = (size or nbytes_of)(value)
             mine.value, mine.made = value, True
             with self._lock:
-                self._put(key, value, size)
+                self._put(key, value, nbytes)
             return value
         finally:
             with self._lock:
                 del self._making[key]
             mine.finished.set()
+
+    def held(self) -> list[tuple[Hashable, Any, int]]:
+        """(key, value, bytes) of all that is held, the most recently used first."""
+        with self._lock:
+            return [(key, *kept) for key, kept in reversed(self._held.items())]
+
+    def make_room(self, nbytes: int) -> None:
+        """Drop what has to go for a value of this size, before it is there."""
+        with self._lock:
+            self._make_room(nbytes)
+
+    def drop(self, key: Hashable) -> None:
+        """Forget the value under `key`, if there is one."""
+        with self._lock:
+            self._nbytes -= self._held.pop(key, (None, 0))[1]
 
     def clear(self) -> None:
         """Drop every value; the counts of hits and misses go on."""
@@ -162,7 +185,8 @@ class ByteCache:
             self._nbytes -= self._held.pop(key)[1]
         if size > self._max_bytes:
             self._oversized += 1
-            return False
+            if not self._keep_latest:
+                return False
         self._make_room(size)
         self._held[key] = value, size
         self._nbytes += size

@@ -1,55 +1,59 @@
-"""The one door for the pages and the command line: models, clips, clean runs, jobs and experiments. No maths here."""
+"""What experiments and sessions share: opened models, read manifests and corpora, clean runs, jobs. It names no
+experiment and computes nothing of its own.
+"""
 
+import hashlib
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 import torch
 
-from interp_core.cache import ByteCache
+from interp_core.cache import ByteCache, nbytes_of
+from interp_core.content import FILES, SIDES, clips_entry, key_parts
 from interp_core.data.clips import Acoustics, Clip, ClipLimits, acoustics, read_audio
-from interp_core.data.manifest import Manifest, read_manifest
-from interp_core.data.pairs import Pair, PairSet, acoustic_differences, build_pairs, parse_kinds
+from interp_core.data.corpora import Corpus, read_corpus
+from interp_core.data.current import CurrentFiles, Mark, mark_of, marks_of_folder
+from interp_core.data.manifest import Clips, Manifest, check_inside, read_clips, read_manifest
+from interp_core.data.relabel import relabelled
+from interp_core.digests import check_same, joined, place_digest
 from interp_core.errors import InterpError
-from interp_core.experiments.checks import CheckFailed, CheckReport, run_checks
-from interp_core.experiments.cost import Estimate, estimate
-from interp_core.experiments.patching import (
-    PatchingResult,
-    Progress,
-    base_predictions,
-    pair_line,
-    patch_pair,
-    patches_of,
-    run_patching,
-)
-from interp_core.experiments.plan import PatchSettings, check_window, plan
-from interp_core.experiments.probe_readout import fit_probe, with_probe
-from interp_core.jobs import Job, JobManager
-from interp_core.models.bundled import Demo, demos
-from interp_core.models.load import open_model
+from interp_core.jobs import Job, JobManager, Progress, silent
+from interp_core.models.adapters import NONE, local_base
+from interp_core.models.bundled import Demo, demo_of, demos
+from interp_core.models.files import deciding_files
+from interp_core.models.load import bytes_on_disk, open_model
 from interp_core.models.probe import Probe
+from interp_core.models.shelf import ModelKey, Shelf
+from interp_core.models.source import is_hub_id
 from interp_core.models.subject import Subject
-from interp_core.patch_folder import FolderSink, result_of, write_result
-from interp_core.request import Asked, PatchRequest, Prepared, run_config
-from interp_core.runs import RunWriter, open_run
+from interp_core.options import declared
+from interp_core.request import Request, short_name
+from interp_core.trace.probe import fit_probe
 from interp_core.trace.store import CleanStore
 
-MOST_ANSWERS = 30
-"""A classifier of more classes than this is asked about those that the manifest names."""
+READ_BYTES = 512 << 20
+"""Of manifests, corpora and probes that are kept; the one read last is kept whatever its size."""
+RESULT_BYTES = 1 << 30
+"""Of the results that finished jobs keep; a run in a folder is read back from there."""
+MOST_OPENINGS = 4
+"""Models on their way at once."""
 
 
 class Engine:
-    """Holds what sessions share: opened models, read manifests, the cache of clean runs, and the jobs.
+    """Holds what sessions share.
 
     Args:
         cache_bytes: the most that clean runs and decoded clips may take; None: a quarter of the memory, 8 GB at most.
         roots: folders that manifests and clips must lie in; None: anywhere.
-        limits: shortest and longest clip in seconds.
+        limits: the shortest and longest clip that any request may take; None: what each request says.
+        model_bytes: the most that opened models may take; None: half of the memory that they are put into.
+        model_roots: folders that models must lie in which are neither bundled nor on the hub; None: anywhere.
+    Attributes:
+        cache: clean runs and decoded clips. models: those that are open.
+        jobs: experiments, one after the other. openings: models on their way, which wait for no experiment.
     """
 
     def __init__(
@@ -58,151 +62,226 @@ class Engine:
         cache_bytes: int | None = None,
         roots: Sequence[Path] | None = None,
         limits: ClipLimits | None = None,
+        model_bytes: int | None = None,
+        model_roots: Sequence[Path] | None = None,
     ) -> None:
         if cache_bytes is None:
             cache_bytes = min(psutil.virtual_memory().total // 4, 8 << 30)
         self.cache = ByteCache(cache_bytes)
-        self.jobs = JobManager()
-        self.limits = limits or ClipLimits()
-        self._roots = roots
-        self._lock = threading.Lock()
-        self._models: dict[tuple[str, str, str], Subject] = {}
-        self._probes: dict[tuple[Any, ...], Probe] = {}
-        self._manifests: dict[tuple[Any, ...], Manifest] = {}
+        self.models = Shelf(model_bytes)
+        self.jobs = JobManager(max_bytes=RESULT_BYTES, measure=nbytes_of)
+        self.openings = JobManager(max_workers=MOST_OPENINGS)
+        self.roots = roots
+        self._model_roots = model_roots
+        self._limits = limits
+        self._read = ByteCache(READ_BYTES, keep_latest=True)
+        self._current = CurrentFiles(self._read)
 
-    def open(self, name: str, device: str = "auto", dtype: str = "auto", part: str = "") -> Subject:
-        """Open a model, or return the one that is open already; `part` chooses among several lists of blocks."""
-        key = (name, device, dtype)
-        with self._lock:
-            if key not in self._models:
-                self._models[key] = open_model(name, device=device, dtype=dtype)
-            return self._models[key].part(part)
+    # ---- models ------------------------------------------------------------------------------------------------------
 
-    def opened(self, request: Asked) -> Subject | None:
-        """Return the model of a request if it is open already, without its probe."""
-        found = self._models.get((request.model, request.device, request.dtype))
+    def open(
+        self,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        part: str = "",
+        progress: Progress = silent,
+        adapter: str = "",
+    ) -> Subject:
+        """Open a model, or return the one that is open already; `part` chooses among several lists of blocks.
+
+        Raises:
+            InterpError: it cannot be opened, or lies outside the folders that models may be read from.
+        """
+        self.check_model(name, adapter)
+        key = (name, device, dtype, adapter)
+        room = bytes_on_disk(name, adapter)
+        return (self._open_now(key) or self.models.get_or_open(key, lambda: _opened(key, progress), room)).part(part)
+
+    def check_model(self, name: str, adapter: str = "") -> None:
+        """Refuse a path outside the folders that models may be read from, whatever is or is not there.
+
+        An adapter lies inside them too, and so does the base that a folder with an adapter alone names.
+        """
+        if name not in demos() and not (is_hub_id(name) and not Path(name).exists()):
+            check_inside(Path(name).expanduser(), self._model_roots)
+        if adapter not in ("", NONE, name):
+            check_inside(Path(adapter).expanduser(), self._model_roots)
+        if (base := local_base(name)) is not None:
+            check_inside(base, self._model_roots)
+
+    def _open_now(self, key: ModelKey) -> Subject | None:
+        """The model that is open, unless its files have changed since: then it is let go."""
+        found = self.models.get(key)
+        if found is None or found.files == deciding_files(key[0], key[3]):
+            return found
+        self.models.let_go(key)
+        return None
+
+    def opened(self, request: Request) -> Subject | None:
+        """Return the model of a request if it is open already, as its files are now, without its probe."""
+        found = self._open_now((request.model, request.device, request.dtype, request.adapter))
         return None if found is None else found.part(request.part)
 
-    def subject(self, request: Asked, progress: Progress = lambda done, total, note: None) -> Subject:
+    def opening(self, request: Request) -> Job[None]:
+        """Open the model of a request, its probe included, as a job; asked twice, it is one job.
+
+        Its result is nothing: what a job keeps is kept for long, and models are not.
+        """
+
+        def work(progress: Progress) -> None:
+            self.subject(request, progress)
+
+        key = opening_key(request)
+        known = self.openings.get(key)
+        if known is not None and known.status == "done":  # and let go since
+            self.openings.forget(key)
+        return self.openings.submit(
+            key,
+            f"Opening {short_name(request.model)}",
+            work,
+        )
+
+    def subject(self, request: Request, progress: Progress = silent) -> Subject:
         """Open the model of a request, and fit the probe that it asks for as the readout."""
-        base = self.open(request.model, request.device, request.dtype, request.part)
-        demo = self.demo(request.model)
-        column = request.probe or (demo.about.get("probe", "") if demo else "")
+        base = self.open(request.model, request.device, request.dtype, request.part, progress, request.adapter)
+        column = self._probe_column(request)
         if not column:
             return base
-        store = CleanStore(base, self.cache, self.limits)
-        manifest, seed = self.manifest(request, store.limits), request.seed
-        key = (base.key, manifest.digest, request.max_clips, request.skip_bad, column, seed)
-        if key not in self._probes:
-            clips, done = manifest.clips, 0
+
+        def fit() -> Probe:
+            done = 0
 
             def on_clip() -> None:
                 nonlocal done
                 done += 1
                 progress(done, len(clips), f"fitting a probe of {column}")
 
-            self._probes[key] = fit_probe(store, clips, column, seed=seed, on_clip=on_clip)
-        return with_probe(base, self._probes[key])
+            return fit_probe(store, clips, column, seed=request.seed, on_clip=on_clip)
+
+        store = CleanStore(base, self.cache, self.limits(request))
+        clips = self.manifest(request, store.limits).clips
+        return base.with_probe(self._read.get_or_make(self._probe_key(base, request), fit))
+
+    def ready(self, request: Request) -> Subject | None:
+        """As `subject`, but only where nothing is left to be opened or fitted."""
+        base = self.opened(request)
+        if base is None or not self._probe_column(request):
+            return base
+        probe = self._read.get(self._probe_key(base, request))
+        return None if probe is None else base.with_probe(probe)
+
+    def _probe_column(self, request: Request) -> str:
+        demo = self.demo(request.model)
+        return request.probe or (demo.probe if demo else "")
+
+    def _probe_key(self, base: Subject, request: Request) -> tuple[Any, ...]:
+        store = CleanStore(base, self.cache, self.limits(request))
+        manifest = self.manifest(request, store.limits)
+        column = self._probe_column(request)
+        return ("probe", base.key, manifest.digest, joined(manifest.digests), column, request.seed, request.map_labels)
+
+    def store(self, request: Request, progress: Progress = silent) -> CleanStore:
+        """The clean runs of a request's model, whose limits are those of the request and of the model together."""
+        return CleanStore(self.subject(request, progress), self.cache, self.limits(request))
 
     def demo(self, name: str) -> Demo | None:
         """Return the bundled demo of this name, if it is one."""
         return demos().get(name)
 
-    def resolve(self, request: PatchRequest) -> PatchRequest:
-        """Fill in what the request leaves open: a bundled model's clips, a model's own labels and question."""
-        demo = self.demo(request.model)
-        path = self._manifest_path(request)
-        settings, default = request.settings, PatchSettings()
-        if demo is not None and demo.labels and settings.labels == default.labels:
-            settings = replace(settings, labels=demo.labels)
-        if demo is not None and demo.prompts and request.demo_prompts and settings.prompts == default.prompts:
-            # Its further prompts ask about the labels that its own clips have; of other clips only the first is asked.
-            texts = tuple(text for _, text in demo.prompts)
-            settings = replace(settings, prompts=texts if request.manifest is None else texts[:1])
-        if demo is None or not demo.labels or not demo.prompts:
-            settings = self._own_words(replace(request, manifest=str(path), settings=settings))
-        kinds = request.kinds
-        if demo is not None and kinds == PatchRequest.kinds:
-            kinds = demo.about.get("kinds", kinds)
-        return replace(request, manifest=str(path), kinds=kinds, demo_prompts=False, settings=settings)
+    # ---- clips -------------------------------------------------------------------------------------------------------
 
-    def _own_words(self, request: PatchRequest) -> PatchSettings:
-        """What the model itself says that it answers and is asked, where the settings are still the default ones."""
-        settings, default = request.settings, PatchSettings()
-        asked_for = settings.labels != default.labels
-        if asked_for and not (request.demo_prompts and settings.prompts == default.prompts):
-            return settings
-        subject = self.subject(request)
-        if not asked_for and (answers := subject.answers):
-            if len(answers) > MOST_ANSWERS:
-                seen = {value for clip in self.manifest(request).clips for value in clip.labels.values()}
-                answers = tuple(answer for answer in answers if answer in seen)
-            settings = replace(settings, labels=answers)
-        if request.demo_prompts and settings.prompts == default.prompts and subject.default_prompts:
-            settings = replace(settings, prompts=subject.default_prompts)
-        return settings
+    def limits(self, request: Request) -> ClipLimits:
+        """The shortest and longest clip that a request takes on this engine."""
+        most = self._limits
+        if most is None:
+            return ClipLimits(max_seconds=request.max_seconds)
+        return ClipLimits(most.min_seconds, min(request.max_seconds, most.max_seconds), most.if_longer)
 
-    def _manifest_path(self, request: Asked) -> Path:
-        demo = self.demo(request.model)
-        if request.manifest is None and demo is None:
+    def manifest_path(self, request: Request) -> Path:
+        """Where the clips of a request are named. Errors: InterpError for a model without clips of its own."""
+        if request.manifest:
+            return Path(request.manifest).expanduser()
+        demo = demo_of(request.model)
+        if request.corpus:
+            raise InterpError(f"the corpus {request.corpus!r} needs its folder: give it as --manifest FOLDER.")
+        if demo is None:
             raise InterpError(f"{request.model} has no clips of its own; give a manifest (--manifest clips.csv).")
-        return Path(request.manifest).expanduser() if request.manifest else demo.manifest  # type: ignore[union-attr]
+        return demo.manifest
 
-    def manifest(self, request: Asked, limits: ClipLimits | None = None) -> Manifest:
-        """Read and check the clips of a request, by the engine's limits unless given; kept until the file changes."""
-        path, limits = self._manifest_path(request), limits or self.limits
-        try:
-            changed = path.stat().st_mtime_ns
-        except (OSError, ValueError):
-            changed = 0  # read_manifest says what is wrong
-        key = (str(path), changed, request.skip_bad, request.max_clips, limits)
-        if key not in self._manifests:
-            demo = self.demo(request.model)
-            bundled = demo is not None and path == demo.manifest
-            self._manifests[key] = read_manifest(
-                path,
-                skip_bad=request.skip_bad,
-                max_clips=request.max_clips,
-                roots=None if bundled else self._roots,
-                limits=limits,
+    def manifest(
+        self, request: Request, limits: ClipLimits | None = None, choices: Mapping[str, Any] | None = None
+    ) -> Manifest:
+        """Read and check the clips of a request, by its limits unless given; kept until the file or a clip changes.
+
+        Args:
+            choices: of the corpus's reader, where the request names a corpus.
+        """
+        path, limits = self.manifest_path(request), limits or self.limits(request)
+        demo = demo_of(request.model)
+        roots = None if demo is not None and path == demo.manifest else self.roots
+
+        def read() -> Manifest:
+            if request.corpus:
+                return _manifest_of(self.corpus(request, choices), request, limits, roots)
+            return read_manifest(
+                path, skip_bad=request.skip_bad, max_clips=request.max_clips, roots=roots, limits=limits
             )
-        return self._manifests[key]
 
-    def pairs(self, request: PatchRequest, limits: ClipLimits | None = None) -> PairSet:
-        """Build the pairs of a request."""
-        request = self.resolve(request)
-        if request.pilot is not None and request.pilot < 1:
-            raise InterpError(f"a pilot of {request.pilot} pairs is none; give 1 or more.")
-        made = build_pairs(
-            self.manifest(request, limits).clips,
-            parse_kinds(request.kinds),
-            labels=request.settings.labels,
-            max_pairs=request.max_pairs,
-            seed=request.settings.seed,
+        def marks(made: Manifest) -> dict[Path, str | None]:
+            of_table: dict[Path, str | None]
+            if request.corpus:
+                of_table = _marks_of(self.corpus(request, choices), path)
+            else:  # a row that was left out may be mended
+                left_out = [path.parent / row.file for row in made.skipped if row.file]
+                of_table = {path: made.digest}
+                of_table.update((file, mark_of(file)) for file in left_out)
+            of_table.update((clip.path, clip.digest) for clip in made.clips)
+            return of_table
+
+        key = ("manifest", str(path), request.corpus, str(choices), request.skip_bad, request.max_clips, limits)
+        return relabelled(self._current.get(key, read, marks), request.map_labels)
+
+    def corpus(self, request: Request, choices: Mapping[str, Any] | None = None) -> Corpus:
+        """The corpus that a request names, as it lies on disk; kept.
+
+        Args:
+            choices: further settings of its reader.
+        """
+        root = self.manifest_path(request)
+        key = ("corpus", request.corpus, str(root), request.skip_bad, str(choices))
+        check_inside(root, self.roots)
+        return self._current.get(
+            key,
+            lambda: read_corpus(request.corpus, root, skip_bad=request.skip_bad, **(choices or {})),
+            lambda made: _marks_of(made, root),
         )
-        if request.pilot is None:
-            return made
-        kept = tuple(p for kind in made.kinds for p in made.of(kind.name)[: request.pilot])
-        return replace(made, pairs=kept, report={**made.report, "pilot": request.pilot})
 
-    def prepare(self, request: PatchRequest) -> Prepared:
-        """Open and check everything a request names; every fault shows here, before anything is computed."""
-        request.settings.check()
-        parse_kinds(request.kinds)
-        self.manifest(request)  # a first time before the model is opened, which may take a minute
-        request = self.resolve(request)
-        store = self.store(request)
-        manifest, pairs = self.manifest(request, store.limits), self.pairs(request, store.limits)
-        made = plan(store.subject, pairs, manifest.clips, request.settings)
-        check_window(made, store)
-        return Prepared(request, manifest, pairs, made, store)
+    # ---- what a run is made of ---------------------------------------------------------------------------------------
 
-    def check(self, request: PatchRequest) -> CheckReport:
-        """Run the checks of a request alone; CheckFailed when one does not hold."""
-        ready = self.prepare(request)
-        patches = patches_of(ready.plan, ready.store, ready.plan.chunks[0])[0]
-        settings, made = ready.request.settings, ready.plan
-        return run_checks(ready.store, made.pairs.pairs, made.labels[0], settings.prompts[0], patches, made.spec)
+    def content(self, request: Request) -> dict[str, Any]:
+        """The digests of all files that a request names, as they are now, as a run's config says them.
+
+        Raises:
+            InterpError: clips that cannot be used.
+        """
+        sides = zip(SIDES, request.models, request.adapters, strict=False)
+        manifest = self.manifest(request, choices=request.corpus_choices)
+        return {
+            **{side: {FILES: deciding_files(name, adapter)} for side, name, adapter in sides},
+            "manifest": {"sha256": manifest.digest, **clips_entry(manifest.digests)},
+        }
+
+    def key_of(self, request: Request) -> str:
+        """Names a run by what is asked and by what is in its files, wherever they lie.
+
+        Raises:
+            InterpError: clips that cannot be used.
+        """
+        demo = demo_of(request.model)  # what ships brings settings of its own
+        own = demo is not None and not request.corpus and request.manifest in (None, str(demo.manifest))
+        shipped = [demo.name if demo else "", own, *(self.demo(name) is not None for name in request.models)]
+        return request.key_with([key_parts(self.content(request)), shipped])
 
     def acoustics(self, clips: Sequence[Clip], sample_rate: int = 16_000) -> dict[str, Acoustics]:
         """Measure clips as recordings, each once."""
@@ -210,120 +289,81 @@ class Engine:
         for clip in clips:
             key = ("acoustics", clip.digest)
             if (known := self.cache.get(key)) is None:
-                known = acoustics(read_audio(clip.path, sample_rate, self.limits), sample_rate)
+                known = acoustics(read_audio(clip.path, sample_rate, self._limits or ANY_LENGTH), sample_rate)
+                check_same(clip.path, clip.digest)
                 self.cache.put(key, known)
             found[clip.clip_id] = known
         return found
 
-    def patch(
-        self,
-        request: PatchRequest,
-        *,
-        out: Path | None = None,
-        resume: bool = False,
-        progress: Progress = lambda done, total, note: None,
-        prepared: Prepared | None = None,
-        announce: Callable[[Estimate], None] | None = None,
-    ) -> PatchingResult:
-        """Run a patching request, and keep it in a folder if one is given.
 
-        Args:
-            request: what to run.
-            out: the run folder; written as the run goes.
-            resume: go on with the run that is in the folder.
-            progress: called with (done, total, note); may raise to cancel.
-            prepared: of the same request, if it is there already.
-            announce: told what the run will cost, before it starts.
-        Raises:
-            InterpError: bad input, before anything is written; CheckFailed after the checks' reports are.
-        """
-        ready = prepared or self.prepare(request)
-        config = run_config(ready)
-        clips = ready.manifest.clips
-        if out is None:
-            return self._described(run_patching(ready.plan, ready.store, clips, config, progress=progress), ready)
-        with RunWriter.create(Path(out), config, resume=resume) as writer:
-            for kind in ready.pairs.kinds:
-                writer.write_jsonl(f"pair_list_{kind.name}.jsonl", map(pair_line, ready.pairs.of(kind.name)))
-            sink = FolderSink(writer, ready.plan)
-            if announce is not None:
-                announce(estimate(ready.plan, ready.store))
-            try:
-                result = run_patching(ready.plan, ready.store, clips, writer.config, sink=sink, progress=progress)
-            except CheckFailed as error:
-                writer.write_json("sanity_check_self_patch.json", error.report["self_patch"])
-                writer.write_json("sanity_check_audio_span.json", error.report["audio_span"])
-                raise
-            result = self._described(result, ready)
-            write_result(writer, result)
-            writer.finish()
-            return replace(result, config=writer.config)
+ANY_LENGTH = ClipLimits(max_seconds=86_400)
 
-    def submit(self, request: PatchRequest, runs_dir: Path | None = None) -> Job[PatchingResult]:
-        """Start a patching run as a job; the same request, asked twice, is one job."""
-        ready = self.prepare(request)
-        out = None if runs_dir is None else runs_dir / f"{Path(request.model).name}-{ready.request.key}"
-        title = f"Patching {Path(request.model).name}: {request.kinds}"
 
-        def work(progress: Any) -> PatchingResult:
-            return self.patch(request, out=out, resume=True, progress=progress, prepared=ready)
+def _opened(key: ModelKey, progress: Progress) -> Subject:
+    """The model, with the digests of the files that it was opened from."""
+    name, device, dtype, adapter = key
+    files = deciding_files(name, adapter)
+    found = open_model(name, device=device, dtype=dtype, adapter=adapter, progress=progress)
+    found.files = deciding_files(name, adapter)
+    if files and found.files != files:
+        raise InterpError(f"files of {name} were changed while it was opened; open it again.")
+    return found
 
-        return self.jobs.submit(ready.request.key, title, work)
 
-    def start(self, asked: Asked, runs_dir: Path | None = None) -> Job[Any]:
-        """Start any experiment as a job; the same question, asked twice, is one job."""
-        out = None if runs_dir is None else runs_dir / f"{asked.command}-{Path(asked.model).name}-{asked.key}"
-        return self.jobs.submit(
-            asked.key, asked.title, lambda progress: asked.run(self, out=out, resume=True, progress=progress)
-        )
+def opening_key(request: Request) -> str:
+    """Names the job that opens a request's model: another one where another probe is fitted, or to other clips."""
+    asked = [getattr(request, one.name) for one in declared(Request)]
+    return f"open-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
 
-    def patch_pair(
-        self, request: PatchRequest, pair: Pair, *, prompt: int = 0, alphas: Sequence[float] = (1.0,)
-    ) -> pd.DataFrame:
-        """Sweep one pair by hand."""
-        request = self.resolve(request)
-        return patch_pair(self.store(request), pair, request.settings, prompt=prompt, alphas=alphas)
 
-    def base_table(self, request: PatchRequest, progress: Progress = lambda d, t, n: None) -> pd.DataFrame:
-        """Ask the model about every clip, unedited: one row a clip and prompt."""
-        request = self.resolve(request)
-        store = self.store(request)
-        clips = self.manifest(request, store.limits).clips
-        rows, total = [], len(clips) * len(request.settings.prompts)
-        for row in base_predictions(store, clips, request.settings):
-            rows.append(row)
-            progress(len(rows), total, "base predictions")
-        return pd.DataFrame(rows)
+def _marks_of(corpus: Corpus, given: Path) -> dict[Path, Mark]:
+    """Of a corpus's folders and tables, and of the folder that was given, which may only hold the corpus's."""
+    marks = marks_of_folder(corpus.root, map(Path, corpus.clips["path"]))
+    return marks | {path: mark_of(path) for path in (given, *corpus.tables)}
 
-    def open_run(self, folder: Path) -> PatchingResult:
-        """Read a run folder back into the result that it was written from."""
-        return result_of(open_run(folder))
 
-    def store(self, request: Asked) -> CleanStore:
-        """The clean runs of a request's model, whose limits are those of the engine and of the model together."""
-        return CleanStore(self.subject(request), self.cache, self.limits)
+def _manifest_of(corpus: Corpus, request: Request, limits: ClipLimits, roots: Sequence[Path] | None) -> Manifest:
+    """A corpus as a manifest: recordings are decoded and checked; pictures, of which there are half a million, not."""
+    table = corpus.clips if request.max_clips is None else corpus.clips.iloc[: request.max_clips]
+    digest = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+    rows = [{str(name): str(value) for name, value in row.items()} for row in table.to_dict("records")]
+    if corpus.media == "audio":
+        read = read_clips(rows, corpus.root, skip_bad=request.skip_bad, roots=roots, limits=limits)
+    else:
+        for folder in dict.fromkeys(Path(row["path"]).parent for row in rows):
+            check_inside(folder, roots)
+        read = Clips(tuple(_by_place(row) for row in rows))
+    columns = tuple(map(str, table.columns))
+    return Manifest(corpus.root, read.clips, columns, digest, (*corpus.skipped, *read.bad), corpus.notes, read.silent)
 
-    def _described(self, result: PatchingResult, ready: Prepared) -> PatchingResult:
-        """Add how the donors of each kind sound different, which the reader of a flip rate has to know."""
-        used = {c.clip_id: c for p in ready.pairs.pairs for c in (p.recipient, p.donor)}
-        measured = self.acoustics(list(used.values()), ready.subject.sample_rate)
-        report = {
-            **result.reports["pair_construction_report"],
-            "acoustic_differences": acoustic_differences(ready.pairs.pairs, measured),
-            "acoustics": {clip_id: asdict(a) for clip_id, a in sorted(measured.items())},
-        }
-        return replace(result, reports={**result.reports, "pair_construction_report": report})
+
+def _by_place(row: Mapping[str, str]) -> Clip:
+    labels = {name: value for name, value in row.items() if value and name not in ("clip_id", "path")}
+    path = Path(row["path"])
+    try:
+        return Clip(row["clip_id"], path, labels, place_digest(path))
+    except OSError as error:
+        raise InterpError(f"{path} cannot be read ({error.strerror}); restore it.") from error
 
 
 def default_cache_bytes() -> int | None:
     """Return the bound set by PATCHBAY_CACHE_GB, or None for the default."""
-    text = os.environ.get("PATCHBAY_CACHE_GB")
+    return _gigabytes("PATCHBAY_CACHE_GB")
+
+
+def default_model_bytes() -> int | None:
+    """Return the bound set by PATCHBAY_MODELS_GB, or None for the default."""
+    return _gigabytes("PATCHBAY_MODELS_GB")
+
+
+def _gigabytes(name: str) -> int | None:
+    text = os.environ.get(name)
     if text is None:
         return None
     try:
         return int(float(text) * (1 << 30))
-    except ValueError as error:
-        raise InterpError(f"PATCHBAY_CACHE_GB={text!r} is no number of gigabytes.") from error
+    except (ValueError, OverflowError) as error:
+        raise InterpError(f"{name}={text!r} is no number of gigabytes.") from error
 
 
 def device_memory() -> dict[str, int]:

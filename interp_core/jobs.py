@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 from interp_core.errors import InterpError
@@ -17,7 +18,8 @@ from interp_core.errors import InterpError
 T = TypeVar("T")
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[Status, ...] = ("done", "failed", "cancelled")
-RATE_WINDOW_S = 30.0  # the speed is that of the last half minute: a warm-up or a slow first phase is forgotten
+RATE_WINDOW_S = 60.0  # the speed is that of the last minute: a warm-up or a slow first phase is forgotten
+SETTLED_STEPS, SETTLED_S = 3, 2.0  # of a phase: before these its speed may be that of a warm-up
 SAMPLE_EVERY_S = 0.2
 YIELD_S = 0.001
 
@@ -30,6 +32,10 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
+def silent(done: int, total: int, note: str = "") -> None:
+    """Progress, for those who do not watch."""
+
+
 class Cancelled(BaseException):
     """Raised by progress inside cancelled work; not an Exception, so that `except Exception` lets it pass."""
 
@@ -40,12 +46,23 @@ class Job(Generic[T]):
     Attributes:
         key, title: what it computes; what a person is told that it does.
         submitted_at: seconds since the epoch.
-        result: what the work returned, once `status` is "done".
+        result: what the work returned, once `status` is "done"; nbytes: the memory that it takes.
         error: one sentence for a person, once `status` is "failed".
         traceback: for the log, where the failure is not one that the caller can fix; never shown.
+        so_far: what it has come to by now, while it is active; None where it tells nothing.
+        place: the folder in which its result lies, if anywhere.
+        asked_by: those who asked for it, by whatever name they have to whoever submits.
     """
 
-    def __init__(self, key: str, title: str, work: Callable[[Progress], T], number: int = 0) -> None:
+    def __init__(
+        self,
+        key: str,
+        title: str,
+        work: Callable[[Progress], T],
+        number: int = 0,
+        so_far: Callable[[], Any] | None = None,
+        place: Path | None = None,
+    ) -> None:
         self.key = key
         self.title = title
         self.number = number
@@ -53,6 +70,10 @@ class Job(Generic[T]):
         self.result: T | None = None
         self.error: str | None = None
         self.traceback: str | None = None
+        self.asked_by: set[str] = set()
+        self.so_far = so_far
+        self.place = place
+        self.nbytes = 0
         self._work: Callable[[Progress], T] | None = work
         self._lock = threading.Lock()
         self._status: Status = "queued"
@@ -100,12 +121,14 @@ class Job(Generic[T]):
         return (self._ended if self._ended is not None else time.monotonic()) - self._started
 
     def remaining_seconds(self) -> float | None:
-        """Estimate from the speed of the last half minute; None while there is none (queued, or no step timed yet)."""
+        """Estimate from the speed of the last minute; None while there is none: queued, or too few steps yet."""
         with self._lock:
             if self._status != "running" or len(self._samples) < 2:
                 return None
             (first_time, first_done), (last_time, last_done) = self._samples[0], self._samples[-1]
-            if last_done <= first_done or last_time <= first_time:
+            if last_done - first_done < min(SETTLED_STEPS, self._total - first_done) or last_time <= first_time:
+                return None
+            if last_time - first_time < SETTLED_S and last_done < self._total:
                 return None
             seconds_a_step = (last_time - first_time) / (last_done - first_done)
             since = time.monotonic() - last_time
@@ -175,31 +198,54 @@ class Job(Generic[T]):
     def _finish(self, status: Status) -> None:
         """Set the final status; the caller holds the lock."""
         self._ended = time.monotonic()
-        self._work = None  # what it closes over can be large
+        self._work = self.so_far = None  # what they close over can be large
         self._status = status
         self._finished.set()
 
 
 class JobManager:
-    """Runs jobs in the order they were submitted, `max_workers` at a time, and keeps the `max_finished` last results.
+    """Runs jobs in a fair order, `max_workers` at a time, and keeps the `max_finished` last results.
+
+    Fair: who asked for one job does not wait behind the ten of somebody else; those of one person go in their order.
+    Of the results it lets go of the oldest, but for the last one, while together they take more than `max_bytes` as
+    `measure` counts them.
 
     Its threads live only while there is work. They are no daemons, because those die inside native code when the
     program ends; instead a job notices at its next step that the main thread is gone, and stops.
     """
 
-    def __init__(self, max_workers: int = 1, max_finished: int = 50) -> None:
+    def __init__(
+        self,
+        max_workers: int = 1,
+        max_finished: int = 50,
+        *,
+        max_bytes: int = 0,
+        measure: Callable[[Any], int] = lambda result: 0,
+    ) -> None:
         if max_workers < 1 or max_finished < 0:
             raise InterpError(f"max_workers={max_workers}, max_finished={max_finished}: give at least 1 and 0.")
         self._max_workers = max_workers
         self._max_finished = max_finished
+        self._max_bytes = max_bytes
+        self._measure = measure
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._jobs: OrderedDict[str, Job[Any]] = OrderedDict()  # the least recently asked for or finished comes first
         self._queue: deque[Job[Any]] = deque()
         self._workers = 0
         self._numbers = itertools.count()
+        self._turns = itertools.count()
+        self._served: dict[str, int] = {}  # of who waits: the turn in which a job of theirs last began
 
-    def submit(self, key: str, title: str, work: Callable[[Progress], T]) -> Job[T]:
+    def submit(
+        self,
+        key: str,
+        title: str,
+        work: Callable[[Progress], T],
+        *,
+        so_far: Callable[[], Any] | None = None,
+        place: Path | None = None,
+    ) -> Job[T]:
         """The job for `key`: the one that is queued, running or done, otherwise a new one.
 
         Args:
@@ -207,13 +253,15 @@ class JobManager:
             title: what a person is told that it does.
             work: called in a worker thread with `progress(done, total, note="")`, which it calls between its steps and
                 lets raise; no model's lock is held during that call.
+            so_far: called from any thread while it runs: what it has come to by now.
+            place: the folder in which its result will lie, if anywhere.
         """
         with self._lock:
             known = self._jobs.get(key)
             if known is not None and (known.status == "done" or (known.active and not known.cancel_requested)):
                 self._jobs.move_to_end(key)
                 return cast(Job[T], known)
-            job = Job(key, title, work, next(self._numbers))
+            job = Job(key, title, work, next(self._numbers), so_far, place)
             self._jobs[key] = job
             self._jobs.move_to_end(key)
             self._queue.append(job)
@@ -234,14 +282,11 @@ class JobManager:
         with self._lock:
             return tuple(sorted(self._jobs.values(), key=lambda job: -job.number))
 
-    def forget(self, key: str) -> bool:
-        """Drop a finished job and its result, so that it can be computed again; False if there is no such job."""
+    def forget(self, key: str) -> None:
+        """Let go of a finished job and its result; one that is active stays."""
         with self._lock:
-            job = self._jobs.get(key)
-            if job is None or job.active:
-                return False
-            del self._jobs[key]
-            return True
+            if key in self._jobs and not self._jobs[key].active:
+                del self._jobs[key]
 
     def close(self, timeout: float | None = None) -> bool:
         """Cancel every job and wait until nothing runs any more; whether that was so within `timeout` seconds."""
@@ -258,11 +303,34 @@ class JobManager:
                     self._workers -= 1
                     self._idle.notify_all()
                     return
-                job = self._queue.popleft()
+                job = self._next()
             job._run()
+            job.nbytes = self._measure(job.result)
             with self._lock:
                 if self._jobs.get(job.key) is job:
                     self._jobs.move_to_end(job.key)
-                finished = [key for key, kept in self._jobs.items() if not kept.active]
-                for key in finished[: max(0, len(finished) - self._max_finished)]:
-                    del self._jobs[key]
+                self._let_go()
+            del job
+
+    def _next(self) -> Job[Any]:
+        """Take from the queue the job of whoever has waited longest since a job of theirs began; the caller holds the
+        lock.
+        """
+        asked = {job: tuple(job.asked_by) or ("",) for job in self._queue}
+        job = min(asked, key=lambda one: (min(self._served.get(name, -1) for name in asked[one]), one.number))
+        self._queue.remove(job)
+        waiting = {name for names in asked.values() for name in names}
+        self._served = {name: at for name, at in self._served.items() if name in waiting}
+        self._served |= dict.fromkeys(asked[job], next(self._turns))
+        return job
+
+    def _let_go(self) -> None:
+        """Forget the oldest finished jobs that are too many or too large; the caller holds the lock."""
+        finished = [job for job in self._jobs.values() if not job.active]
+        held = sum(job.nbytes for job in finished)
+        for at, job in enumerate(finished):
+            left = len(finished) - at
+            if left <= self._max_finished and (left == 1 or held <= self._max_bytes):
+                return
+            held -= job.nbytes
+            del self._jobs[job.key]

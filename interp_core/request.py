@@ -1,168 +1,220 @@
-"""A run as a person asks for it, and as its config file says it."""
+"""What every experiment is asked: which model, which clips, where it runs. Torch-free, as its subclasses are."""
 
 import hashlib
 import json
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from interp_core.data.clips import ClipLimits
-from interp_core.data.manifest import Manifest
-from interp_core.data.pairs import DEFAULT_MAX_PAIRS, PairSet
 from interp_core.errors import InterpError
-from interp_core.experiments.plan import PatchSettings, Plan, settings_dict, settings_from
-from interp_core.models.bundled import demos
-from interp_core.models.encoders import Encoder
-from interp_core.models.subject import Subject
-from interp_core.trace.store import CleanStore
+from interp_core.options import (
+    Declared,
+    command_line,
+    deciding,
+    declared,
+    differences,
+    from_config,
+    option,
+    python_call,
+)
 
-CHOICES = ("kinds", "max_pairs", "max_clips", "skip_bad", "pilot")
-PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
+IN_OTHER_PLACES = ("model", "manifest", "device", "dtype")
+"""Settings that a config says as facts (which model it was, which device), and not among its `settings`."""
+PLACES = ("model", "adapter", "donor", "donor_adapter", "manifest")
+"""Settings that say where files are."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What every experiment asks for: which model, which clips, where it runs.
+class Request:
+    """A run as a person asks for it. Experiments inherit these options and add their own.
 
-    `manifest=None` means the bundled clips of a bundled model.
+    A request says what was asked; what it leaves open (labels, columns, a site) is found when it is prepared.
     """
 
-    model: str
-    manifest: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    max_clips: int | None = None
-    skip_bad: bool = False
-    pilot: int | None = None
-    part: str = ""
-    """Which list of blocks, of a model that has several; empty for its first."""
-    probe: str = ""
-    """The label column that a probe is fitted to, as the readout of a model without a classifier; empty for none."""
+    model: str = option("", "a bundled name, a folder, a checkpoint file, or a hub id; see `models`")
+    manifest: str | None = option(
+        None, "CSV or Parquet with clip_id, path and label columns; a bundled model has its own clips"
+    )
+    corpus: str = option(
+        "", "--manifest is the folder of this corpus: auto, ravdess, esc50, tinysol, vocalsound, asvspoof5, …"
+    )
+    part: str = option("", "which blocks, of a model that has several lists of them: encoder or decoder")
+    probe: str = option("", "a label column: fit a probe to it as the readout of a model without a classifier")
+    adapter: str = option(
+        "",
+        "a LoRA folder of peft's that is merged into the model's weights; none to leave out one that lies beside them",
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", decides=False)
+    dtype: str = option("auto", "auto, float32, bfloat16 or float16")
+    max_clips: int | None = option(None, "only the first N rows of the manifest", least=1)
+    max_seconds: float = option(30.0, "the longest clip that is taken", most=86_400)
+    map_labels: tuple[str, ...] = option(
+        (),
+        "labels of the clips read as answers of the model, like hap=happy,neu=neutral",
+        label="Labels read as answers",
+        placeholder="hap=happy, neu=neutral",
+        rare=True,
+    )
+    skip_bad: bool = option(False, "leave out rows that cannot be used instead of stopping")
+    pilot: int | None = option(
+        None,
+        "only a small part: N pairs of each kind (patch), N clips of each class (heads) or split (ablate), N clips "
+        "otherwise",
+        least=1,
+    )
+    batch_size: int = option(8, "pairs or clips in one pass; halved when memory runs out", least=1, decides=False)
+    seed: int = option(42, "of every draw", least=0, most=2**31 - 1, label="Seed", rare=True)
 
     command: ClassVar[str]
-    """The command of the experiment on the command line."""
+    """Its command on the command line, the beginning of its run folders' names, and its entry in the registry."""
+    config_file: ClassVar[str]
+    """The file of a run folder that holds its config."""
+    about: ClassVar[str]
+    """What the command does, in a line of help."""
+    demo: ClassVar[str] = "demo-emotion"
+    """A bundled model that suits it."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Names of settings in configs of earlier versions -> today's."""
+
+    def __post_init__(self) -> None:
+        for one in declared(type(self)):
+            value = getattr(self, one.name)
+            if one.several and isinstance(value, list):
+                object.__setattr__(self, one.name, tuple(value))
+
+    def check(self) -> None:
+        """Refuse what no model could do, all of it at once.
+
+        Raises:
+            InterpError: no model, a value that is none of the choices or out of bounds, settings that exclude others.
+        """
+        faults = [fault for one in declared(type(self)) for fault in one.faults(getattr(self, one.name))]
+        faults += [] if any(one.misfit(getattr(self, one.name)) for one in declared(type(self))) else self.conflicts()
+        if not self.model:
+            faults.insert(0, f"--model is missing; give a bundled name ({self.demo}), a folder, a file, or a hub id")
+        if faults:
+            raise InterpError("; ".join(faults) + ".")
+
+    def conflicts(self) -> list[str]:
+        """What is wrong with settings together, each the rest of a sentence; for experiments to extend."""
+        return []
 
     @property
-    def seed(self) -> int:
-        raise NotImplementedError
+    def models(self) -> tuple[str, ...]:
+        """The models that it names, its own first."""
+        return (self.model,)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """What is merged into each of `models`."""
+        return (self.adapter,)
+
+    @property
+    def corpus_choices(self) -> Mapping[str, Any] | None:
+        """Further settings of its corpus's reader."""
+        return None
+
+    @property
+    def key(self) -> str:
+        """Names what is asked, by the places of its files."""
+        return _named(self.command, deciding(self))
+
+    def key_with(self, content: Sequence[Any]) -> str:
+        """Names the run: two sessions that ask for the same of the same files share one job and one folder.
+
+        Args:
+            content: JSON that stands for all files that it names, in the place of where they lie.
+        """
+        settings = {name: value for name, value in deciding(self).items() if name not in PLACES}
+        return _named(self.command, settings, content)
 
     @property
     def title(self) -> str:
         """What a person sees while it runs."""
-        return f"{self.command} {Path(self.model).name}"
+        return f"{self.command} {model_named(self.model, self.adapter)}"
 
-    @property
-    def key(self) -> str:
-        """Names the run: two sessions that ask for the same share one job."""
-        asked = {name: value for name, value in asdict(self).items() if value != ""}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    def folder_of(self, key: str) -> str:
+        """The name of its run folder, where nobody gives one."""
+        return f"{self.command}-{Path(self.model).name}-{key}"
 
-    def run(self, engine: Any, *, out: Path | None, resume: bool = False, progress: Any = None) -> Any:
-        """Run the experiment on an engine, and keep it in a folder if one is given."""
-        raise NotImplementedError
+    def command_line(self, out: str = "runs/again") -> str:
+        """The command that runs it."""
+        return command_line(self.command, self, out=out)
 
-
-@dataclass(frozen=True)
-class PatchRequest(Asked):
-    """A patching run as a person asks for it: which pairs, under which settings.
-
-    `labels` and `prompts` of `settings` are those of the model unless given, which `Engine.resolve` fills in;
-    `demo_prompts=False` says that the prompts are given, also where they are the default ones.
-    """
-
-    kinds: str = "prosody,semantic"
-    max_pairs: int | Mapping[str, int] = DEFAULT_MAX_PAIRS
-    demo_prompts: bool = True
-    settings: PatchSettings = field(default_factory=PatchSettings)
-
-    command: ClassVar[str] = "patch"
-
-    @property
-    def seed(self) -> int:
-        return self.settings.seed
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request with everything opened and checked, nothing computed yet."""
-
-    request: PatchRequest
-    manifest: Manifest
-    pairs: PairSet
-    plan: Plan
-    store: CleanStore
-
-    @property
-    def subject(self) -> Subject:
-        return self.store.subject
-
-
-def base_config(asked: Asked, subject: Subject, manifest: Manifest, limits: ClipLimits) -> dict[str, Any]:
-    """Return what every run folder's config says: command, model, device, clips, versions."""
-    demo = demos().get(asked.model)
-    bundled = demo is not None and asked.manifest in (None, str(demo.manifest))
-    return {
-        "command": asked.command,
-        "model": {
-            "id": asked.model,
-            "type": subject.config.model_type,
-            "weights_sha256": subject.weights_hash,
-            "n_layers": subject.n_layers,
-            "n_heads": subject.n_heads,
-            "d_model": subject.d_model,
-            "seconds_per_position": subject.seconds_per_position(),
-            **({"probe": subject.probe.report} if isinstance(subject, Encoder) and subject.probe else {}),
-        },
-        "device": str(subject.device),
-        "dtype": str(subject.dtype).removeprefix("torch."),
-        "manifest": {
-            "path": None if bundled else asked.manifest,  # the same on every machine
-            "sha256": manifest.digest,
-            "clips": len(manifest.clips),
-        },
-        "clip_seconds": {"min": limits.min_seconds, "max": limits.max_seconds},
-        "skipped_rows": [asdict(row) for row in manifest.skipped],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-    }
-
-
-def run_config(ready: Prepared) -> dict[str, Any]:
-    """Return everything that a patching run's config says."""
-    request, subject = ready.request, ready.subject
-    return {
-        **base_config(request, subject, ready.manifest, ready.store.limits),
-        "donors_answer_by_construction": ready.plan.by_construction,
-        "request": {name: getattr(request, name) for name in CHOICES}
-        | {name: getattr(request, name) for name in ("part", "probe") if getattr(request, name)},
-        "settings": settings_dict(request.settings),
-        "shortcut_refusal": subject.shortcut_refusal(),
-    }
-
-
-def request_from(config: Mapping[str, Any]) -> PatchRequest:
-    """Return the request that a run's config came from."""
-    if config.get("command") != "patch":
-        raise InterpError(f"the config is one of {config.get('command')!r}; give that of a patching run.")
-    try:
-        return PatchRequest(
-            model=config["model"]["id"],
-            manifest=config["manifest"]["path"],
-            device=config["device"],
-            dtype=config["dtype"],
-            **config["request"],
-            demo_prompts=False,
-            settings=settings_from(config["settings"]),
+    def snippet(self) -> str:
+        """The Python that runs it."""
+        return (
+            f"from interp_core import {type(self).__name__}, run\n\nresult = run({python_call(self)})\nresult.metrics"
         )
-    except (KeyError, TypeError) as error:
-        raise InterpError(f"the config is not that of a patching run: {error} is missing or wrong.") from error
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The request that a run's config came from, with everything that was found when it was prepared.
+
+        Raises:
+            InterpError: the config of another experiment, or of another version.
+        """
+        if config.get("command") != cls.command:
+            raise InterpError(f"the config is one of {config.get('command')!r}; give that of a {cls.command!r} run.")
+        try:
+            # Version 0.1 kept the common choices apart, under `request`.
+            saved: dict[str, Any] = {**config.get("request", {}), **config["settings"]}
+            saved.setdefault("max_seconds", config["clip_seconds"]["max"])
+            saved |= {
+                "model": config["model"]["id"],
+                "manifest": config["manifest"]["path"],
+                "device": config["device"],
+                "dtype": config["dtype"],
+            }
+            saved |= cls.facts_of(config)
+            saved = {cls.renamed.get(name, name): value for name, value in saved.items()}
+            return from_config(cls, cls.upgraded(saved))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InterpError(
+                f"the config is not that of a {cls.command!r} run: {error} is missing or wrong."
+            ) from error
+
+    def differences_from(self, config: Mapping[str, Any]) -> list[str]:
+        """In which settings the run that a config came from is not what is asked, in words.
+
+        A setting that is left open, here or in what was asked then, is none: the run has found it.
+        """
+        made = type(self).from_config(config)
+        then = config.get("asked") if isinstance(config.get("asked"), Mapping) else None
+        same = {}
+        for one in declared(type(self)):
+            now = getattr(self, one.name)
+            left_open = now == one.default if then is None else now == _value(one, then.get(one.name, one.default))
+            if left_open or one.name in ("model", "manifest"):
+                same[one.name] = now
+        return differences(self, replace(made, **same))
+
+    @classmethod
+    def facts_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that a config says elsewhere; for experiments to extend."""
+        return {}
+
+    @classmethod
+    def upgraded(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        """The settings of an earlier version as today's; for experiments to extend."""
+        return saved
 
 
-def limits_from(config: Mapping[str, Any]) -> ClipLimits:
-    """Return the shortest and longest clip of the run that a config came from."""
-    try:
-        return ClipLimits(float(config["clip_seconds"]["min"]), float(config["clip_seconds"]["max"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InterpError(f"the config is not that of a patching run: {error} is missing or wrong.") from error
+def short_name(model: str) -> str:
+    """A model for a person: its bundled name, or the last parts of its path."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.suffix else path.name
+
+
+def model_named(model: str, adapter: str) -> str:
+    """A model with what is merged into it, for a person."""
+    return short_name(model) + (f" with {short_name(adapter)}" if adapter not in ("", "none") else "")
+
+
+def _named(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _value(one: Declared, saved: Any) -> Any:
+    return tuple(saved) if one.several and isinstance(saved, list) else saved

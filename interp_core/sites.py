@@ -13,7 +13,7 @@ Kind = Literal[
     "mlp_out",
     "head_out",
     "mlp_act",
-    "resid_mid",
+    "resid_mid",  # between attention and MLP, as the MLP's norm is given it: to read; an edit reaches the MLP alone
     "cross_out",
     "cross_head_out",
     "mixed",
@@ -25,9 +25,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 STAGES: tuple[Kind, ...] = ("mixed", "pooled", "projection", "logits")
 """Sites behind the blocks, which have no layer: the mix of layers, the pooled features that a head reads, what a
 further projection makes of them, the answer."""
-BETWEEN: Kind = "resid_mid"
-"""The residual stream between attention and MLP, as the MLP's norm is given it: a place to read. An edit there reaches
-the MLP alone, because the stream itself goes past it."""
 OF_HEADS: tuple[Kind, ...] = ("head_out", "cross_head_out")
 """Sites whose width is the heads side by side, so that one head is a slice of it."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # torch and the library take seconds to import, which tests of plain data need not wait for
-    from interp_core.models.audio_llm import AudioLLM
+    from interp_core.models.audio_llms.subject import AudioLLM
 
 Build = Callable[..., "AudioLLM"]
 
@@ -31,7 +31,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     """
     import torch
 
-    from interp_core.models.audio_llm import AudioLLM
+    from interp_core.models.audio_llms.subject import AudioLLM
     from interp_core.models.load import open_model
     from tests.tiny import save_qwen2_audio
 

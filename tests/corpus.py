@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from interp_core.experiments.plan import DEFAULT_PROMPT, PatchSettings
-from interp_core.request import PatchRequest
+from interp_core.choices import DEFAULT_PROMPT
+from interp_core.experiments.patching.request import PatchRequest
 from tests.tiny import LABELS, RATE
 
 LOGITS = ["base_logits", "donor_logits", "patched_logits"]
@@ -44,14 +44,18 @@ def write_manifest(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[
 
 def quick_request(model: Path, manifest: Path) -> PatchRequest:
     """Matched pairs of one kind under one prompt, nothing else: 36 records."""
-    settings = PatchSettings(controls=(), flow=(), checks=False, batch_size=3)
-    return PatchRequest(str(model), str(manifest), device="cpu", kinds="prosody", max_pairs=6, settings=settings)
+    return PatchRequest(
+        str(model), str(manifest), device="cpu", kinds="prosody", max_pairs=6,
+        controls=(), flow=(), checks=False, batch_size=3,
+    )  # fmt: skip
 
 
 def full_request(model: Path, manifest: Path) -> PatchRequest:
     """Both kinds under two prompts and two strengths, with every check, control and curve."""
-    settings = PatchSettings(prompts=(DEFAULT_PROMPT, "Judge the voice."), alphas=(1.0, 0.5), batch_size=3)
-    return PatchRequest(str(model), str(manifest), device="cpu", max_pairs=4, settings=settings)
+    return PatchRequest(
+        str(model), str(manifest), device="cpu", max_pairs=4,
+        prompts=(DEFAULT_PROMPT, "Judge the voice."), alphas=(1.0, 0.5), batch_size=3,
+    )  # fmt: skip
 
 
 def assert_same_records(found: pd.DataFrame, expected: pd.DataFrame) -> None:

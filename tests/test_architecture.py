@@ -2,28 +2,71 @@
 
 import ast
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from interp_core.experiments import EXPERIMENTS
+from interp_core.options import declared
+
 ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENT_PACKAGES = {registered.request.__module__.rpartition(".")[0] for registered in EXPERIMENTS.values()}
 PRODUCT = ("interp_core", "components", "pages")
 # A module may import from its own group and from those named here.
 MAY_USE = {
-    "ground": set(),  # errors, sites, maths, cache, jobs, storage
+    "ground": set(),
     "data": {"ground"},
     "models": {"ground", "data"},
     "trace": {"ground", "data", "models"},
-    "experiments": {"ground", "data", "models", "trace"},
-    "engine": {"ground", "data", "models", "trace", "experiments"},
-    "components": {"ground", "data", "models", "experiments", "engine"},
-    "pages": {"ground", "data", "models", "experiments", "engine", "components"},
-    "app": {"ground", "engine", "components"},
+    "engine": {"ground", "data", "models", "trace"},
+    "experiments": {"ground", "data", "models", "trace", "engine"},
+    "cli": {"ground", "data", "models", "engine", "experiments"},
+    "components": {"ground", "data", "models", "engine", "experiments", "cli"},
+    "pages": {"ground", "data", "models", "engine", "experiments", "cli", "components"},
+    "app": {"ground", "models", "engine", "experiments", "components"},
 }
-GROUND = {"errors", "sites", "maths", "cache", "jobs", "storage"}
-ENGINE = {"engine", "request", "patch_folder", "runs", "figures", "doors", "cli", "__main__"}
-PAPERS = ("*.md", "*.toml", "requirements*.txt", "Makefile", ".ci/run", ".streamlit/*.toml", "benchmarks/*")
+GROUND = {
+    "errors",
+    "sites",
+    "looks",
+    "choices",
+    "options",
+    "request",
+    "resuming",
+    "maths",
+    "cache",
+    "content",
+    "digests",
+    "jobs",
+    "storage",
+    "runs",
+    "shards",
+    "sinks",
+}
+CLI = {"cli", "api", "slurm", "__main__"}
+"""The ways in beside the pages: the command line and Python."""
+PRIVATE_ELSEWHERE = {
+    "_replace",  # of a named tuple: public in spite of its name
+    *("_values", "_indices"),  # torch: the stored parts of a sparse tensor that is not coalesced
+    *("_attn_implementation", "_model_mapping", "_get_feat_extract_output_lengths"),  # transformers
+}
+PAPERS = (
+    *(
+        "*.md",
+        "docs/*.md",
+        "*.toml",
+        "*.cff",
+        "requirements*.txt",
+        "Makefile",
+        "Dockerfile",
+        ".dockerignore",
+        ".ci/run",
+    ),
+    *(".streamlit/*.toml", "benchmarks/*"),
+)
 OF_OTHER_PLACES = (
     r"/work/|/workspace|/home/|/root/|/tmp/|/mnt/|sandbox|\bissues? #?\d|\bbrief\b|pypi\.|pythonhosted|artifactory"
 )
@@ -46,7 +89,7 @@ def group_of(module: str) -> str | None:
     if first != "interp_core" or not rest:
         return None
     part = rest.partition(".")[0]
-    return "ground" if part in GROUND else "engine" if part in ENGINE else part
+    return "ground" if part in GROUND else "cli" if part in CLI else part
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
@@ -63,13 +106,24 @@ def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
 
-def wrong_imports(source: str, module: str) -> list[str]:
-    """Imports that go against the arrows, and streamlit or plotly below the components."""
+def package_of(module: str, known: Container[str]) -> str:
+    """The package of one experiment that a module belongs to, "" for none and for what all experiments share."""
+    parts = module.split(".")
+    package = ".".join(parts[:3])
+    inside = parts[:2] == ["interp_core", "experiments"] and len(parts) > 2
+    return package if inside and package in known else ""
+
+
+def wrong_imports(source: str, module: str, packages: Container[str] = ()) -> list[str]:
+    """Imports that go against the arrows, streamlit or plotly below the components, and another experiment's own."""
     own, found = group_of(module), set()
     for line, name in imports(ast.parse(source), module):
         top = name.partition(".")[0]
         if module.startswith("interp_core") and top in ("streamlit", "plotly"):
             found.add(f"{module}:{line} imports {top}")
+        other = package_of(name, packages)
+        if other and package_of(module, packages) not in ("", other):
+            found.add(f"{module}:{line} imports {name}, which is another experiment's")
         used = group_of(name)
         if own is not None and used is not None and used != own and used not in MAY_USE.get(own, set()):
             found.add(f"{module}:{line} ({own}) imports {name} ({used})")
@@ -83,6 +137,27 @@ def uses(source: str, pattern: str) -> list[int]:
         (n, n.attr if isinstance(n, ast.Attribute) else n.id) for n in nodes if isinstance(n, ast.Attribute | ast.Name)
     )
     return [node.lineno for node, name in named if re.fullmatch(pattern, name)]
+
+
+def private_reaches(source: str) -> list[str]:
+    """Names with an underscore that are taken from another module of ours, or from an object this file does not define.
+
+    What a file defines itself (a class's own members, met on another instance) is its own.
+    """
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own.add(node.id if isinstance(node, ast.Name) else node.attr)
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") not in ("self", "cls"):
+            names = [] if node.attr in own else [node.attr]
+        found += [f"{node.lineno}: {name}" for name in names if re.match("_[^_]", name)]
+    return [reach for reach in found if reach.partition(": ")[2] not in PRIVATE_ELSEWHERE]
 
 
 def own_keys(source: str) -> list[int]:
@@ -109,10 +184,15 @@ def own_keys(source: str) -> list[int]:
 def test_imports_point_one_way_and_the_core_knows_no_screen():
     files = product_files()
     assert len(files) > 30
-    faults = [fault for path in files for fault in wrong_imports(path.read_text("utf-8"), module_of(path))]
+    assert len(EXPERIMENT_PACKAGES) == 5
+    faults = [
+        fault
+        for path in files
+        for fault in wrong_imports(path.read_text("utf-8"), module_of(path), EXPERIMENT_PACKAGES)
+    ]
     assert faults == []
     unknown = {module_of(path) for path in files if group_of(module_of(path)) not in {*MAY_USE, None}}
-    assert unknown == set(), "a module outside the groups: say in GROUND or ENGINE where it belongs"
+    assert unknown == set(), "a module outside the groups: say in GROUND or CLI where it belongs"
 
 
 @pytest.mark.parametrize(
@@ -125,21 +205,115 @@ def test_imports_point_one_way_and_the_core_knows_no_screen():
         ),
         ("interp_core.models.load", "def f():\n    import interp_core.trace.sweep", ":2 (models)"),
         ("interp_core.maths.stats", "from interp_core import engine", "(ground) imports interp_core.engine"),
-        ("interp_core.experiments.plan", "from ..runs import open_run", "(experiments) imports interp_core.runs"),
+        (
+            "interp_core.request",
+            "from .experiments.heads.request import HeadsRequest",
+            "(ground) imports interp_core.exp",
+        ),
+        ("interp_core.engine", "from interp_core.experiments import EXPERIMENTS", "(engine) imports interp_core.exp"),
+        ("interp_core.experiments.patching.plan", "from ...cli import tell", "(experiments) imports interp_core.cli"),
+        ("interp_core.experiments.clips", "import components.form", "(experiments) imports components.form"),
+        ("interp_core.cli", "from interp_core.trace.sweep import sweep", "(cli) imports interp_core.trace"),
+        ("interp_core.experiments.heads.run", "from ..neurons.sweep import doses", "which is another experiment's"),
+        ("interp_core.experiments.compare.plan", "from interp_core.experiments import heads", "another experiment's"),
         ("interp_core.trace.store", "from ..experiments import plan", "(trace) imports interp_core.experiments"),
-        ("interp_core.figures", "if True:\n    import plotly.express as px", "imports plotly"),
+        ("interp_core.experiments.patching.figures", "if True:\n    import plotly.express as px", "imports plotly"),
         ("interp_core.engine", "from streamlit import session_state", "imports streamlit"),
         ("interp_core.engine", "from components.state import request", "(engine) imports components.state"),
-        ("components.charts", "import pages.patching", "(components) imports pages.patching"),
+        ("components.patching.charts", "import pages.patching", "(components) imports pages.patching"),
         ("pages.patching", "from interp_core.trace.hooks import edited", "(pages) imports interp_core.trace"),
     ],
 )
 def test_a_planted_import_against_the_arrows_is_found(module, source, said):
-    faults = wrong_imports(source, module)
+    faults = wrong_imports(source, module, EXPERIMENT_PACKAGES)
     assert faults and said in faults[0]
 
 
-def test_only_the_two_doors_register_hooks():
+def test_what_experiments_share_and_the_registry_are_for_all_of_them():
+    shared = "from interp_core.experiments.clips import ClipReader\nfrom .files import read"
+    assert wrong_imports(shared, "interp_core.experiments.heads.run", EXPERIMENT_PACKAGES) == []
+    registry = "from interp_core.experiments.heads.request import HeadsRequest"
+    assert wrong_imports(registry, "interp_core.experiments", EXPERIMENT_PACKAGES) == []
+
+
+def import_circle(sources: Mapping[str, str]) -> list[str]:
+    """The modules of a circle of imports, wherever in a file they stand, also those for type checkers; or none."""
+    arrows = {module: {n for _, n in imports(ast.parse(text), module) if n in sources} - {module}
+              for module, text in sources.items()}  # fmt: skip
+    while leaves := [module for module, used in arrows.items() if not used & arrows.keys()]:
+        for module in leaves:
+            del arrows[module]
+    if not arrows:
+        return []
+    path = [next(iter(arrows))]  # each that is left imports another that is left: follow them until one comes back
+    while (following := min(arrows[path[-1]] & arrows.keys())) not in path:
+        path.append(following)
+    return path[path.index(following) :]
+
+
+def test_no_imports_run_in_a_circle_not_even_those_for_types():
+    sources = {module_of(path): path.read_text("utf-8") for path in product_files()}
+    assert import_circle(sources) == []
+    planted = {
+        "interp_core.a": "if TYPE_CHECKING:\n    from interp_core.b import B",
+        "interp_core.b": "from interp_core import c",
+        "interp_core.c": "def f():\n    from .a import A",
+        "interp_core.d": "import interp_core.a",
+    }
+    assert sorted(import_circle(planted)) == ["interp_core.a", "interp_core.b", "interp_core.c"]
+    assert import_circle({**planted, "interp_core.c": ""}) == []
+
+
+def subject_classes(sources: Iterable[str]) -> set[str]:
+    """Names of the classes that are subjects: `Subject` and all below it."""
+    bases = {
+        node.name: {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
+        for text in sources
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"Subject"}
+    while more := {name for name, above in bases.items() if above & found} - found:
+        found |= more
+    return found
+
+
+def class_checks(source: str, classes: set[str]) -> list[int]:
+    """Lines that ask whether something is of one of the classes: isinstance, issubclass, type(x) is, case X()."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        asked: list[ast.AST] = []
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            asked = list(node.args[1:])
+        elif isinstance(node, ast.Compare):
+            asked = list(node.comparators)
+        elif isinstance(node, ast.MatchClass):
+            asked = [node.cls]
+        names = {getattr(part, "attr", getattr(part, "id", "")) for one in asked for part in ast.walk(one)}
+        found |= {node.lineno} if names & classes else set()  # type: ignore[attr-defined]
+    return sorted(found)
+
+
+def test_only_the_models_themselves_ask_of_which_class_a_model_is():
+    models = [path for path in product_files() if module_of(path).startswith("interp_core.models.")]
+    classes = subject_classes(path.read_text("utf-8") for path in models)
+    assert {"AudioLLM", "Encoder", "ImageClassifier", "SpoofDetector", "ClapAudio", "WhisperDecoder"} < classes
+    others = [path for path in product_files() if path not in models]
+    faults = {module_of(path): lines for path in others if (lines := class_checks(path.read_text("utf-8"), classes))}
+    assert faults == {}, "what depends on the kind of model is a member of Subject"
+    planted = (
+        "isinstance(subject, Encoder)",
+        "isinstance(subject, (str, models.AudioLLM))",
+        "issubclass(kind, Encoder | None)",
+        "type(subject) is Encoder",
+    )
+    for line in planted:
+        assert class_checks(f"x = 1\nif {line}:\n    pass\n", classes) == [2], line
+    assert class_checks("match subject:\n    case Encoder(probe=None):\n        pass\n", classes) == [2]
+    assert class_checks("isinstance(subject, Path)\nEncoder(subject)\n", classes) == []
+
+
+def test_hooks_are_registered_in_one_module():
     callers = {module_of(path) for path in product_files() if uses(path.read_text("utf-8"), r"register_\w*hook\w*")}
     assert callers == {"interp_core.trace.hooks"}
     assert uses("def f(m):\n    m.register_forward_pre_hook(g)\n", r"register_\w*hook\w*") == [2]
@@ -170,9 +344,69 @@ def test_a_planted_session_key_is_found_and_a_constant_of_state_is_let_through(p
     assert own_keys("st.session_state[state.PAIR] = st.session_state.get(state.LAYER) or st.session_state[key]") == []
 
 
+def test_no_module_reaches_into_the_private_names_of_another():
+    reaches = {
+        module_of(path): found for path in product_files() if (found := private_reaches(path.read_text("utf-8")))
+    }
+    assert reaches == {}
+
+
+@pytest.mark.parametrize("planted", ["from a import b, _c", "import m\nm._f()", "engine._roots.append(1)", "a.b._c.d"])
+def test_a_planted_reach_is_found_and_a_file_s_own_names_are_let_through(planted):
+    assert len(private_reaches(planted)) == 1
+    own = "class A:\n    def __eq__(self, o):\n        return o._x == 1\n    def f(self):\n        self._x = self._y"
+    assert private_reaches(own + "\nfrom __future__ import annotations\na.__dict__") == []
+
+
 def test_no_file_is_longer_than_a_person_reads_in_one_go():
     long = {module_of(path): n for path in product_files() if (n := len(path.read_text("utf-8").splitlines())) > 400}
     assert long == {}
+    pages = [path for path in product_files() if module_of(path).startswith("pages.")]
+    long = {module_of(path): n for path in pages if (n := len(path.read_text("utf-8").splitlines())) > 50}
+    assert len(pages) > 5 and long == {}, "a page is a call of the frame; what it does is in the components"
+
+
+HEAVY = {"torch", "transformers", "streamlit", "plotly", "librosa", "scipy", "sklearn", "matplotlib", "pandas"}
+LIGHT = [
+    *("interp_core", "interp_core.cli", "interp_core.options", "interp_core.request", "interp_core.experiments"),
+    *(module_of(path) for path in sorted((ROOT / "interp_core" / "experiments").glob("*/request.py"))),
+]
+
+
+def loaded(code: str) -> set[str]:
+    """The heavy libraries that a fresh process has imported after some code."""
+    show = "import sys; sys.stderr.write('loaded ' + ' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return HEAVY & set(done.stderr.rpartition("loaded ")[2].split())
+
+
+def test_requests_options_and_the_parser_import_no_heavy_library():
+    assert len(LIGHT) == 10
+    assert loaded("\n".join(f"import {module}" for module in LIGHT)) == set()
+    assert loaded("import interp_core.models.bundled") == set(), "which the forms ask what ships"
+    assert "torch" in loaded("import interp_core.engine"), "otherwise nothing would be tested"
+
+
+def test_help_of_the_program_and_of_every_command_imports_no_heavy_library():
+    asked = [["--help"], *([command, "--help"] for command in (*EXPERIMENTS, "check", "models"))]
+    code = (
+        "from interp_core.__main__ import main\n"
+        f"for arguments in {asked}:\n"
+        "    try:\n        main(arguments)\n    except SystemExit as done:\n        assert done.code == 0\n"
+        "    print('----')"
+    )
+    assert loaded(code) == set()
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    texts = shown.stdout.split("----\n")[:-1]
+    assert len(texts) == len(asked)
+    assert all(command in texts[0] for command in EXPERIMENTS)
+    for command, text in zip(EXPERIMENTS, texts[1:], strict=False):
+        for one in declared(EXPERIMENTS[command].request):
+            assert re.search(rf"{one.flag}\b", text), f"{command} --help does not show {one.flag}"
+        for flag in ("--config", "--out", "--resume"):
+            assert flag in text
 
 
 def test_product_files_speak_of_no_other_place():

@@ -1,14 +1,15 @@
 """`compare` on the command line: what it writes and prints, its exit codes, and one sentence for what is wrong."""
 
 import json
+import shlex
 
 import pytest
 
-from components.compare_words import command as command_text
 from interp_core.__main__ import main
-from interp_core.cli.shared import BAD_INPUT, DONE
-from interp_core.doors.compare import request_from_config
-from interp_core.doors.compare_folder import read_comparison
+from interp_core.cli import BAD_INPUT, DONE
+from interp_core.experiments.compare.experiment import COMPARE
+from interp_core.experiments.compare.request import CompareRequest
+from interp_core.experiments.experiment import open_result
 from tests.spoof_pairs import save_pair, write_spoof_corpus
 
 QUICK = ["--device", "cpu", "--patch", "each", "--stages", "mixed,logits", "--transplants", "none", "--no-reverse"]
@@ -39,7 +40,7 @@ def test_it_says_what_is_null_and_what_it_costs_before_it_starts_and_prints_the_
     cost = next(i for i, line in enumerate(lines) if "forward passes" in line)
     assert null < cost
     assert any(line.split()[:1] == ["mixed"] and "eer" in line for line in lines)
-    made = read_comparison(tmp_path / "run")
+    made = open_result(COMPARE, tmp_path / "run")
     layers = [f"layer {i}" for i in range(4)]
     assert list(made.summary["model"]) == ["base", "donor", *layers, "mixed", "logits", "layer weights"]
 
@@ -51,9 +52,9 @@ def test_a_config_repeats_the_run_and_the_pages_command_asks_for_the_same(comman
     assert main(["compare", "--config", str(config), "--out", str(again)]) == DONE
     for name in ("cka.csv", "patched_scores.csv", "summary.csv"):
         assert (again / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
-    request = request_from_config(json.loads(config.read_text()))
+    request = CompareRequest.from_config(json.loads(config.read_text()))
     third = tmp_path / "third"
-    typed = command_text(request, str(third)).split()[3:]
+    typed = shlex.split(request.command_line(str(third)))[3:]
     assert main(typed) == DONE
     assert (third / "summary.csv").read_bytes() == (again / "summary.csv").read_bytes()
 
@@ -63,7 +64,7 @@ def test_a_config_repeats_the_run_and_the_pages_command_asks_for_the_same(comman
     [
         (["--patch", "0,9"], "layer 9 is outside"),
         (["--stages", "middle"], "no stage 'middle'"),
-        (["--transplants", "magic"], "unknown transplant 'magic'"),
+        (["--transplants", "magic"], "--transplants 'magic' is none of mean, ridge, procrustes"),
         (["--label-column", "planet"], "no clip has a column 'planet'"),
         (["--bonafide-index", "3"], "bona fide index 3"),
         (["--pilot", "1"], "a pilot of 1 clips"),

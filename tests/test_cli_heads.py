@@ -47,8 +47,8 @@ def test_a_run_from_start_to_files_and_again_from_its_config(
         (["--label", "species"], "no clip has a value in 'species'"),
         (["--per-class", "50"], "50 clips of every label were asked for"),
         (["--ablate", "zero"], "has no classifier"),
-        (["--ablate", "burn", "--probe", "label"], "unknown kind of ablation burn"),
-        (["--draws", "3"], "3 shuffles cannot show anything"),
+        (["--ablate", "burn", "--probe", "label"], "--ablate 'burn' is none of zero, mean, resample"),
+        (["--draws", "3"], "--draws 3 is too small; give 19 or more"),
         (["--corpus", "nonsense"], "unknown corpus 'nonsense'"),
     ],
 )

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from interp_core.__main__ import main
-from interp_core.cli.shared import BAD_INPUT, DONE
-from tests.doors.neuron_clips import write_clips, write_model
+from interp_core.cli import BAD_INPUT, DONE
+from tests.experiments.neuron_clips import write_clips, write_model
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_signflip_says_what_it_will_cost_and_what_is_zero_by_construction(place,
     "command, more, said",
     [
         ("ablate", ("--domain", "hospital"), "no clip has a column 'hospital'"),
-        ("ablate", ("--ks", "four"), "is no list of numbers"),
+        ("ablate", ("--ks", "four"), "--ks 'four' is not a whole number (or a list of them)"),
         ("ablate", ("--at", "resid_pst:1"), "did you mean 'resid_post'"),
         ("signflip", ("--target", "nobody"), "target 'nobody' is none of"),
         ("signflip", ("--layers", "8"), "outside"),

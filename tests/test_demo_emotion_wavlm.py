@@ -11,8 +11,10 @@ import torch
 from transformers import AutoFeatureExtractor, WavLMForSequenceClassification
 
 from interp_core.__main__ import main
-from interp_core.cli.shared import DONE
-from interp_core.doors import ablate, signflip
+from interp_core.cli import DONE
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.neurons.experiment import NEURONS
+from interp_core.experiments.signflip.experiment import SIGNFLIP
 from interp_core.models.bundled import demos
 from interp_core.models.load import open_model
 
@@ -63,17 +65,17 @@ def test_splits_divide_no_sentence_and_keep_one_speaker_out():
 @pytest.mark.slow
 def test_both_experiments_run_on_it_with_nothing_else_given(tmp_path):
     assert main(["ablate", "--model", NAME, "--draws", "5", "--refits", "0", "--out", str(tmp_path / "a")]) == DONE
-    made = ablate.read_result(tmp_path / "a")
+    made = open_result(NEURONS, tmp_path / "a")
     assert made.config["settings"]["domain"] == "speaker" and made.report["counts"]["ood"]["clips"] == 30
     assert not made.report["refused"]
     assert main(["signflip", "--model", NAME, "--pilot", "30", "--draws", "2", "--out", str(tmp_path / "s")]) == DONE
-    made = signflip.read_result(tmp_path / "s")
+    made = open_result(SIGNFLIP, tmp_path / "s")
     assert made.report["target"] == "neutral" and made.report["n_layers"] == 6
 
 
 def test_the_saved_runs_are_of_these_weights_and_clips():
     demo = demos()[NAME]
-    for command, read in (("ablate", ablate.read_result), ("signflip", signflip.read_result)):
-        saved = read(demo.folder / f"run-{command}")
+    for command, experiment in (("ablate", NEURONS), ("signflip", SIGNFLIP)):
+        saved = open_result(experiment, demo.folder / f"run-{command}")
         assert saved.config["model"]["id"] == NAME and saved.config["manifest"]["clips"] == len(CLIPS)
     assert open_model(NAME, device="cpu").weights_hash == saved.config["model"]["weights_sha256"]

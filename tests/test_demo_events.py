@@ -9,10 +9,12 @@ import pytest
 import torch
 from transformers import ClapAudioModel
 
-from interp_core.doors.heads import HeadsRequest, open_heads, prepare
 from interp_core.engine import Engine
-from interp_core.experiments.heads_ablate import Task, ablate
-from interp_core.experiments.heads_capture import capture
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.heads.ablate import Task, ablate
+from interp_core.experiments.heads.capture import capture
+from interp_core.experiments.heads.experiment import HEADS
+from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.models.bundled import demos
 
 DEMO = demos()["demo-events"]
@@ -56,16 +58,16 @@ def test_the_model_is_the_librarys_own_with_the_published_heads() -> None:
 @pytest.mark.slow
 def test_the_run_that_ships_is_what_the_model_gives() -> None:
     torch.set_num_threads(1)
-    saved = open_heads(DEMO.folder / "run-heads")
-    ready = prepare(Engine(), HeadsRequest("demo-events", device="cpu"))
+    saved = open_result(HEADS, DEMO.folder / "run-heads")
+    ready = HEADS.prepare(Engine(), HeadsRequest("demo-events", device="cpu"))
     assert saved.config["model"]["weights_sha256"] == ready.store.subject.weights_hash
-    assert list(saved.clips["clip_id"]) == [clip.clip_id for clip in ready.drawn.clips]
-    some = ready.drawn.clips[:4]
+    assert list(saved.clips["clip_id"]) == [clip.clip_id for clip in ready.plan.clips]
+    some = ready.plan.clips[:4]
     vectors = capture(ready.store, some, batch_size=4)
     for site, values in vectors.at.items():
         assert np.allclose(saved.vectors.at[site][:4], values, rtol=1e-3, atol=1e-3), site
-    task = Task.of(ready.store, "", ready.drawn.labels, ready.drawn.groups)
-    found = ablate(ready.store, ready.drawn.clips, task, [(11, 3)], ["mean"], saved.vectors).iloc[0]
+    task = Task.of(ready.store, "", ready.plan.labels, ready.plan.groups)
+    found = ablate(ready.store, ready.plan.clips, task, [(11, 3)], ["mean"], saved.vectors).iloc[0]
     kept = saved.ablation[(saved.ablation["layer"] == 11) & (saved.ablation["head"] == 3)].iloc[0]
     assert found["accuracy"] == pytest.approx(kept["accuracy"], abs=0.03)
     assert found["logprob_change"] == pytest.approx(kept["logprob_change"], abs=1e-2)

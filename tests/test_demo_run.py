@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from interp_core.engine import Engine
-from interp_core.experiments.patching import PatchingResult
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.patching.experiment import PATCHING, patch_by_hand
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.run import PatchingResult
 from interp_core.models.bundled import demos
-from interp_core.request import request_from
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +19,13 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="module")
-def shipped(engine: Engine) -> PatchingResult:
-    folder = demos()["demo-emotion"].run
-    assert folder is not None
-    return engine.open_run(folder)
+def shipped() -> PatchingResult:
+    [folder] = demos()["demo-emotion"].saved_runs
+    return open_result(PATCHING, folder)
 
 
 def test_the_shipped_run_is_of_the_shipped_weights_and_clips(engine: Engine, shipped: PatchingResult):
-    request = replace(request_from(shipped.config), device="cpu", dtype="float32")
+    request = replace(PatchRequest.from_config(shipped.config), device="cpu", dtype="float32")
     assert engine.open("demo-emotion").weights_hash == shipped.config["model"]["weights_sha256"]
     assert engine.manifest(request).digest == shipped.config["manifest"]["sha256"]
     assert shipped.config["finished"] and shipped.reports["sanity_check_self_patch"]["passed"]
@@ -33,13 +34,13 @@ def test_the_shipped_run_is_of_the_shipped_weights_and_clips(engine: Engine, shi
 def test_pairs_of_the_shipped_run_come_out_the_same_when_they_are_computed_here(
     engine: Engine, shipped: PatchingResult
 ):
-    request = replace(request_from(shipped.config), device="cpu", dtype="float32")
-    ready = engine.prepare(request)
-    assert [pair.pair_id for pair in ready.pairs.pairs] == [line["pair_id"] for line in shipped.pairs]
+    request = replace(PatchRequest.from_config(shipped.config), device="cpu", dtype="float32")
+    ready = PATCHING.prepare(engine, request)
+    assert [pair.pair_id for pair in ready.plan.pairs.pairs] == [line["pair_id"] for line in shipped.pairs]
     matched = shipped.records[(shipped.records.condition == "matched") & (shipped.records.prompt == 0)]
     changed = 0
-    for pair in [*ready.pairs.of("prosody")[:2], *ready.pairs.of("semantic")[:2]]:
-        here = engine.patch_pair(request, pair)
+    for pair in [*ready.plan.pairs.of("prosody")[:2], *ready.plan.pairs.of("semantic")[:2]]:
+        here = patch_by_hand(engine, request, pair)
         saved = matched[matched.pair_id == pair.pair_id]
         assert here.layer.tolist() == saved.layer.tolist()
         a, b = np.stack(here.patched_logits), np.stack(saved.patched_logits)

@@ -13,16 +13,17 @@ import yaml
 
 from interp_core.data.clips import read_audio
 from interp_core.data.manifest import read_manifest
-from interp_core.maths.cka import linear_cka
+from interp_core.experiments.compare.parts import alike_parts, null_sites
 from interp_core.maths.probes import linear_probe
 from interp_core.maths.scores import by_codec, detection
 from interp_core.models.bundled import demos
-from interp_core.models.countermeasure import (
+from interp_core.models.countermeasure.checkpoint import (
     bonafide_margin,
-    equal_activations,
-    identical_parts,
     load_countermeasure,
 )
+from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.sites import Site
+from tests.maths.plain_cka import linear_cka
 
 ASSETS = Path(__file__).parents[1] / "assets"
 ERM, DANN = ASSETS / "demo-spoof-erm", ASSETS / "demo-spoof-dann"
@@ -76,7 +77,8 @@ def test_every_checkpoint_is_a_run_folder_of_the_thesis_code(loaded, run):
     assert found.net.layout.frozen == (kind == "frozen")
     assert (found.net.domain_discriminator is not None) == (method == "dann")
     assert yaml.safe_load((folder / "config_resolved.yaml").read_text()) == found.config
-    assert list(found.codec_vocab) == list(CODECS) and sorted(found.codec_vocab.values()) == list(range(5))
+    vocab = json.loads((folder / "codec_vocab.json").read_text())
+    assert list(vocab) == list(CODECS) and sorted(vocab.values()) == list(range(5))
     saved = torch.load(folder / "best.pt", weights_only=True)
     assert {"epoch", "metrics", "timestamp", "config", "model_state_dict", "optimizer_state_dict"} <= set(saved)
     assert (found.max_seconds, found.sample_rate) == (2.0, 16_000)
@@ -85,11 +87,13 @@ def test_every_checkpoint_is_a_run_folder_of_the_thesis_code(loaded, run):
 
 def test_the_frozen_pair_shares_its_whole_backbone_and_the_tuned_pair_shares_no_layer(loaded):
     layers = [f"layer {i}" for i in range(N_LAYERS)]
-    frozen = identical_parts(loaded["erm", "frozen"].net, loaded["dann", "frozen"].net)
+    subjects = {run: SpoofDetector.of("-".join(run), loaded[run], torch.device("cpu")) for run in RUNS}
+    frozen = alike_parts(subjects["erm", "frozen"], subjects["dann", "frozen"])
     assert [part for part in ("stem", *layers) if not frozen[part]] == []
     assert not frozen["layer_pooling"] and not frozen["projection"] and not frozen["task_head"]
-    assert equal_activations(loaded["erm", "frozen"].net, loaded["dann", "frozen"].net) == tuple(layers)
-    tuned = identical_parts(loaded["erm", "tuned"].net, loaded["dann", "tuned"].net)
+    null = null_sites(subjects["erm", "frozen"], subjects["dann", "frozen"])
+    assert null == {Site("resid_post", layer) for layer in range(N_LAYERS)}
+    tuned = alike_parts(subjects["erm", "tuned"], subjects["dann", "tuned"])
     assert not any(tuned[part] for part in ("stem", *layers, "layer_pooling", "projection", "task_head"))
 
 
@@ -179,7 +183,7 @@ def test_the_bundled_list_opens_both_with_the_fine_tuned_checkpoint():
         demo = demos()[folder.name]
         assert demo.model_dir == folder / "tuned" / "best.pt" and demo.model_dir.is_file()
         assert demo.labels == ("bonafide", "spoof")
-    named = demos()["demo-spoof-erm"].about["compare"]
+    named = demos()["demo-spoof-erm"].comparisons
     frozen = [(ERM / pair[side]).resolve() for pair in named for side in ("base", "donor") if "/" in pair[side]]
     assert frozen == [RUNS["erm", "frozen"] / "best.pt", RUNS["dann", "frozen"] / "best.pt"]
 

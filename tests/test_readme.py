@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from interp_core.__main__ import _parser
+from interp_core.cli import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -20,12 +20,12 @@ def commands() -> list[str]:
 def test_every_command_of_the_readme_is_one_that_the_parser_takes():
     assert len(commands()) >= 3
     for line in commands():
-        _parser().parse_args(shlex.split(line)[3:])
+        parser().parse_args(shlex.split(line)[3:])
 
 
 def test_an_unknown_option_would_be_noticed():
     with pytest.raises(SystemExit):
-        _parser().parse_args([*shlex.split(commands()[0])[3:], "--no-such-option"])
+        parser().parse_args([*shlex.split(commands()[0])[3:], "--no-such-option"])
 
 
 def test_every_link_and_every_path_of_the_module_map_exists():

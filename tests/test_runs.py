@@ -1,6 +1,7 @@
 """Run folders: what a kill, a second writer, other settings and broken files do to them."""
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,13 @@ import pytest
 import torch
 
 from interp_core.errors import InterpError
-from interp_core.runs import RunWriter, find_runs, open_run
-from interp_core.storage import plain
+from interp_core.experiments.patching import files
+from interp_core.runs import RunWriter, delete_run, find_runs, read_config
+from interp_core.storage import claim, plain, release
 
-CONFIG = {"model": "demo-emotion", "seed": 42, "kinds": ["prosody"], "alpha": [1.0], "sizes": {"pairs": 4, "layers": 3}}
+NAME = "patching_config.json"
+CONFIG = {"command": "patch", "model": {"id": "demo-emotion"}, "seed": 42, "alpha": [1.0]}
+CONFIG |= {"kinds": ["prosody"], "sizes": {"pairs": 4, "layers": 3}}
 CHUNKS = {0: 3, 1: 6, 2: 3}  # chunk -> lines
 RECORDS = "patching_records_prosody.jsonl"
 
@@ -35,9 +40,18 @@ def chunk(number):
     ]
 
 
+def opened(folder):
+    """What a reader sees of a run of patching, finished or not."""
+    return files.read(folder, read_config(folder))
+
+
+def create(folder, config=CONFIG, name=NAME, **how):
+    return RunWriter.create(folder, config, name, **how)
+
+
 def sweep(folder, resume=False, stop_after=None):
     """A run of three chunks as an experiment makes it; `stop_after` chunks it is left unfinished."""
-    with RunWriter.create(folder, CONFIG, resume=resume) as writer:
+    with create(folder, resume=resume) as writer:
         writer.write_jsonl("pair_list_prosody.jsonl", [{"pair_id": f"p{i}"} for i in range(4)])
         writer.write_json("pair_construction_report.json", {"skipped": 0})
         done, rows = writer.resume_records(RECORDS, CHUNKS)
@@ -67,15 +81,17 @@ def contents(folder):
 def test_a_run_writes_its_config_first_and_reads_back_as_it_was(tmp_path):
     folder = tmp_path / "missing" / "parent" / "run"
     sweep(folder)
-    run = open_run(folder)
-    assert run.command == "patch" and run.finished and run.config["sizes"] == {"pairs": 4, "layers": 3}
+    run = opened(folder)
+    assert (
+        run.config["command"] == "patch" and run.config["finished"] and run.config["sizes"] == {"pairs": 4, "layers": 3}
+    )
     assert len(run.records) == 12 and len(run.metrics) == 12 and len(run.pairs) == 4
     assert "chunk" not in run.records and run.records["mass"].isna().all()
     expected = [row["base_logits"].tolist() for number in CHUNKS for row in chunk(number)]
     assert run.records["base_logits"].tolist() == expected
     assert run.metrics["mean"].tolist() == [float(np.mean(row)) for row in expected]  # exact, not close
     assert run.reports == {"pair_construction_report": {"skipped": 0}}
-    assert run.information_flow is run.lens is run.knockout is None
+    assert run.lens.empty and run.knockout.empty
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
 
 
@@ -83,7 +99,7 @@ def test_a_run_writes_its_config_first_and_reads_back_as_it_was(tmp_path):
 def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(tmp_path, cut):
     sweep(tmp_path / "whole")
     sweep(tmp_path / "killed", stop_after=2)
-    assert not open_run(tmp_path / "killed").finished
+    assert not read_config(tmp_path / "killed")["finished"]
     path = tmp_path / "killed" / RECORDS
     line = json.dumps(plain(chunk(2)[0]), ensure_ascii=False).encode()
     debris = {
@@ -107,13 +123,17 @@ def test_resuming_a_finished_run_computes_nothing_and_changes_nothing(tmp_path):
     config = tmp_path / "run" / "patching_config.json"
     created = "2024-01-01T00:00:00+00:00"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"created": created}))
-    with RunWriter.create(tmp_path / "run", CONFIG, resume=True) as writer:
+    written = config.read_bytes()
+    with create(tmp_path / "run", resume=True) as writer:
+        assert writer.was_finished and writer.config["created"] == created
         done, rows = writer.resume_records(RECORDS, CHUNKS)
         assert done == {0, 1, 2} and len(rows) == 12
-        assert not open_run(tmp_path / "run").finished  # until it says so again
+    assert config.read_bytes() == written, "it stays finished"
+    assert contents(tmp_path / "run") == before
+    config.write_text(json.dumps(json.loads(written) | {"finished": None}))
     sweep(tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == before
-    assert open_run(tmp_path / "run").config["created"] == created
+    assert read_config(tmp_path / "run")["created"] == created
 
 
 def test_an_unfinished_run_is_read_without_its_torn_last_line_and_a_torn_middle_is_an_error(tmp_path):
@@ -121,16 +141,16 @@ def test_an_unfinished_run_is_read_without_its_torn_last_line_and_a_torn_middle_
     path = tmp_path / "run" / RECORDS
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"chunk": 1, "pai')
-    assert len(open_run(tmp_path / "run").records) == 3
+    assert len(opened(tmp_path / "run").records) == 3
     path.write_bytes(b'{"chunk": 1, "pai\n' + whole)
     with pytest.raises(InterpError, match=r"patching_records_prosody.jsonl line 1 is no JSON object"):
-        open_run(tmp_path / "run")
+        opened(tmp_path / "run")
 
 
 def test_records_of_another_plan_are_refused_and_left_alone(tmp_path):
     sweep(tmp_path / "run", stop_after=2)
     before = (tmp_path / "run" / RECORDS).read_bytes()
-    with RunWriter.create(tmp_path / "run", CONFIG, resume=True) as writer:
+    with create(tmp_path / "run", resume=True) as writer:
         with pytest.raises(InterpError, match="chunk 1, which these settings do not make"):
             writer.resume_records(RECORDS, {0: 3, 7: 6})
         with pytest.raises(InterpError, match="chunk 0 too often"):
@@ -140,7 +160,7 @@ def test_records_of_another_plan_are_refused_and_left_alone(tmp_path):
 
 
 def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    with RunWriter.create(tmp_path / "run", CONFIG) as writer:
+    with create(tmp_path / "run") as writer:
         writer.append(RECORDS, chunk(0))
         before = (tmp_path / "run" / RECORDS).read_bytes()
 
@@ -157,7 +177,7 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 
 
 def test_rows_of_one_append_belong_to_one_chunk(tmp_path):
-    with RunWriter.create(tmp_path / "run", CONFIG) as writer:
+    with create(tmp_path / "run") as writer:
         with pytest.raises(InterpError, match="expected one whole number"):
             writer.append(RECORDS, [{"chunk": 0}, {"chunk": 1}])
         with pytest.raises(InterpError, match="expected one whole number"):
@@ -167,41 +187,53 @@ def test_rows_of_one_append_belong_to_one_chunk(tmp_path):
     assert not (tmp_path / "run" / RECORDS).exists()
 
 
+@pytest.mark.parametrize(("now", "goes_on"), [("", True), ([], True), (None, True), ("other", False)])
+def test_a_run_from_before_there_was_a_setting_goes_on_unless_the_setting_is_used(tmp_path, now, goes_on):
+    before = {**CONFIG, "settings": {"site": "mlp_out"}}
+    create(tmp_path / "run", before).close()
+    after = {**before, "settings": {"site": "mlp_out", "adapter": now}}
+    if goes_on:
+        create(tmp_path / "run", after, resume=True).close()
+    else:
+        with pytest.raises(InterpError, match="settings.adapter was 'absent', is 'other'"):
+            create(tmp_path / "run", after, resume=True)
+
+
 def test_a_run_without_resume_and_resume_with_other_settings_are_refused(tmp_path):
     folder = tmp_path / "run"
     sweep(folder, stop_after=1)
     before = (folder / "patching_config.json").read_bytes()
     with pytest.raises(InterpError, match="already holds a run .*--resume"):
-        RunWriter.create(folder, CONFIG)
+        create(folder)
     other = CONFIG | {"seed": 7, "sizes": {"pairs": 9, "layers": 3}, "site": "attn_out"}
     with pytest.raises(InterpError) as refused:
-        RunWriter.create(folder, other, resume=True)
+        create(folder, other, resume=True)
     message = str(refused.value)
     for part in ("seed was 42, is 7", "sizes.pairs was 4, is 9", "site was 'absent', is 'attn_out'", str(folder)):
         assert part in message
     assert "layers" not in message
     with pytest.raises(InterpError, match="holds a run of patching_config.json, which 'compare' cannot resume"):
-        RunWriter.create(folder, CONFIG | {"command": "compare"}, resume=True)
+        create(folder, CONFIG | {"command": "compare"}, "compare_config.json", resume=True)
     assert (folder / "patching_config.json").read_bytes() == before
-    RunWriter.create(folder, CONFIG | {"versions": {"torch": "9"}, "times": {"sweep": 3}}, resume=True).close()
+    create(folder, CONFIG | {"versions": {"torch": "9"}, "times": {"sweep": 3}}, resume=True).close()
 
 
 def test_records_whose_config_is_gone_are_not_written_over(tmp_path):
     sweep(tmp_path / "run")
     (tmp_path / "run" / "patching_config.json").unlink()
     with pytest.raises(InterpError, match="already holds a run"):
-        RunWriter.create(tmp_path / "run", CONFIG)
+        create(tmp_path / "run")
     with pytest.raises(InterpError, match="records without their config"):
-        RunWriter.create(tmp_path / "run", CONFIG, resume=True)
+        create(tmp_path / "run", resume=True)
 
 
 def test_folders_that_cannot_be_made_or_written_are_named_before_anything_is_done(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(InterpError, match=f"{file} is a file"):
-        RunWriter.create(file, CONFIG)
+        create(file)
     with pytest.raises(InterpError, match="cannot be made or written .Not a directory"):
-        RunWriter.create(file / "run", CONFIG)
+        create(file / "run")
     assert file.read_text() == "mine"
 
 
@@ -226,7 +258,7 @@ if os.geteuid() == 0:
     os.seteuid(65534)  # root may write anywhere
 for folder in (Path({str(closed)!r}), Path({str(closed)!r}) / "run"):
     try:
-        RunWriter.create(folder, {{}})
+        RunWriter.create(folder, {{}}, "patching_config.json")
     except InterpError as error:
         sys.stdout.write(f"{{error}}\\n")
 """
@@ -242,7 +274,7 @@ HOLDER = """
 import os, signal, sys, time
 from pathlib import Path
 from interp_core.runs import RunWriter
-writer = RunWriter.create(Path(sys.argv[1]), {"seed": 1})
+writer = RunWriter.create(Path(sys.argv[1]), {"seed": 1}, "patching_config.json")
 writer.append("patching_records_x.jsonl", [{"chunk": 0, "value": 1}])
 sys.stdout.write("holding\\n")
 sys.stdout.flush()
@@ -259,18 +291,44 @@ def test_a_second_writer_is_refused_until_the_first_is_gone_even_by_a_kill(tmp_p
     try:
         assert holder.stdout.readline() == "holding\n"
         with pytest.raises(InterpError, match=f"process {holder.pid} is writing into {folder}"):
-            RunWriter.create(folder, {"seed": 1}, resume=True)
+            create(folder, {"seed": 1}, resume=True)
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         holder.stdout.close()
     assert (folder / ".lock").exists()  # a killed process removes nothing
-    with RunWriter.create(folder, {"seed": 1}, resume=True) as writer:
+    with create(folder, {"seed": 1}, resume=True) as writer:
         assert writer.resume_records("patching_records_x.jsonl", {0: 1})[0] == {0}
         with pytest.raises(InterpError, match=f"process {os.getpid()} is writing"):  # another thread of ours
-            RunWriter.create(folder, {"seed": 1}, resume=True)
+            create(folder, {"seed": 1}, resume=True)
     assert not (folder / ".lock").exists()
-    RunWriter.create(folder, {"seed": 1}, resume=True).close()
+    create(folder, {"seed": 1}, resume=True).close()
+
+
+@pytest.mark.parametrize("answer", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL"])
+def test_a_file_system_without_locks_is_written_unguarded_and_left_clean(tmp_path, monkeypatch, answer):
+    def refuse(descriptor, how):
+        raise OSError(getattr(errno, answer), "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with create(tmp_path / "run", {"seed": 1}) as writer:
+        writer.append("patching_records_x.jsonl", [{"chunk": 0}])
+        create(tmp_path / "run", {"seed": 1}, resume=True).close()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "patching_config.json", "patching_records_x.jsonl",
+    ]  # fmt: skip
+
+
+def test_a_lock_may_be_let_go_of_by_another_thread_than_took_it(tmp_path):
+    lock = claim(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(release, tmp_path, lock).result()
+    assert not lock.is_locked and not (tmp_path / ".lock").exists()
+
+
+def test_the_process_that_holds_a_lock_stands_behind_the_byte_that_windows_locks(tmp_path):
+    with create(tmp_path / "run", {"seed": 1}):
+        assert (tmp_path / "run" / ".lock").read_bytes() == f" {os.getpid()}\n".encode()
 
 
 @dataclasses.dataclass
@@ -298,14 +356,14 @@ def test_json_holds_numbers_exactly_and_nan_as_null():
 
 def test_numbers_in_csv_files_read_back_exactly(tmp_path):
     values = np.random.default_rng(0).normal(size=3000) * 10.0 ** np.arange(-100, 200, 0.1)
-    with RunWriter.create(tmp_path / "run", CONFIG) as writer:
+    with create(tmp_path / "run") as writer:
         writer.write_csv("logit_lens.csv", pd.DataFrame({"value": [*values, np.nan]}))
-    found = open_run(tmp_path / "run").lens["value"]
+    found = opened(tmp_path / "run").lens["value"]
     np.testing.assert_array_equal(found, [*values, np.nan])
 
 
 def test_keys_keep_their_order_and_letters_stay_readable(tmp_path):
-    with RunWriter.create(tmp_path / "run", {"zeta": 1, "alpha": "é"}) as writer:
+    with create(tmp_path / "run", {"zeta": 1, "alpha": "é"}) as writer:
         writer.write_jsonl("pair_list_x.jsonl", [{"b": 1, "a": "ü"}])
     assert (tmp_path / "run" / "pair_list_x.jsonl").read_text(encoding="utf-8") == '{"b": 1, "a": "ü"}\n'
     text = (tmp_path / "run" / "patching_config.json").read_text(encoding="utf-8")
@@ -315,20 +373,18 @@ def test_keys_keep_their_order_and_letters_stay_readable(tmp_path):
 def test_controls_reports_and_flow_are_read_where_they_are_there(tmp_path):
     folder = tmp_path / "run"
     sweep(folder)
-    with RunWriter.create(folder, CONFIG, resume=True) as writer:
+    with create(folder, resume=True) as writer:
         writer.append("control_records_prosody.jsonl", [{"chunk": 0, "pair_id": "p0", "condition": "random"}])
         metrics = pd.DataFrame([{"kind": "NA", "condition": "random", "layer": -1, "p_adjusted": np.nan}])
         writer.write_csv("control_metrics_prosody.csv", metrics)
         writer.write_json("sanity_check_self_patch.json", {"passed": True})
-        writer.write_json("information_flow.json", {"prompt": 0})
         writer.write_csv("logit_lens.csv", pd.DataFrame({"layer": [0], "margin": [0.1]}))
         writer.write_csv("knockout.csv", pd.DataFrame({"layer": [0], "drop": [0.2]}))
         writer.finish(times={"sweep": 1.5})
-    run = open_run(folder)
+    run = opened(folder)
     assert len(run.records) == 13 and run.records["condition"].iloc[-1] == "random"
     assert run.metrics["kind"].iloc[-1] == "NA" and math.isnan(run.metrics["p_adjusted"].iloc[-1])
     assert run.reports["sanity_check_self_patch"] == {"passed": True}
-    assert run.information_flow == {"prompt": 0}
     assert run.lens["margin"].tolist() == [0.1] and run.knockout["drop"].tolist() == [0.2]
     assert run.config["times"] == {"sweep": 1.5}
 
@@ -336,7 +392,10 @@ def test_controls_reports_and_flow_are_read_where_they_are_there(tmp_path):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda folder: (folder / "patching_config.json").unlink(), "is no run folder: it has none of patching_config"),
+        (
+            lambda folder: (folder / "patching_config.json").unlink(),
+            "is no run folder: no file that ends in _config.json",
+        ),
         (
             lambda folder: (folder / "patching_config.json").write_text("{"),
             "patching_config.json cannot be read as JSON",
@@ -356,10 +415,10 @@ def test_a_folder_that_is_no_run_or_is_broken_says_what_is_wrong(tmp_path, harm,
     sweep(tmp_path / "run")
     harm(tmp_path / "run")
     with pytest.raises(InterpError, match=message):
-        open_run(tmp_path / "run")
+        opened(tmp_path / "run")
 
 
-def test_runs_are_found_newest_first_and_broken_and_foreign_folders_are_passed_over(tmp_path):
+def test_runs_are_found_newest_first_the_broken_with_their_fault_and_foreign_folders_are_passed_over(tmp_path):
     sweep(tmp_path / "deep" / "er" / "old")
     sweep(tmp_path / "new", stop_after=1)
     for name, created in [("deep/er/old", "2024-01-01T00:00:00+00:00"), ("new", "2025-01-01T00:00:00+00:00")]:
@@ -371,9 +430,15 @@ def test_runs_are_found_newest_first_and_broken_and_foreign_folders_are_passed_o
     (tmp_path / "broken" / "patching_config.json").write_text("{")
     sweep(tmp_path / ".hidden")
     found = find_runs(tmp_path)
-    assert [run.path for run in found] == [tmp_path / "new", tmp_path / "deep" / "er" / "old"]
-    new, old = found
-    assert (new.command, new.model, new.finished, new.n_pairs) == ("patch", "demo-emotion", False, 4)
+    assert [run.path for run in found] == [tmp_path / "new", tmp_path / "deep" / "er" / "old", tmp_path / "broken"]
+    new, old, broken = found
+    assert (new.command, new.model, new.finished, new.fault) == ("patch", "demo-emotion", False, "")
+    assert "cannot be read as JSON" in broken.fault and not broken.finished
+    with pytest.raises(InterpError, match="is no run folder, so it is left alone"):
+        delete_run(tmp_path / "model")
+    assert (tmp_path / "model" / "preprocessor_config.json").exists()
+    delete_run(tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
     assert old.finished and old.created == "2024-01-01T00:00:00+00:00"
     assert find_runs(tmp_path / "new")[0].path == tmp_path / "new"
     assert find_runs(tmp_path / "nowhere") == []

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def save_qwen2_audio(
     n_kv_heads: int = 2,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-    **text_config,
+    **text_config: Any,
 ) -> Path:
     """Write a random Qwen2-Audio folder; initializer_range 0.5 so that a wrong edit shows in the logits."""
     torch.manual_seed(seed)

@@ -46,7 +46,6 @@ DEMO = {
     "sample_rate": SAMPLE_RATE,
     "manifest": "manifest.csv",
     "model": "model",
-    "pages": ["signflip", "ablate", "patch"],
     "site": "attn_out",
     "kinds": "prosody",
     "task": "prosody_label",

@@ -45,7 +45,6 @@ DEMO = {
     "kinds": "same=split,differ=label",
     "site": "attn_out",
     "positions": "all",
-    "pages": ["heads"],
 }
 
 
@@ -124,19 +123,21 @@ def measure(found: Sequence[Recording], model: Any, head: nn.Linear) -> dict:
         }
     sys.path.insert(0, str(ROOT))
     from interp_core.engine import Engine
-    from interp_core.experiments.heads import HeadSettings, draw
-    from interp_core.experiments.heads_ablate import Task, ablate
+    from interp_core.experiments.heads.ablate import Task, ablate
+    from interp_core.experiments.heads.request import HeadsRequest
+    from interp_core.experiments.heads.run import draw
     from interp_core.models import bundled
-    from interp_core.request import PatchRequest
 
     bundled.demos.cache_clear()
-    engine, asked = Engine(), PatchRequest("demo-events", device="cpu")
+    engine, asked = Engine(), HeadsRequest("demo-events", device="cpu")
     store = engine.store(asked)
-    drawn = draw(engine.manifest(asked).clips, HeadSettings())
+    drawn = draw(engine.manifest(asked).clips, asked)
     task = Task.of(store, "", drawn.labels, drawn.groups)
     rows = ablate(store, drawn.clips, task, [(0, 0)], ["zero"])
+    probe = store.subject.probe
+    assert probe is not None, "the demo is a probe on a frozen tower"
     metrics["shipped_clips"] = {
-        "probe": dict(store.subject.probe.report),  # type: ignore[attr-defined]
+        "probe": dict(probe.report),
         "held_out": len(drawn.clips),
         "groups": int(rows["n_groups"][0]),
         "accuracy": round(float(rows["base_accuracy"][0]), 4),

@@ -23,22 +23,33 @@ from tests.browser.conftest import CHROMIUM, CHROMIUM_FLAGS  # noqa: E402
 from tests.browser.drive import wait_idle, wait_plot  # noqa: E402
 
 VIEWS = {
-    "patching": "/?kind=prosody&layer=L5",
-    "flow": "/?kind=semantic&prompt=words&view=Information+flow&layer=L8",
+    "start": "/",
+    "patching": "/patching?kind=prosody&layer=5",
+    "flow": "/patching?kind=semantic&prompt=words&view=Information+flow&layer=8",
     "pairs": "/pairs?kind=prosody",
+    "by-hand": "/pairs?pairs=two+clips+by+hand&a=s01-f3-angry&b=s01-f3-happy",
+    "compare": "/compare?model=demo-spoof-erm",
+    "neurons": "/neurons?model=demo-emotion-wavlm",
+    "signflip": "/signflip?model=demo-emotion-wavlm",
+    "heads": "/heads?model=demo-emotion-wavlm",
+    "recordings": "/recordings",
+    "runs": "/runs",
 }
-README_SHOTS = [("patching", "light", 1440)]
+README_SHOTS = [("start", "light", 1440), ("patching", "light", 1440), ("by-hand", "light", 1440)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "screenshots")
     parser.add_argument("--all", action="store_true", help="every page, light and dark, 1280 and 1920 pixels wide")
+    parser.add_argument("--only", choices=VIEWS, nargs="*", default=list(VIEWS), help="of --all, these views")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     shots = README_SHOTS
     if arguments.all:
-        shots = [(view, scheme, width) for view in VIEWS for scheme in ("light", "dark") for width in (1280, 1920)]
+        shots = [
+            (view, scheme, width) for view in arguments.only for scheme in ("light", "dark") for width in (1280, 1920)
+        ]
     address, server = serve()
     try:
         with sync_playwright() as driver:
@@ -81,7 +92,7 @@ def shoot(browser: Any, address: str, scheme: str, width: int, file: Path, *, wh
     page = browser.new_page(viewport={"width": width, "height": round(width * 0.72)}, color_scheme=scheme)
     page.goto(address)
     wait_idle(page, timeout=120)
-    if "/pairs" not in address:
+    if "/patching" in address:
         wait_plot(page, "curve", timeout=60)
     page.wait_for_timeout(2500)  # the player draws its spectrograms after the script has ended
     if whole:

@@ -29,8 +29,8 @@ from spoof_codecs import CODECS, QUALITIES
 from spoof_data import MODEL_RATE, SECONDS, Utterance, balanced, code_all, model_input, utterances
 from spoof_train import BATCH, N_LAYERS, SIZES, WIDTH, Corpus, convolved, layout, pretrain, train
 
-from interp_core.models.countermeasure import load_countermeasure
-from interp_core.models.countermeasure_net import CountermeasureNet
+from interp_core.models.countermeasure.checkpoint import load_countermeasure
+from interp_core.models.countermeasure.net import CountermeasureNet
 
 ASSETS = Path(__file__).parents[1]
 

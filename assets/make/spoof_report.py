@@ -11,8 +11,8 @@ from spoof_data import MODEL_RATE, SECONDS, Utterance, model_input
 
 from interp_core.maths.probes import linear_probe
 from interp_core.maths.scores import detection
-from interp_core.models.countermeasure import bonafide_margin
-from interp_core.models.countermeasure_net import CountermeasureNet
+from interp_core.models.countermeasure.checkpoint import bonafide_margin
+from interp_core.models.countermeasure.net import CountermeasureNet
 
 REPRESENTATIONS = ("mixed", "pooled", "repr")
 

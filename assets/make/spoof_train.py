@@ -19,7 +19,7 @@ from spoof_data import MODEL_RATE, SECONDS, Utterance, quality_of
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
-from interp_core.models.countermeasure_net import CountermeasureNet, Layout
+from interp_core.models.countermeasure.net import CountermeasureNet, Layout
 
 WIDTH, N_LAYERS = 64, 6
 SIZES: dict[str, Any] = {

@@ -107,6 +107,7 @@ class Duo {
     this.matched = true;
     this.region = null; // [start, end) in frames
     this.loopWithoutRegion = false; // what `loop` returns to when the region goes
+    this.through = null; // { end, ended } while one clip is played from its start to its own end: see playThrough
     this.cursor = 0; // where it stands while it is paused
     this.schedule = null; // what the voices do while it plays: see #launch
     this.voices = [];
@@ -150,6 +151,7 @@ class Duo {
   // ---- transport -----------------------------------------------------------------------------------------------
 
   get bounds() {
+    if (this.through) return [0, this.through.end];
     return this.region ?? [0, this.frames];
   }
 
@@ -171,6 +173,25 @@ class Duo {
     return true;
   }
 
+  // Plays one clip once from its start to its own end, whatever the region and the loop are. `ended(whole)` is called
+  // then, or with false as soon as anything else is asked of the player.
+  async playThrough(side, ended) {
+    this.pause();
+    this.select(side);
+    this.cursor = 0;
+    const through = { end: this.clips[side].samples.length, ended };
+    this.through = through;
+    if (!(await this.play()) || this.through !== through) this.#leave(through);
+  }
+
+  // Ends what playThrough began; `through` is the one that is meant.
+  #leave(through, whole = false) {
+    if (this.through === through) this.through = null;
+    if (!through || through.left) return;
+    through.left = true;
+    through.ended(whole);
+  }
+
   async #wake() {
     if (this.context.state === "running") return true;
     const tooLate = new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
@@ -179,6 +200,7 @@ class Duo {
   }
 
   pause() {
+    this.#leave(this.through);
     if (!this.playing) return;
     const position = this.position();
     this.playing = false;
@@ -195,6 +217,7 @@ class Duo {
   }
 
   seek(frame) {
+    this.#leave(this.through);
     const target = Math.round(Math.min(Math.max(frame, 0), this.frames - 1));
     if (this.playing) this.#launch(() => target);
     else this.cursor = target;
@@ -219,6 +242,7 @@ class Duo {
 
   // Clips, loop and region decide what the voices hold; a change renews the voices at the place they have reached.
   #rearrange(change) {
+    this.#leave(this.through);
     const before = this.schedule;
     change();
     if (this.playing) this.#launch((clockFrame) => positionOn(before, clockFrame));
@@ -228,9 +252,10 @@ class Duo {
   // Starts A and B at one instant in place of the voices that sound now. `place` tells where in the clips, given the
   // clock at that instant. All slow work comes before the clock is read.
   #launch(place, lead = LEAD_S) {
-    const { loop, context, rate } = this;
+    const { context, rate } = this;
+    const loop = this.loop && !this.through;
     const [start, end] = this.bounds;
-    const edge = this.region ? Math.round(EDGE_S * rate) : 0;
+    const edge = this.region && !this.through ? Math.round(EDGE_S * rate) : 0;
     const parts = this.clips.map((clip) => cutOut(clip.samples, start, end, edge));
     const voices = parts.map((part, side) => new Voice(context, part, this.mixers[side]));
     const launchFrame = Math.ceil((context.currentTime + lead) * rate);
@@ -247,15 +272,19 @@ class Duo {
   }
 
   #finish() {
+    const { through } = this;
     this.playing = false;
     this.voices = [];
+    this.through = null;
     this.cursor = this.bounds[0];
     this.onChange();
+    this.#leave(through, true);
   }
 
   // ---- which one, and how loud -----------------------------------------------------------------------------------
 
   select(side) {
+    if (side !== this.active) this.#leave(this.through);
     if (side === this.active || side >= this.clips.length) return;
     this.active = side;
     this.#applySwitch(this.playing ? SWITCH_S : 0);

@@ -13,7 +13,9 @@ class Player {
     this.root = host.querySelector(".ab-player");
     this.duo = new Duo(() => this.#showState());
     this.clips = [];
-    this.sendRegion = () => {};
+    this.send = { region: () => {}, step: () => {} };
+    this.playlist = null; // { at, of } of the pairs to be heard one after the other; at is -1 where A and B are none
+    this.playsAll = false;
     this.listeners = new AbortController();
     this.#listen();
     this.resizing = new ResizeObserver(() => this.#draw());
@@ -31,11 +33,17 @@ class Player {
 
   // ---- data from Python ------------------------------------------------------------------------------------------
 
-  update(data, sendRegion) {
-    this.sendRegion = sendRegion;
+  // send: { region([start, end] or null), step(-1 or 1) } tell Python what the listener asks for.
+  update(data, send) {
+    const others = data.identity !== this.identity;
+    const goesOn = this.playsAll && (others || data.playlist?.at !== this.playlist?.at);
+    this.send = send;
     this.window = data.window; // { start, end, label } in seconds, or null
     this.pitches = data.pitches;
-    if (data.identity !== this.identity) this.#takeClips(data);
+    this.playlist = data.playlist;
+    if (others) this.#takeClips(data);
+    if (data.keepsRegion) this.#followRegion(data.region, others);
+    if (goesOn && data.playlist) this.#playPair();
     this.labels = data.clips.map((clip) => clip.label);
     this.#showLabels();
     this.#showState();
@@ -49,7 +57,17 @@ class Player {
     this.identity = data.identity;
     this.duo.setClips(this.clips);
     this.images = null;
-    if (hadRegion) this.sendRegion(null);
+    if (hadRegion && !data.keepsRegion) this.send.region(null);
+  }
+
+  // Marks what Python says is marked, where that is news: a drag is not taken back by an answer to an earlier one.
+  #followRegion(region, others) {
+    const asked = JSON.stringify(region);
+    if (asked === this.askedRegion && !others) return;
+    this.askedRegion = asked;
+    const frames = region && [region.start, region.end].map((seconds) => Math.round(seconds * this.duo.rate));
+    const same = JSON.stringify(frames) === JSON.stringify(this.duo.region);
+    if (!same) this.duo.setRegion(frames && frames[0] < this.duo.frames ? frames : null);
   }
 
   get seconds() {
@@ -72,6 +90,10 @@ class Player {
     on(this.root, "keydown", (event) => this.#key(event));
     // A click with the mouse gives the keys to the player as a whole: Space then plays and does not press again.
     on(this.#one(".bar"), "click", (event) => event.detail > 0 && this.root.focus({ preventScroll: true }));
+    on(this.#one(".all"), "click", () => this.#togglePlayAll());
+    on(this.#one(".before"), "click", () => this.#step(-1));
+    on(this.#one(".after"), "click", () => this.#step(1));
+    on(this.#one(".list"), "click", (event) => event.detail > 0 && this.root.focus({ preventScroll: true }));
     this.#listenToDrag(this.#one(".overlay"), on);
   }
 
@@ -80,6 +102,61 @@ class Player {
     const note = "No sound: the browser found no audio output that answers. Check the device and press play again.";
     this.#one(".note").textContent = sounds ? "" : note;
   }
+
+  // ---- the playlist ----------------------------------------------------------------------------------------------
+
+  #togglePlayAll() {
+    if (!this.playlist || this.playlist.of === 0) return;
+    if (this.playsAll) {
+      this.#setPlaysAll(false);
+      this.duo.pause();
+    } else if (this.playlist.at < 0) {
+      this.#setPlaysAll(true);
+      this.send.step(1); // to the first; update() then plays it
+    } else {
+      this.#playPair();
+    }
+  }
+
+  #setPlaysAll(playsAll) {
+    this.playsAll = playsAll;
+    this.#showList();
+  }
+
+  // A, then B, then Python is asked for the next pair, whose clips come through update().
+  #playPair() {
+    const then = (next) => (whole) => (whole ? next() : this.#setPlaysAll(false));
+    const askForNext = () => {
+      if (this.playlist && this.playlist.at < this.playlist.of - 1) this.send.step(1);
+      else this.#setPlaysAll(false);
+    };
+    this.duo.playThrough(
+      0,
+      then(() => this.duo.playThrough(1, then(askForNext))),
+    );
+    this.#setPlaysAll(true);
+  }
+
+  #step(by) {
+    if (this.playlist && this.playlist.of > 0) this.send.step(by);
+  }
+
+  #showList() {
+    const { playlist } = this;
+    this.#one(".list").hidden = !playlist;
+    if (!playlist) return;
+    const { at, of } = playlist;
+    this.#one(".all").setAttribute("aria-pressed", this.playsAll);
+    this.#one(".all").disabled = of === 0;
+    this.#one(".before").disabled = of === 0 || at === 0;
+    this.#one(".after").disabled = of === 0 || at === of - 1;
+    const place = at < 0 ? `not one of the ${of}` : `${at + 1} of ${of}`;
+    this.#one(".list-text").textContent = `${of === 0 ? "none" : place} ${playlist.short}`;
+    this.#one(".list").setAttribute("aria-label", playlist.title);
+    this.#one(".list").title = playlist.title;
+  }
+
+  // ---- level, keys -----------------------------------------------------------------------------------------------
 
   #setMatched(matched) {
     this.duo.setMatched(matched);
@@ -113,6 +190,12 @@ class Player {
         return paired && (() => duo.select(1 - duo.active));
       case "l":
         return () => duo.setLoop(!duo.loop);
+      case "q":
+        return this.playlist && (() => this.#togglePlayAll());
+      case ",":
+        return this.playlist && (() => this.#step(-1));
+      case ".":
+        return this.playlist && (() => this.#step(1));
       case "m":
         return paired && (() => this.#setMatched(!duo.matched));
       case "arrowleft":
@@ -150,7 +233,7 @@ class Player {
   setRegion(region) {
     this.duo.setRegion(region && region.map((seconds) => Math.round(seconds * this.duo.rate)));
     this.#showState();
-    this.sendRegion(region && region.map((seconds) => Math.round(seconds * 1000) / 1000));
+    this.send.region(region && region.map((seconds) => Math.round(seconds * 1000) / 1000));
   }
 
   #listenToDrag(surface, on) {
@@ -222,6 +305,7 @@ class Player {
     this.#all(".track").forEach((track, side) => track.classList.toggle("active", side === duo.active));
     this.clips.forEach((_, side) => (this.#all(".gain")[side].textContent = gainText(duo.gain(side))));
     this.#showWindow();
+    this.#showList();
     const region = duo.region && duo.region.map((frame) => frame / duo.rate);
     this.#showSpan(".region", region);
     this.#one(".region-text").textContent = region ? `${region.map((s) => s.toFixed(2)).join(" – ")} s` : "";
@@ -313,15 +397,20 @@ function pitchMark({ text, share }) {
 }
 
 // Streamlit calls this again whenever data or theme change, and the returned function once, when the player goes.
-export default function mount({ data, parentElement, setStateValue }) {
+export default function mount({ data, parentElement, setStateValue, setTriggerValue }) {
   let player = players.get(parentElement);
   if (!player) {
     player = new Player(parentElement);
     players.set(parentElement, player);
   }
-  player.update(data, (region) => {
-    const span = region && { clips: data.identity, start: region[0], end: region[1] };
-    setStateValue("region", span);
+  player.update(data, {
+    // Counted, so that Python also hears of a region that is the one it heard of last.
+    region: (region) => {
+      const [start, end] = region ?? [null, null];
+      player.told = (player.told ?? 0) + 1;
+      setStateValue("region", { clips: data.identity, start, end, told: player.told });
+    },
+    step: (by) => setTriggerValue("step", by),
   });
   return () => {
     player.destroy();

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from interp_core.data.clips import Clip
+from interp_core.data.relabel import advice, some
 from interp_core.errors import InterpError
 
 LISTED = 1000  # violations and skipped groups named in the report; their counts are always exact
@@ -67,7 +68,7 @@ class Candidates:
     """
 
     def __init__(self, clips: Sequence[Clip], kind: PairKind, labels: Sequence[str] | None) -> None:
-        self.kind = kind
+        self.kind, self.labels = kind, tuple(labels or ())
         present = sorted({column for clip in clips for column in clip.labels})
         absent = [column for column in kind.columns if column not in present]
         if absent:
@@ -232,5 +233,8 @@ class Candidates:
             why = [f"of {len(self.groups)} groups of one {kind.same}: {', '.join(why)}"] if why else []
             why += [f"{n} clips have no {column}" for column, n in self.missing.items()]
             if self.outside:
-                why.append(f"targets that are not among the labels: {', '.join(self.outside)}")
+                why.append(
+                    f"targets that are not among the labels: {some(list(self.outside))} (the model answers "
+                    f"{some(self.labels)}); {advice(list(self.outside), self.labels)}"
+                )
         return f"no pair of kind {kind.name!r} (same {kind.same}, different {kind.differ}): {'; '.join(why)}."

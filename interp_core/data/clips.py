@@ -4,11 +4,11 @@ Whatever is wrong with a file is found here, in the file's own sample rate and b
 as `BadAudio`, whose message names the file and says what to do.
 """
 
-import hashlib
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +16,12 @@ import numpy as np
 import soundfile
 from numpy.lib.stride_tricks import sliding_window_view
 
+from interp_core.data.containers import UNKNOWN_FRAMES, Recording, stand_in
+from interp_core.digests import digest_of
 from interp_core.errors import InterpError
 
 F0_RANGE_HZ = (60.0, 600.0)  # creaky male to excited female or child speech
+LOUDEST = 2.0**31  # full scale of the widest integers; resampling overflows far beyond it
 VOICED_CORRELATION = 0.7  # a frame less like itself one period later is noise or a transition, not voice
 
 
@@ -97,8 +100,12 @@ def check_file(path: Path | str) -> None:
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hex. Errors: BadAudio where there is no file to read."""
     check_file(path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(path)
+
+
+def rms(samples: np.ndarray) -> float:
+    """Root mean square of samples whose full scale is 1, or whatever it is."""
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def decode(path: Path | str, limits: ClipLimits | None = None) -> tuple[np.ndarray, int]:
@@ -107,36 +114,67 @@ def decode(path: Path | str, limits: ClipLimits | None = None) -> tuple[np.ndarr
     Returns:
         (samples, rate): float32 [n_samples], full scale is 1; rate in Hz.
     Raises:
-        BadAudio: no such file, unreadable, undecodable, too short or long for `limits`, NaN or infinite samples.
+        BadAudio: no such file, unreadable, undecodable, cut off, too short or long for `limits`, samples that are NaN,
+            infinite or beyond any scale.
     """
     limits = limits or ClipLimits()
     check_file(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, file.frames
-            # The header is checked first, so that a recording of hours is refused without being decoded. One frame
-            # past the limit is still asked for, because the header of a compressed file may be wrong.
-            _check_duration(path, frames, rate, limits)
-            channels = file.read(int(limits.max_seconds * rate) + 1, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: '.raw' files say nothing about their rate
-        raise BadAudio(path, f"cannot be decoded ({_decoder_says(error)}); convert it to WAV or FLAC") from error
-    _check_duration(path, len(channels), rate, limits)
-    if frames - len(channels) > 0.1 * rate:
-        told, found = frames / rate, len(channels) / rate
-        raise BadAudio(path, f"is cut off: its header tells of {told:.1f} s, {found:.1f} s are there; copy it again")
-    bad = ~np.isfinite(channels).all(axis=1)
-    if bad.any():
-        first = int(bad.argmax()) / rate
-        raise BadAudio(
-            path,
-            f"holds {bad.sum()} NaN or infinite samples of {len(bad)}, the first at {first:.3f} s; export it again",
-        )
-    return channels.mean(axis=1, dtype=np.float64).astype(np.float32), rate
+    if said := stand_in(path):
+        raise BadAudio(path, said)
+    with _opened(path) as file:
+        rate, stated = file.samplerate, file.stated_frames
+        if file.part is not None:
+            _check_whole(path, stated or 0, file.frames, rate)
+        # The header is checked first, so that a recording of hours is refused without being decoded. One frame past
+        # the limit is still asked for, because the header of a compressed file may be wrong.
+        if stated is not None:
+            _check_duration(path, stated, rate, limits)
+        mono = _mono(path, file, int(limits.max_seconds * rate) + 1)
+    if len(mono) > limits.max_seconds * rate:  # whatever its header says; how much longer it is stays unread
+        raise BadAudio(path, f"lasts longer than the {limits.max_seconds:g} s limit; {limits.if_longer}")
+    _check_duration(path, len(mono), rate, limits)
+    _check_whole(path, stated or 0, len(mono), rate)
+    return mono, rate
 
 
 def seconds_of(path: Path | str) -> float:
-    """The duration in seconds that a file's header states; the file is one that `decode` takes."""
-    return float(soundfile.info(path).duration)
+    """The duration in seconds that a file's header states, or what was counted where it does not; the file is one that
+    `decode` takes."""
+    with _opened(path) as file:
+        frames = file.stated_frames
+        if frames is None:
+            frames = sum(map(len, file.in_blocks(UNKNOWN_FRAMES)))
+        return float(frames / file.samplerate)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Recording]:
+    try:
+        with Recording(path) as file:
+            yield file
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: '.raw' files say nothing about their rate
+        raise BadAudio(path, f"cannot be decoded ({_decoder_says(error)}); convert it to WAV or FLAC") from error
+
+
+def _mono(path: Path | str, file: Recording, most: int) -> np.ndarray:
+    """Float32 [n_samples], `most` at most, a block at a time: all channels at once may be many times as much."""
+    parts, bad, first, loudest, at = [np.zeros(0, np.float32)], 0, 0, 0.0, 0
+    for block in file.in_blocks(most):
+        peak = np.abs(block).max(axis=1)
+        broken = ~np.isfinite(peak)
+        if broken.any():
+            first = first if bad else at + int(broken.argmax())
+            bad += int(broken.sum())
+        else:
+            loudest = max(loudest, float(peak.max(initial=0)))
+            parts.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
+        at += len(block)
+    if bad:
+        where = f"{bad} NaN or infinite samples of {at}, the first at {first / file.samplerate:.3f} s"
+        raise BadAudio(path, f"holds {where}; export it again")
+    if loudest > LOUDEST:
+        raise BadAudio(path, f"holds samples up to {loudest:.1e}, where full scale is 1; export it again")
+    return np.concatenate(parts)
 
 
 def read_audio(path: Path | str, sample_rate: int, limits: ClipLimits | None = None) -> np.ndarray:
@@ -164,6 +202,12 @@ def _decoder_says(error: Exception) -> str:
     if "possibly a pipe" in said:  # what libsndfile says of a damaged MP3 file, although the file is there
         return "no audio of its format found in it"
     return said.removeprefix("Error : ").rstrip(". ")
+
+
+def _check_whole(path: Path | str, stated: int, found: int, rate: int) -> None:
+    if stated - found > 0.1 * rate or (stated and not found):
+        told = f"{stated / rate:.1f} s, {found / rate:.1f} s are there"
+        raise BadAudio(path, f"is cut off: its header tells of {told}; copy it again")
 
 
 def _check_duration(path: Path | str, frames: int, rate: int, limits: ClipLimits) -> None:
@@ -227,7 +271,7 @@ def acoustics(samples: np.ndarray, sample_rate: int) -> Acoustics:
     return Acoustics(
         duration_s=len(samples) / sample_rate,
         f0_median_hz=_median_f0(samples, sample_rate),
-        rms=float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
+        rms=rms(samples),
         zero_crossing_rate=float(crossings / (len(samples) - 1)),
         spectral_centroid_hz=centroid,
     )

@@ -4,20 +4,20 @@ A manifest is a CSV or Parquet file with the columns `clip_id` and `path`; every
 All rows that cannot be used are reported at once, and a clip counts as usable only after its audio was decoded.
 """
 
-import csv
-import difflib
-import io
 import os
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from interp_core.data.clips import BadAudio, Clip, ClipLimits, decode, file_digest
+from interp_core.data.clips import BadAudio, Clip, ClipLimits, decode, file_digest, rms
+from interp_core.data.tables import NEEDED, Row, read_table
 from interp_core.errors import InterpError
 
-NEEDED = ("clip_id", "path")
 SHOWN_ROWS = 20
+SILENCE_DB = -80.0
+"""Root mean square against full scale below which a recording is called silent; one step of 16 bits is -90."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Manifest:
         columns: its columns as written, `clip_id` and `path` among them.
         digest: SHA-256 of the manifest's bytes, in hex.
         skipped: the rows that were left out; empty unless asked for.
+        notes: what was put right in reading it, and what else a person should know about its clips, in sentences.
+        silent: the clips whose mean of all channels is below `SILENCE_DB`.
     """
 
     path: Path
@@ -66,6 +68,22 @@ class Manifest:
     columns: tuple[str, ...]
     digest: str
     skipped: tuple[BadRow, ...]
+    notes: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What each clip holds: clip_id -> digest."""
+        return {clip.clip_id: clip.digest for clip in self.clips}
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Usable clips, the rows that were left out (none unless asked for), and the silent ones among the clips."""
+
+    clips: tuple[Clip, ...]
+    bad: tuple[BadRow, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 def read_manifest(
@@ -97,19 +115,50 @@ def read_manifest(
     allowed = None if roots is None else _Allowed(roots)
     if max_clips is not None and max_clips < 1:
         raise InterpError(f"max_clips={max_clips} leaves no clip; give 1 or more.")
-    if allowed is not None and not allowed.holds(path):
-        raise InterpError(f"{path} lies outside the folders that may be read ({allowed}); move it below one of them.")
-    columns, rows, digest = _read_table(path)
-    drafts = _drafts(rows[:max_clips], path.absolute().parent)
+    check_inside(path, roots)
+    table = read_table(path)
+    drafts = _drafts(table.rows[:max_clips], path.absolute().parent)
     if not drafts:
         raise InterpError(f"{path.name} has a header but no rows; add one row a clip.")
     _check_audio(drafts, allowed, limits or ClipLimits(), progress)
 
+    clips, bad = _usable(drafts, path, skip_bad)
+    notes = (*table.notes, *_put_right(drafts))
+    return Manifest(path, clips, table.columns, table.digest, bad, notes, _silent(drafts))
+
+
+def read_clips(
+    rows: Sequence[Mapping[str, str]],
+    root: Path,
+    *,
+    skip_bad: bool = False,
+    roots: Sequence[Path] | None = None,
+    limits: ClipLimits | None = None,
+) -> Clips:
+    """Check rows that no manifest file holds, such as those of a corpus, in the way of `read_manifest`.
+
+    Args:
+        rows: clip_id, path and labels of each clip; relative paths are taken from `root`, which messages name.
+        roots: where given, every clip must lie below one of these folders, links followed.
+    """
+    drafts = _drafts([Row(i, dict(row)) for i, row in enumerate(rows, 1)], root)
+    _check_audio(drafts, None if roots is None else _Allowed(roots), limits or ClipLimits(), None)
+    return Clips(*_usable(drafts, root, skip_bad), _silent(drafts))
+
+
+def check_inside(path: Path, roots: Sequence[Path] | None) -> None:
+    """Refuse a path that lies outside the folders that may be read, links followed; None allows all."""
+    allowed = None if roots is None else _Allowed(roots)
+    if allowed is not None and not allowed.holds(path):
+        raise InterpError(f"{path} lies outside the folders that may be read ({allowed}); move it below one of them.")
+
+
+def _usable(drafts: "Sequence[_Draft]", source: Path, skip_bad: bool) -> tuple[tuple[Clip, ...], tuple[BadRow, ...]]:
     bad = tuple(BadRow(draft.row, draft.file, "; and ".join(draft.reasons)) for draft in drafts if draft.reasons)
     clips = tuple(Clip(draft.clip_id, draft.path, draft.labels, draft.digest) for draft in drafts if not draft.reasons)
     if bad and not (skip_bad and clips):
-        raise BadRows(_bad_rows_message(path, bad, len(drafts)), bad)
-    return Manifest(path, clips, columns, digest, bad)
+        raise BadRows(_bad_rows_message(source, bad, len(drafts)), bad)
+    return clips, bad
 
 
 def _bad_rows_message(manifest: Path, rows: Sequence[BadRow], n_rows: int) -> str:
@@ -135,6 +184,13 @@ class _Draft:
     labels: dict[str, str]
     reasons: list[str] = field(default_factory=list)
     digest: str = ""
+    otherwise: list[Path] = field(default_factory=list)
+    level: float = 1.0
+
+    @property
+    def put_right(self) -> bool:
+        """Whether its file was found under another spelling of its path than the one that is written."""
+        return self.path in self.otherwise
 
 
 class _Allowed:
@@ -154,123 +210,16 @@ class _Allowed:
         return ", ".join(map(str, self.roots)) or "none"
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row as it stands in the file: where, its values by column, and whether its very form is wrong."""
-
-    number: int
-    values: dict[str, str]
-    problem: str = ""
-
-
-def _read_table(path: Path) -> tuple[tuple[str, ...], list[_Row], str]:
-    """The manifest's columns, its rows as text, and its digest; the file itself and its columns are checked."""
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None and not path.is_dir():
-        raise InterpError(f"the manifest {path} ends in {path.suffix!r}; give a .csv or a .parquet file.")
-    try:
-        digest = file_digest(path)
-    except BadAudio as error:
-        reason = error.reason.replace("give an audio file", "give the CSV or Parquet file")
-        raise InterpError(f"the manifest {path} {reason}.") from error
-    assert reader is not None  # a folder has just been refused
-    columns, rows = reader(path)
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise InterpError(f"{path.name} has more than one column {', '.join(map(repr, twice))}; rename or drop one.")
-    _check_columns(path, columns)
-    return tuple(columns), rows, digest
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[_Row]]:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InterpError(
-            f"{path.name} line {line} is not UTF-8 text (byte 0x{data[error.start]:02x}); save the file as UTF-8."
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] = []
-    rows = []
-    begins = 1
-    try:
-        for record in reader:
-            values = [value.strip() for value in record]
-            if any(values):  # spreadsheets leave empty lines, and lines of commas alone, at the end
-                if header:
-                    rows.append(_csv_row(begins, header, values))
-                else:
-                    header = values
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise InterpError(f"{path.name} line {begins} is not valid CSV ({error}); correct its quotes.") from error
-    if not header:
-        raise InterpError(f"{path.name} is empty; give it a header line with clip_id and path, and one line a clip.")
-    return [name for name in header if name], rows
-
-
-def _csv_row(line: int, header: Sequence[str], values: Sequence[str]) -> _Row:
-    """One record; a nameless column, such as the row numbers that pandas writes, is dropped."""
-    problem = ""
-    if len(values) != len(header):
-        problem = f"has {len(values)} values for {len(header)} columns; put a value that holds a comma in double quotes"
-    named = {name: value for name, value in zip(header, values, strict=False) if name}
-    return _Row(line, named, problem)
-
-
-def _read_parquet(path: Path) -> tuple[list[str], list[_Row]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        raise InterpError(f"{path.name} cannot be read as Parquet ({said}); write it again.") from error
-    columns = [name for name in table.column_names if not name.startswith("__index_level_")]  # a pandas index
-    for name in columns:
-        kind = table.schema.field(name).type if columns.count(name) == 1 else pyarrow.string()
-        if pyarrow.types.is_nested(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-            raise InterpError(f"{path.name} column {name!r} holds {kind}, not text or numbers; leave the column out.")
-    by_column = {name: [_as_text(value) for value in table.column(name).to_pylist()] for name in set(columns)}
-    rows = [_Row(i + 1, {name: by_column[name][i] for name in columns}) for i in range(table.num_rows)]
-    return columns, rows
-
-
-def _as_text(value: object) -> str:
-    """A Parquet value as the CSV would hold it; missing values, and NaN, which pandas writes for them, are empty."""
-    return "" if value is None or value != value else str(value).strip()
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    missing = [name for name in NEEDED if name not in columns]
-    if not missing:
-        return
-    named = []
-    for name in missing:
-        near = difflib.get_close_matches(name, [column.lower() for column in columns], 1, cutoff=0.5)
-        original = [column for column in columns if near and column.lower() == near[0]]
-        named.append(f"{name!r}" + (f" (is it {original[0]!r}?)" if original else ""))
-    comma = ""
-    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
-        comma = " Separate columns by commas."
-    raise InterpError(
-        f"{path.name} has no column {' and no column '.join(named)}; it has {', '.join(map(repr, columns))}. "
-        f"A manifest needs clip_id and path.{comma}"
-    )
-
-
-def _drafts(rows: Sequence[_Row], folder: Path) -> list[_Draft]:
+def _drafts(rows: Sequence[Row], folder: Path) -> list[_Draft]:
     """Rows with their values sorted out, and every reason against them that needs no look at the audio file."""
     drafts = []
     first_row: dict[str, int] = {}
     for row in rows:
         labels = {name: value for name, value in row.values.items() if value and name not in NEEDED}
-        clip_id, file = row.values.get("clip_id", ""), row.values.get("path", "")
+        clip_id, written = row.values.get("clip_id", ""), row.values.get("path", "")
+        file = written.strip()
         draft = _Draft(row.number, clip_id, file, folder / file, labels)
+        draft.otherwise = [folder / other for other in (written, file.replace("\\", "/")) if other != file]
         drafts.append(draft)
         if row.problem:  # its values may stand under the wrong names: nothing more can be said about it
             draft.reasons.append(row.problem)
@@ -295,11 +244,13 @@ def _check_audio(
     """Decode and digest every draft's file, adding what is wrong to its reasons. Decoding releases Python's lock."""
 
     def check(draft: _Draft) -> None:
-        if allowed is not None and not allowed.holds(draft.path):  # before any look: not even its existence is told
+        ways = [way for way in (draft.path, *draft.otherwise) if allowed is None or allowed.holds(way)]
+        if not ways:  # before any look: not even its existence is told
             draft.reasons.append(f"lies outside the folders that may be read ({allowed}); move it below one")
             return
+        draft.path = next((way for way in ways if os.path.lexists(way)), ways[0])
         try:
-            decode(draft.path, limits)
+            draft.level = rms(decode(draft.path, limits)[0])
             draft.digest = file_digest(draft.path)
         except BadAudio as error:
             reason = error.reason
@@ -315,3 +266,38 @@ def _check_audio(
                 progress(done, len(with_file), draft.file)
     finally:
         pool.shutdown(cancel_futures=True)
+    missing = [draft for draft in with_file if any("does not exist" in reason for reason in draft.reasons)]
+    for draft in missing[:SHOWN_ROWS]:
+        if near := _near(draft.path):
+            draft.reasons[-1] += f"; did you mean {near!r}?"
+
+
+def _near(path: Path) -> str:
+    """The name in the path's folder that is the missing one but for case, blanks, marks or ending; "" for none."""
+    try:
+        names = sorted(os.listdir(path.parent))
+    except (OSError, ValueError):
+        return ""
+    alike = [name for name in names if _bare(name) == _bare(path.name)]
+    return alike[0] if len(alike) == 1 else ""
+
+
+def _bare(name: str) -> str:
+    letters = unicodedata.normalize("NFKC", Path(name.strip()).stem).casefold()
+    return "".join(filter(str.isalnum, letters))
+
+
+def _put_right(drafts: Sequence[_Draft]) -> list[str]:
+    found = [draft for draft in drafts if draft.put_right and not draft.reasons]
+    slashed = [draft for draft in found if "\\" in draft.file]
+    blank = [draft for draft in found if "\\" not in draft.file]
+    said = (
+        ("are written with backslashes, which are read as folders", slashed),
+        ("end in a blank and are kept", blank),
+    )
+    return [f"{len(some)} of {len(drafts)} paths {what}: {some[0].file!r} first." for what, some in said if some]
+
+
+def _silent(drafts: Sequence[_Draft]) -> tuple[str, ...]:
+    quiet = 10 ** (SILENCE_DB / 20)
+    return tuple(draft.clip_id for draft in drafts if not draft.reasons and draft.level < quiet)

@@ -7,25 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp_core.choices import Method
 from interp_core.data.pairs import Pair
-from interp_core.errors import InterpError
+from interp_core.errors import CheckFailed
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.store import CleanStore
-from interp_core.trace.sweep import Method, sweep
+from interp_core.trace.sweep import sweep
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 2e-2}
 """Largest |difference| / max(1, largest |logit|) that counts as equal, by dtype."""
-
-
-class CheckFailed(InterpError):
-    """A pre-run check did not hold; `report` has the numbers of all of them."""
-
-    def __init__(self, message: str, report: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.report = report
 
 
 @dataclass(frozen=True)

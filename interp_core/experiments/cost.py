@@ -1,79 +1,28 @@
-"""What a run will cost, said before it starts."""
+"""What a run will take, said before it starts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-
-from interp_core.experiments.patching import flows_of, patches_of
-from interp_core.experiments.plan import Plan
-from interp_core.trace.clean import clean_runs
-from interp_core.trace.knockout import windows
-from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
-from interp_core.trace.store import CleanStore
-from interp_core.trace.sweep import cost
+from typing import Any
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Clean forward passes (or what costs as much) and, from one timed pass, seconds; over the clips of the pairs."""
+class Cost:
+    """What a run will take: forward passes (or what costs as much), seconds, and on what."""
 
     forwards: float
     seconds: float
-    clips: int
-    pairs: int
+    of: str
+    also: str = ""
 
     def __str__(self) -> str:
-        minutes = f"{self.seconds:.0f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} min"
-        return f"{self.pairs} pairs over {self.clips} clips: about {self.forwards:.0f} forward passes, {minutes}"
+        took = f"{self.seconds:.0f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} min"
+        return f"{self.of}: about {self.forwards:.0f} forward passes, {took}{f', and {self.also}' if self.also else ''}"
 
 
-def estimate(plan: Plan, store: CleanStore) -> Estimate:
-    """Estimate a run from the first chunk of each condition and one timed forward pass."""
-    per_pair: dict[tuple[str, float], float] = {}
-    first: list[Patch] = []
-    forwards = 0.0
-    for chunk in plan.chunks:
-        key = (chunk.condition, chunk.alpha)
-        if key not in per_pair:
-            patches = patches_of(plan, store, chunk)[0]
-            first = first or patches
-            total = sum(cost(store.subject, patch, plan.spec, plan.settings.method) for patch in patches)
-            per_pair[key] = total / len(patches)
-        forwards += per_pair[key] * len(chunk.pairs)
-    of_pairs = {c.clip_id for pair in plan.pairs.pairs for c in (pair.recipient, pair.donor)}
-    used = of_pairs | {c.clip_id for chunk in plan.chunks for p in chunk.pairs for c in (p.recipient, p.donor)}
-    if "random" in plan.settings.controls:
-        used |= {clip.clip_id for clip in plan.random_donors.values()}
-    forwards += len(used) * len(plan.settings.prompts)
-    if "knockout" in flows_of(plan.settings, store.subject):
-        each = _knockout(first[0], store.subject.n_layers, plan.settings.knockout_width)
-        forwards += len(of_pairs) * len(plan.settings.prompts) * each
-    if plan.settings.checks:
-        forwards += _checks(plan, store, first)
-    stem = first[0].recipient.prompted
-    clean_runs(store.subject, [stem])
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that some work takes once it is warm."""
+    work()
     started = time.perf_counter()
-    clean_runs(store.subject, [stem])
-    return Estimate(forwards, forwards * (time.perf_counter() - started), len(of_pairs), len(plan.pairs.pairs))
-
-
-def _knockout(patch: Patch, n_layers: int, width: int) -> float:
-    """A clip's windows, each from its first layer on: over the readout position, and over all behind the audio."""
-    prompted = patch.recipient.prompted
-    blocks = sum(n_layers - first for first, _ in windows(n_layers, width))
-    return blocks * (1 + prompted.n_pos - prompted.audio[1]) / (n_layers * prompted.n_pos)
-
-
-def _checks(plan: Plan, store: CleanStore, patches: Sequence[Patch]) -> float:
-    """Self-patch, whole donor and prefix, and two patches by both methods; see `run_checks`."""
-    run = patches[0].recipient
-    every = torch.arange(run.prompted.n_pos)
-    whole = Patch(run, run, every, every.double())
-    all_layers = SiteSpec("resid_post", layers=sweep_layers("resid_post", store.subject.n_layers))
-    passes = 2.0 + cost(store.subject, whole, plan.spec)  # the two clips cut to one length, and the prefix
-    for method in ("fast", "reference"):
-        passes += cost(store.subject, whole, plan.spec, method) + cost(store.subject, whole, all_layers, method)
-        passes += sum(cost(store.subject, patch, plan.spec, method) for patch in patches[:2])
-    return passes
+    work()
+    return time.perf_counter() - started

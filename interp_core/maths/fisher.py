@@ -34,6 +34,10 @@ class FisherMap:
     normalised: Floats  # ratio * (N - C) / (C - 1): about 1 for labels without meaning
     small_dims: NDArray[np.int64]  # dimensions whose within-class sum of squares is below 1e-6
     dims: NDArray[np.int64]
+    live_dims: NDArray[
+        np.int64
+    ]  # dimensions whose total sum of squares is above 1e-8: the others count as a ratio of 0
+    live: Floats  # normalised, averaged over live dimensions alone; NaN where there are none
     counts: dict[str, int]  # clips of every class
     scale: float  # (N - C) / (C - 1)
 
@@ -57,9 +61,13 @@ def fisher_ratio(points: Points, labels: Sequence[str]) -> FisherMap:
     between = table.counts @ means**2
     within = ((table.x - means[table.codes]) ** 2).sum(axis=0)
     ratio = table.over_dims(between / (within + ADDED))
+    alive = between + within > ADDED
+    live_dims = np.add.reduceat(alive.astype(np.int64), table.starts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        live = table.over_dims(np.where(alive, between / (within + ADDED), 0)) * table.dims / live_dims * table.scale
     small = np.add.reduceat((within < SMALL).astype(np.int64), table.starts)
     counts = {str(name): int(count) for name, count in zip(table.names, table.counts, strict=True)}
-    return FisherMap(ratio, ratio * table.scale, small, table.dims, counts, table.scale)
+    return FisherMap(ratio, ratio * table.scale, small, table.dims, live_dims, live, counts, table.scale)
 
 
 def fisher_test(

@@ -95,4 +95,6 @@ def max_t_test(observed: ArrayLike, shuffled: ArrayLike, *, n_groups: int, schem
     bar = scaled[0] - 1e-9 * np.maximum(1, np.abs(scaled[0]))  # equal arrangements repeat up to rounding
     reached = len(largest) - np.searchsorted(largest, bar, side="left")
     p = np.where(still, 1.0, reached / len(largest))
-    return MaxTest(p, scaled[0], n_groups, f"permutation max-T, one-sided, {len(values) - 1} draws, {scheme}")
+    return MaxTest(
+        p, scaled[0], n_groups, f"studentised permutation max-T, one-sided, {len(values) - 1} draws, {scheme}"
+    )

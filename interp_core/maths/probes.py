@@ -1,4 +1,4 @@
-"""What a linear probe can read off a representation, held to clips it has no relative of, against chance and control.
+"""What a linear probe can read off a representation, held to clips it has no relative of, against chance.
 
 Clips of one group (the codec versions of an utterance, the takes of a recording) never stand on both sides of a split,
 neither where the probe is scored nor where its strength C is chosen. The scale of the features is learned inside the
@@ -6,7 +6,6 @@ fold. Accuracy is balanced: the mean over classes of the share of their clips th
 for k classes of any size.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.maths.arrays import Floats, to_float64
+from interp_core.maths.linear import one_thread, regression
 from interp_core.maths.permutation import FEWEST_ARRANGEMENTS, shuffled_labels
 from interp_core.maths.resampling import grouped_jackknife
 from interp_core.maths.stats import Interval
@@ -31,11 +29,9 @@ INNER_FOLDS = 3
 RIDGE = 0.03  # of the test's probe, in shares of the mean eigenvalue that features of spread 1 have
 WORK_BYTES = 1 << 26  # of label indicators at a time
 
-_FITTING = threading.Lock()
-
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeScore:
     """Held-out accuracy of a linear probe; everything is NaN, None or empty where `reason` is not."""
 
     accuracy: float  # balanced, over all held-out predictions together
@@ -59,7 +55,7 @@ def linear_probe(
     strengths: Sequence[float] = STRENGTHS,
     draws: int = 999,
     seed: int = 42,
-) -> Probe:
+) -> ProbeScore:
     """Fit and score a multinomial logistic probe by nested, grouped cross-validation.
 
     Args:
@@ -82,11 +78,9 @@ def linear_probe(
     reason, splits = _splits(codes, members, names, folds, seed)
     if reason:
         none = Interval(np.full(1, np.nan), np.full(1, np.nan), f"no interval: {reason}")
-        return Probe(np.nan, 1 / len(names), none, None, f"no test: {reason}", (), counts, n_groups, (), reason)
+        return ProbeScore(np.nan, 1 / len(names), none, None, f"no test: {reason}", (), counts, n_groups, (), reason)
     predicted, chosen = np.empty_like(codes), []
-    # The fits are many and small: threads cost them three to seven times what they give. The limit is the process's,
-    # so one probe at a time sets it, or two could leave it behind.
-    with _FITTING, threadpool_limits(1, user_api="blas"):
+    with one_thread():
         for learn, score in splits:
             best = _strength(x[learn], codes[learn], members[learn], sorted(strengths), seed)
             predicted[score] = _fitted(x[learn], codes[learn], x[score], [best])[0]
@@ -96,7 +90,7 @@ def linear_probe(
     p, test = (None, "no test was asked for") if not draws else permutation_p(
         x, codes, members, folds=folds, draws=draws, seed=seed
     )  # fmt: skip
-    return Probe(
+    return ProbeScore(
         float(_balanced(right, codes)[0]), 1 / len(names), interval, p, test, tuple(chosen), counts, n_groups,
         tuple(str(names[code]) for code in predicted), "",
     )  # fmt: skip
@@ -139,7 +133,7 @@ def permutation_p(
 
 
 def probe_difference(
-    base: Probe, other: Probe, labels: Sequence[str], groups: ArrayLike | None = None
+    base: ProbeScore, other: ProbeScore, labels: Sequence[str], groups: ArrayLike | None = None
 ) -> tuple[float, Interval]:
     """Accuracy of `other` minus that of `base` on the same clips, with a 95 % interval over groups ([1]).
 
@@ -160,66 +154,6 @@ def probe_difference(
     right = np.stack([np.asarray(probe.predicted) == truth for probe in (base, other)])
     both = _balanced(right, codes)
     return float(both[1] - both[0]), _interval(right, codes, members, lambda values: values[1:] - values[:1])
-
-
-@dataclass(frozen=True)
-class Selectivity:
-    """A probe beside the same probe on labels that mean nothing; `value` is the difference of their accuracies."""
-
-    value: float
-    accuracy: float
-    control: float  # mean over the control tasks
-    controls: tuple[float, ...]
-    reason: str
-
-
-def selectivity(
-    features: ArrayLike | Tensor,
-    labels: Sequence[str],
-    groups: ArrayLike,
-    types: Sequence[str],
-    *,
-    tasks: int = 5,
-    folds: int = 5,
-    strengths: Sequence[float] = STRENGTHS,
-    seed: int = 42,
-) -> Selectivity:
-    """How much better a probe names labels than control labels, which it can only have by heart.
-
-    A control task gives every type (speaker, text) a random label, drawn as often as the labels occur. What a probe
-    scores there it scores by telling types apart, so a high accuracy with a low selectivity says little about what
-    the representation encodes.
-
-    Args:
-        features, labels, groups: as in `linear_probe`.
-        types: [n] what control labels go by; it has to recur in several groups, or nothing could be learned by heart.
-        tasks: control tasks to average over.
-    Returns:
-        NaN with the reason where the probe is refused or no type recurs.
-    Source: Hewitt & Liang 2019, arXiv:1909.03368.
-    """
-    x, names, codes, members = _checked(features, labels, groups)
-    kinds, of_clip = np.unique(np.asarray(types, dtype=str), return_inverse=True)
-    if of_clip.shape != codes.shape:
-        raise InterpError(f"{len(of_clip)} types for {len(codes)} clips; give one a clip.")
-    nothing = float("nan")
-    cells = np.unique(np.stack([of_clip, members]), axis=1)[0]
-    if np.bincount(cells).max() < 2:
-        why = "every type sits in one group, so control labels cannot be learned"
-        return Selectivity(nothing, nothing, nothing, (), why)
-    probe = linear_probe(x, labels, members, folds=folds, strengths=strengths, draws=0, seed=seed)
-    if probe.reason:
-        return Selectivity(nothing, nothing, nothing, (), probe.reason)
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(tasks):
-        drawn = names[rng.choice(codes, size=len(kinds))][of_clip]
-        task = linear_probe(x, drawn.tolist(), members, folds=folds, strengths=strengths, draws=0, seed=seed)
-        if not task.reason:
-            found.append(task.accuracy)
-    if not found:
-        return Selectivity(nothing, probe.accuracy, nothing, (), f"no control task of {len(kinds)} types can be scored")
-    control = float(np.mean(found))
-    return Selectivity(probe.accuracy - control, probe.accuracy, control, tuple(found), "")
 
 
 def _checked(
@@ -286,7 +220,7 @@ def _fitted(learn: Floats, codes: NDArray, score: Floats, strengths: Sequence[fl
     if learn.shape[1] > len(learn):  # the weights lie in the span of the clips: the same probe in fewer dimensions
         basis = np.linalg.qr(learn.T)[0]
         learn, score = learn @ basis, score @ basis
-    probe, predicted = LogisticRegression(class_weight="balanced", max_iter=2000, warm_start=True), []
+    probe, predicted = regression(balanced=True, warm=True), []
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checked once by `_checked`
         for strength in strengths:
             probe.C = strength

@@ -65,6 +65,14 @@ def units_in_classes(classes: ArrayLike, units: ArrayLike) -> tuple[NDArray[np.i
     return codes.reshape(-1), np.bincount(cells[0]).tolist()
 
 
+def speakers_in_classes(classes: ArrayLike, speakers: ArrayLike) -> tuple[NDArray[np.int64], list[int]]:
+    """As `units_in_classes` where no speaker is heard in two classes; else all speakers in one class, so that what a
+    speaker says in one class and in another is drawn together."""
+    codes, counts = units_in_classes(classes, speakers)
+    together, all_of = units_in_classes(np.zeros(len(codes)), speakers)
+    return (codes, counts) if sum(counts) == all_of[0] else (together, all_of)
+
+
 def draws_within_classes(counts: Sequence[int], *, draws: int = 2000, seed: int = 42) -> Floats:
     """How often each unit is drawn when every class draws as many units as it has, with replacement.
 

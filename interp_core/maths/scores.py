@@ -22,7 +22,7 @@ from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.maths.arrays import Floats, to_float64
-from interp_core.maths.resampling import draws_within_classes, units_in_classes
+from interp_core.maths.resampling import draws_within_classes, speakers_in_classes
 from interp_core.maths.stats import FEWEST_FOR_INTERVAL, Interval
 
 
@@ -54,10 +54,6 @@ class ErrorCurve:
     thresholds: Floats
     frr: Floats
     far: Floats
-
-    def roc(self) -> tuple[Floats, Floats]:
-        """False accepts and true accepts (1 - FRR), from the origin upwards."""
-        return self.far[::-1], 1 - self.frr[::-1]
 
     def det(self) -> tuple[Floats, Floats]:
         """FAR and FRR on normal-deviate axes; points where either is 0 or 1 lie at infinity and are left out."""
@@ -213,10 +209,11 @@ def bootstrap_over_speakers(
     draws: int = 2000,
     seed: int = 42,
 ) -> ScoreBootstrap:
-    """95 % intervals of a measure and of its differences between models, speakers drawn again within each class.
+    """95 % intervals of a measure and of its differences between models, speakers drawn again.
 
-    Every draw takes as many bona fide speakers and as many spoofed speakers as there are, the same for all models, so
-    a difference is between models on one sample.
+    Every draw takes as many bona fide speakers and as many spoofed speakers as there are. Where a speaker is heard in
+    both classes, all speakers are drawn together, each with all clips: who scores high in one class may score high (or
+    low) in the other. The draws are the same for all models, so a difference is between models on one sample.
 
     Args:
         scores: [n_models, n], higher for bona fide; the first is the base.
@@ -234,7 +231,8 @@ def bootstrap_over_speakers(
     bonafide = checked[0][1]
     if bonafide.all() or not bonafide.any():
         raise InterpError(f"error rates are undefined: {_missing(bonafide)}.")
-    codes, counts = units_in_classes(bonafide, _names(speakers, models[0], "speakers"))  # False, spoof, comes first
+    named = _names(speakers, models[0], "speakers")
+    many = (len(set(named[bonafide])), len(set(named[~bonafide])))
     costs = costs or Costs()
     take: dict[str, Callable[[Floats, Floats], Floats]] = {
         "eer": _eer,
@@ -249,24 +247,26 @@ def bootstrap_over_speakers(
         found = []
         for order, last in walks:
             placed = weights[:, order]
-            found.append(take[measure](*_rates(placed * bonafide[order], last, placed * ~bonafide[order])))
+            with np.errstate(invalid="ignore"):  # a draw that happens to have no clip of a class has no rates
+                found.append(take[measure](*_rates(placed * bonafide[order], last, placed * ~bonafide[order])))
         return np.stack(found)
 
     value = measured(np.ones((1, models.shape[1])))[:, 0]
-    many = (counts[1], counts[0])
-    if min(counts) < FEWEST_FOR_INTERVAL:
+    if min(many) < FEWEST_FOR_INTERVAL:
         none = np.full(len(models), np.nan)
         why = f"no interval: {many[0]} bona fide and {many[1]} spoof speakers, {FEWEST_FOR_INTERVAL} needed of each"
         return ScoreBootstrap(
             value, Interval(none, none.copy(), why), value - value[0], Interval(none, none.copy(), why), many
         )
+    codes, counts = speakers_in_classes(bonafide, named)
     times = draws_within_classes(counts, draws=draws, seed=seed)
     step = max(1, (1 << 22) // models.shape[1])  # about 32 MB of weights at a time
     drawn = np.concatenate([measured(times[low : low + step][:, codes]) for low in range(0, draws, step)], axis=1)
-    method = f"bootstrap over {many[0]} bona fide and {many[1]} spoof speakers, {draws} draws"
+    both = f" ({sum(many) - sum(counts)} in both)" if sum(many) > sum(counts) else ""
+    method = f"bootstrap over {many[0]} bona fide and {many[1]} spoof speakers{both}, {draws} draws"
 
     def limits(values: Floats, words: str) -> Interval:
-        low, high = np.percentile(values, [2.5, 97.5], axis=1)
+        low, high = np.nanpercentile(values, [2.5, 97.5], axis=1)
         return Interval(low, high, words)
 
     return ScoreBootstrap(

@@ -6,7 +6,7 @@ Layers are columns: one resample serves them all, which keeps the curve's layers
 product.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,6 +18,7 @@ from interp_core.errors import InterpError
 
 FEWEST_FOR_INTERVAL = 10  # clusters; a percentile interval over fewer is far too narrow
 FEWEST_FOR_TEST = 6  # clusters; the smallest two-sided p of five sign flips is 2 / 2**5 = .0625
+SIGNIFICANT = 0.05  # an adjusted p below it is marked, in every figure and sentence
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +38,20 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
         return float("nan"), float("nan")
     found = stats.binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(found.low), float(found.high)
+
+
+def guessing_p(right: int, n: int) -> float:
+    """How often guessing gets at least `right` of `n` answers between two right: exact, one-sided, in [0, 1].
+
+    Args:
+        right: count of right answers, 0 to n.
+        n: count of independent answers, fixed beforehand; 0 gives 1.
+    Raises:
+        InterpError: not 0 <= right <= n.
+    """
+    if not 0 <= right <= n:
+        raise InterpError(f"{right} right of {n} answers cannot be; give a count from 0 to {n}.")
+    return float(stats.binomtest(right, n, 0.5, alternative="greater").pvalue) if n else 1.0
 
 
 def count_clusters(
@@ -126,6 +141,52 @@ def pigeonhole_interval(
     return Interval(low, high, method)
 
 
+def rate_intervals(
+    hits: ArrayLike, clusters: Sequence[str], weights: ArrayLike | None = None
+) -> tuple[Interval, Interval]:
+    """95 % intervals of several rates over the same clips, and of their changes from the first, clips in clusters.
+
+    A percentile bootstrap over a dozen clusters, or of a rate near 1, misses in 12 to 19 % of samples; these hold 95 %.
+
+    Args:
+        hits: [n, k] 0 or 1, clips by rates. clusters: [n] names. weights: [n] of the clips; None: all alike.
+    Returns:
+        Of the rates, [k]: Wilson's interval for as many clips as would be worth the cluster-robust standard error, with
+        Student's t for the normal quantile; a rate of 0 or 1 counts clusters. Of rate minus first rate, [k]: it -+ t *
+        its cluster-robust standard error. NaN with the reason under 10 clusters.
+    Source: Korn & Graubard 1998, Survey Methodology 24:193 (effective n); Dean & Pagano 2015, Journal of Survey
+        Statistics and Methodology 3:484 (with Wilson's interval).
+    """
+    values = np.asarray(hits, np.float64)
+    shares = np.full(len(values), 1 / len(values)) if weights is None else np.asarray(weights) / np.sum(weights)
+    names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    n = len(names)
+    if n < FEWEST_FOR_INTERVAL:
+        none, why = np.full(values.shape[1], np.nan), f"no interval: {n} clusters, {FEWEST_FOR_INTERVAL} needed"
+        return Interval(none, none.copy(), why), Interval(none.copy(), none.copy(), why)
+    t = stats.t.ppf(0.975, n - 1)
+
+    def mean_and_error(of: Floats) -> tuple[Floats, Floats]:
+        mean, sums = shares @ of, np.zeros((n, of.shape[1]))
+        np.add.at(sums, codes, shares[:, None] * (of - mean))
+        return mean, np.sqrt((sums**2).sum(axis=0) * n / (n - 1))
+
+    rate, error = mean_and_error(values)
+    rate = np.clip(rate, 0, 1)  # rounding of the weights
+    inside = (rate > 1e-12) & (rate < 1 - 1e-12)
+    worth = np.divide(rate * (1 - rate), error**2, out=np.full_like(rate, len(values)), where=error > 0)
+    worth = np.where(inside, np.minimum(worth, len(values)), n)
+    scale = 1 + t**2 / worth
+    centre = (rate + t**2 / (2 * worth)) / scale
+    reach = t / scale * np.sqrt(rate * (1 - rate) / worth + t**2 / (4 * worth**2))
+    change, spread = mean_and_error(values - values[:, :1])
+    said = f"cluster-robust over {n} clusters"
+    return (
+        Interval(np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1), f"{said}, Wilson with effective n"),
+        Interval(change - t * spread, change + t * spread, said),
+    )
+
+
 @dataclass(frozen=True)
 class MaxTest:
     """A test over all layers. `adjusted_p` and `statistic` are [n_layers]; both None where it cannot be done."""
@@ -149,7 +210,7 @@ def sign_flip_max_test(
 
     Args:
         differences: [n_pairs, n_layers], for example flipped by the donor minus flipped by a random donor.
-        clusters: [n_pairs] names; the recipient's cluster.
+        clusters: [n_pairs] names of one side's clusters; where the other side is shared too, see `crossed_max_test`.
         draws: random flips; where there are no more than that, each of the 2**n_clusters is taken once instead.
     Returns:
         adjusted_p in (0, 1]: (1 + hits) / (1 + draws), or hits / 2**n_clusters when exact. A layer whose clusters all
@@ -180,9 +241,37 @@ def sign_flip_max_test(
         hits += (largest[:, None] >= bar).sum(axis=0)
     p = hits / 2**n_clusters if exact else (1 + hits) / (1 + draws)
     flips = f"all {2**n_clusters} flips" if exact else f"{draws} flips"
-    return MaxTest(
-        p, statistic, n_clusters, f"sign-flip max-t over layers, two-sided, {flips} of {n_clusters} clusters"
-    )
+    said = f"studentised sign-flip max-t over layers, two-sided, {flips} of {n_clusters} clusters"
+    return MaxTest(p, statistic, n_clusters, said)
+
+
+def crossed_max_test(
+    differences: ArrayLike, sides: Mapping[str, Sequence[str]], *, draws: int = 10_000, seed: int = 42
+) -> MaxTest:
+    """The larger p, layer by layer, of `sign_flip_max_test` over the clusters of each side of the pairs.
+
+    Where a few donors serve many pairs, those pairs are one observation as much as pairs of one recipient are: over
+    recipients alone, 8 donors of 60 pairs raise a false alarm in every third run. A layer has to stand every test.
+
+    Args:
+        differences: [n_pairs, n_layers].
+        sides: name of a side (recipient, donor, random donor) -> [n_pairs] its clusters.
+        draws, seed: as in `sign_flip_max_test`.
+    Returns:
+        As `sign_flip_max_test`; `n_clusters` is the fewest of a side, and fewer than 6 on one side leave no p.
+    Raises:
+        InterpError: as `sign_flip_max_test`.
+    """
+    counts = {side: len(set(clusters)) for side, clusters in sides.items()}
+    said = " and ".join(", ".join(f"{count} {side}" for side, count in counts.items()).rsplit(", ", 1))
+    fewest = min(counts.values())
+    if fewest < FEWEST_FOR_TEST:
+        return MaxTest(None, None, fewest, f"not testable: {said} clusters, {FEWEST_FOR_TEST} needed of each")
+    tests = [sign_flip_max_test(differences, clusters, draws=draws, seed=seed) for clusters in sides.values()]
+    p, t = (np.stack([getattr(test, name) for test in tests]) for name in ("adjusted_p", "statistic"))
+    worst = p.argmax(axis=0)[None]
+    method = f"studentised sign-flip max-t over layers, two-sided, the larger p of {said} clusters"
+    return MaxTest(p.max(axis=0), np.take_along_axis(t, worst, axis=0)[0], fewest, method)
 
 
 def _codes(recipient_clusters: Sequence[str], donor_clusters: Sequence[str]) -> tuple[NDArray, NDArray, int]:

@@ -165,6 +165,9 @@ class EncoderArch(Blocks):
     """Whether a mix of layers takes the last one behind that norm."""
     batch_first: frozenset[str] = frozenset()
     """Arguments of a block whose first axis is the batch times something."""
+    frames: Callable[[Any], tuple[int, int]] | None = None
+    """Samples that a position covers, and samples from one to the next, given the feature extractor; None where the
+    convolutions of the config say it."""
     causal: bool = False
 
 
@@ -180,11 +183,35 @@ _WAV2VEC2 = EncoderArch(
     norm="encoder.layer_norm",
     norm_if="do_stable_layer_norm",
 )
+# Its first MLP and its convolution are no sites of their own: they lie between the stream before and behind a block.
+_CONFORMER = EncoderArch(
+    blocks="encoder.layers",
+    body="wav2vec2_conformer",
+    attn_proj="self_attn.linear_out",
+    mlp="ffn2",
+    mlp_proj="ffn2.output_dense",
+    mid="ffn2_layer_norm",
+    norm="encoder.layer_norm",
+)
+
+
+def _stacked_frames(extractor: Any) -> tuple[int, int]:
+    return 400 + 160 * (extractor.stride - 1), 160 * extractor.stride  # frames of 25 ms every 10 ms, some side by side
+
+
 ENCODERS: dict[str, EncoderArch] = {
     "wav2vec2": _WAV2VEC2,
     "hubert": replace(_WAV2VEC2, body="hubert"),
     # Its attention hands the projections' weights to a function of torch, and its position bias is [batch * heads, …].
     "wavlm": replace(_WAV2VEC2, body="wavlm", attn_proj_called=False, batch_first=frozenset({"position_bias"})),
+    "unispeech": replace(_WAV2VEC2, body="unispeech"),
+    "unispeech-sat": replace(_WAV2VEC2, body="unispeech_sat"),
+    # Its norms stand behind attention and MLP in every size.
+    "data2vec-audio": replace(
+        _WAV2VEC2, body="data2vec_audio", mid="feed_forward", mid_behind=None, norm=None, norm_if=None
+    ),
+    "wav2vec2-conformer": _CONFORMER,
+    "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
     "whisper": EncoderArch(
         blocks="encoder.layers",
         attn_proj="self_attn.out_proj",
@@ -229,6 +256,27 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
 }
 
 
+_SQUEEZED = (
+    "the readout does not fit: behind the last block every frame becomes several again and what is left over is filled "
+    "up, by a length that the blocks no longer know"
+)
+_WORDS = "the readout does not fit: words come out of a decoder, and of encoder-decoders only Whisper's is known here"
+_CTC = (
+    "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is no "
+    "row of the table yet"
+)
+_CODEC = "there is no readout: it gives codes and sound, and no answer"
+LACKING: dict[str, str] = {
+    **dict.fromkeys(("sew", "sew-d"), _SQUEEZED),
+    **dict.fromkeys(("moonshine", "moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
+    **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
+    **dict.fromkeys(("parakeet_ctc", "parakeet_encoder", "lasr_ctc", "lasr_encoder"), _CTC),
+    **dict.fromkeys(("mimi", "xcodec"), _CODEC),
+    **dict.fromkeys(("encodec", "dac"), "there are no transformer blocks and no readout: it gives codes and sound"),
+}
+"""Types that hear and are no row, and which of stem, blocks and readout is in the way."""
+
+
 def kinds_of(row: Blocks) -> tuple[Kind, ...]:
     """Return the kinds of site inside the blocks that a row has."""
     return tuple(
@@ -239,6 +287,8 @@ def kinds_of(row: Blocks) -> tuple[Kind, ...]:
 def arch_of(config: Any) -> Arch:
     """Return the row of a Hugging Face config's model type; InterpError when the table has none."""
     row = ARCHS.get(config.model_type)
+    if row is None and (lack := LACKING.get(config.model_type)):
+        raise InterpError(f"models of the type {config.model_type} cannot be opened: {lack}; `models` lists what can.")
     if row is None:
         known = ", ".join(sorted(ARCHS | ENCODERS))
         raise InterpError(f"no row for model_type={config.model_type!r} in arch.ARCHS (known: {known}); add one there.")

@@ -12,7 +12,15 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 @dataclass(frozen=True)
 class Demo:
-    """One bundled demo: a trained model, its clips, and the settings under which it answers."""
+    """One bundled demo: a trained model, its clips, and the settings under which it answers.
+
+    Attributes:
+        prompts: (name, text) of each; the first is the default.
+        model: the model's folder or file, below the demo's.
+        probe: the label column that its readout is fitted to; "" where it has a readout of its own.
+        kinds, site, positions: of patching. task, domain, train, id, ood: of neuron ablations. "": what is usual.
+        comparisons: pairs of models that are meant to be compared, the default first: name, base, donor, about.
+    """
 
     name: str
     title: str
@@ -20,13 +28,17 @@ class Demo:
     folder: Path
     labels: tuple[str, ...] = ()
     prompts: tuple[tuple[str, str], ...] = ()
-    """(name, text) of each prompt; the first is the default."""
     model: str = "model"
-    """The model's folder or file, below the demo's."""
-    pages: tuple[str, ...] = ()
-    """The experiments that it was made for, the first being where it is best seen; empty for all."""
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """Everything that its demo.json says."""
+    probe: str = ""
+    kinds: str = ""
+    site: str = ""
+    positions: str = ""
+    task: str = ""
+    domain: str = ""
+    train: str = ""
+    id: str = ""
+    ood: str = ""
+    comparisons: tuple[Mapping[str, str], ...] = field(default=(), compare=False)
 
     @property
     def model_dir(self) -> Path:
@@ -37,10 +49,12 @@ class Demo:
         return self.folder / "manifest.csv"
 
     @property
-    def run(self) -> Path | None:
-        """The saved run that the dashboard opens first, if one ships."""
-        folder = self.folder / "run"
-        return folder if folder.is_dir() else None
+    def saved_runs(self) -> tuple[Path, ...]:
+        """The folders of the runs that ship with it."""
+        return tuple(sorted(path for path in self.folder.glob("run*") if path.is_dir()))
+
+
+TEXTS = ("probe", "kinds", "site", "positions", "task", "domain", "train", "id", "ood")
 
 
 @cache
@@ -49,6 +63,8 @@ def demos() -> dict[str, Demo]:
     found = {}
     for file in sorted(ASSETS.glob("*/demo.json")):
         about: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        other = about.get("counterpart")
+        alone = [{"name": f"{file.parent.name} and {other}", "base": file.parent.name, "donor": other}] if other else []
         found[file.parent.name] = Demo(
             name=file.parent.name,
             title=about["title"],
@@ -57,7 +73,15 @@ def demos() -> dict[str, Demo]:
             labels=tuple(about.get("labels", ())),
             prompts=tuple((p["name"], p["text"]) for p in about.get("prompts", ())),
             model=about.get("model", "model"),
-            pages=tuple(about.get("pages", ())),
-            about=about,
+            comparisons=tuple(about.get("compare", alone)),
+            **{name: str(about.get(name, "")) for name in TEXTS},
         )
     return found
+
+
+def demo_of(model: str) -> Demo | None:
+    """The demo that a model belongs to, by name or as a file or folder below the demo's own."""
+    for demo in demos().values():
+        if model == demo.name or Path(model).is_relative_to(demo.folder):
+            return demo
+    return None

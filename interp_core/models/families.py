@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from interp_core.models.arch import ARCHS, ENCODERS, Arch, Blocks, kinds_of
-from interp_core.models.images import RESNET
-from interp_core.models.whisper import DECODER_ROW
+from interp_core.models.encoders.whisper import DECODER_ROW
+from interp_core.models.resnet.subject import RESNET
 from interp_core.sites import STAGES, Kind
 
 TESTED = "tiny random models of the class, saved and opened in the real layout"

@@ -1,22 +1,15 @@
 """The answers that are compared, and where each stands among the logits: a token of a vocabulary, or a class."""
 
-from __future__ import annotations
-
 import difflib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-
-if TYPE_CHECKING:
-    from interp_core.models.audio_llm import AudioLLM
-
-EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised")
 
 
 @dataclass(frozen=True)
@@ -34,14 +27,6 @@ class LabelTokens:
         """Return the label logits [rows, n_labels] and the log of their probability among all logits [rows]."""
         at = logits[:, torch.tensor(self.ids, device=logits.device)]
         return at, at.logsumexp(-1) - logits.logsumexp(-1)
-
-
-def label_tokens(
-    subject: AudioLLM, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse"
-) -> LabelTokens:
-    """Find the token that starts each label right where the answer to a prompt starts; see `first_tokens`."""
-    found = first_tokens(subject.tokenizer, labels, subject.chat_text(prompt), several_tokens=several_tokens)
-    return replace(found, report={"prompt": prompt, **found.report})
 
 
 def first_tokens(

@@ -1,6 +1,8 @@
 """Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,17 +13,25 @@ import transformers
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
 
 from interp_core.errors import InterpError
+from interp_core.jobs import Progress, silent
+from interp_core.models.adapters import hash_with, refuse_beside, with_base
 from interp_core.models.arch import ARCHS, ENCODERS, arch_of
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.clap import ClapAudio
-from interp_core.models.encoders import Encoder, SpectrogramTransformer, WhisperClassifier
+from interp_core.models.audio_llms.open import open_audio_llm
+from interp_core.models.audio_llms.opens2s import OpenS2S, is_opens2s, load_opens2s
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.clap.subject import ClapAudio
+from interp_core.models.encoders.subject import Encoder, SpectrogramTransformer, WhisperClassifier
+from interp_core.models.encoders.whisper import ENCODER_ROW, Whisper
+from interp_core.models.fit import check_bands, check_extractor_files, load_weights
 from interp_core.models.hub import fetched
-from interp_core.models.open_audio_llm import open_audio_llm
-from interp_core.models.opens2s import OpenS2S, is_opens2s, load_opens2s
-from interp_core.models.source import reading, refuse_absent, resolve, weights_hash
+from interp_core.models.merge import merge_adapter
+from interp_core.models.source import reading, resolve, weight_files, weights_hash
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import open_weight_file, weight_file_of
-from interp_core.models.whisper import ENCODER_ROW, Whisper
+
+_TURN = threading.Lock()
+"""While weights are read the library changes settings of the whole process (its default dtype, its initialisers)."""
+_ASK_AGAIN_S = 0.2
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,63 +71,129 @@ class Opening:
     dtype: torch.dtype
     shared: bool
     """Whether several GPUs share it by layers, which the library does through accelerate."""
+    adapter: Path | None = None
+    """The folder of the adapter that goes into the weights."""
+    progress: Progress = silent
 
     @property
     def placing(self) -> Mapping[str, Any]:
         return {"device_map": "auto"} if self.shared else {}
 
     def read(self, part: str, step: Callable[[], Any]) -> Any:
-        return reading(self.name, part, step)
+        return self.reading(self.name, part, step)
+
+    def reading(self, name: str, part: str, step: Callable[[], Any]) -> Any:
+        """`source.reading`, and told."""
+        self.progress(0, 0, f"reading the {part}")
+        return reading(name, part, step)
 
     def weights(self, model_class: Any) -> Any:
-        """Load a library class and refuse a folder whose weights lack a tensor."""
-        hf, loaded = self.read(
-            "weights",
-            lambda: model_class.from_pretrained(
-                self.source, dtype=self.dtype, output_loading_info=True, **self.placing
-            ),
-        )
-        # Of training alone: it stands for masked frames, and some published folders leave it out.
-        refuse_absent(self.name, (key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed")))
-        return hf
+        """Load a library class; see `load_weights`."""
+        self.progress(0, 0, "reading the weights")
+        return load_weights(self.name, self.source, model_class, self.config, dtype=self.dtype, **self.placing)
 
     def placed(self, hf: Any) -> Any:
-        """Put a model where it is to run, ready to be run."""
+        """Put a model where it is to run, with its adapter merged, ready to be run."""
+        if (folder := self.adapter) is not None:
+            self.read("adapter", lambda: merge_adapter(hf, folder, str(folder)))
         if not self.shared:
-            hf.to(self.device)
+            self.read("weights", lambda: hf.to(self.device))
         return hf.eval().requires_grad_(False)
 
     @property
     def weights_hash(self) -> str:
-        return weights_hash(self.source)
+        self.progress(0, 0, "hashing the weights")
+        return reading(self.name, "weights", lambda: hash_with(weights_hash(self.source), self.adapter))
 
 
-def open_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Subject:
+def open_model(
+    name: str, *, device: str = "auto", dtype: str = "auto", adapter: str = "", progress: Progress = silent
+) -> Subject:
     """Open a model by bundled name, folder, weight file or hub id.
 
     Args:
         name: `demo-emotion`, a folder with config.json, a checkpoint file of a known kind or its run folder, or
-            `owner/model` on the hub.
+            `owner/model` on the hub; or a folder that holds an adapter alone, which names its base.
         device: auto, cpu, cuda or cuda:N.
         dtype: auto, float32, bfloat16 or float16.
+        adapter: a folder of peft's that is merged into the weights; the model's own name for the one inside its folder,
+            `none` to leave that out.
+        progress: called between the steps; may raise to cancel.
     Raises:
         InterpError: one sentence that says why it cannot be opened and what to do.
     """
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     source = resolve(name)
-    if (file := weight_file_of(source)) is not None:
-        return open_weight_file(name, file, where, precision)
+    file = weight_file_of(source)
     if not Path(source).exists():
-        source = str(fetched(source))
+        source = str(fetched(source, progress))
+    base, folder = with_base(name, source, adapter)
+    with _turn(progress):
+        if file is not None:
+            if folder is not None:
+                raise InterpError(
+                    f"{name} is a weight file of another code base, and adapters go onto folders in the Hugging Face "
+                    "layout alone; merge it where the model was trained, and open the merged file."
+                )
+            progress(0, 0, "reading the weights")
+            return reading(name, "weights", lambda: open_weight_file(name, file, where, precision))
+        several = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
+        opening = Opening(name, base, None, where, precision, several, folder, progress)
+        return _open_folder(opening, asked=adapter)
+
+
+@contextmanager
+def _turn(progress: Progress) -> Iterator[None]:
+    while not _TURN.acquire(timeout=_ASK_AGAIN_S):
+        progress(0, 0, "waiting until another model has been read")
+    try:
+        yield
+    finally:
+        _TURN.release()
+
+
+def bytes_on_disk(name: str, adapter: str = "") -> int:
+    """What the weight files of a model take, which is about what it takes in memory; 0 where they are not here yet."""
+    try:
+        source, _ = with_base(name, resolve(name), adapter)
+        return sum(file.stat().st_size for file in weight_files(source))
+    except (InterpError, OSError):
+        return 0
+
+
+def _open_folder(opening: Opening, asked: str) -> Subject:
+    name, source = opening.name, opening.source
     if not (Path(source) / "config.json").is_file():
         raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
-    several = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
+    check_extractor_files(name, Path(source))
     if reading(name, "config", lambda: is_opens2s(source)):  # its config need not name a model type
-        return _opens2s(Opening(name, source, None, where, precision, several))
+        _check_adapter(opening, asked, None)
+        return _opens2s(opening)
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
-    opening = Opening(name, source, config, where, precision, several)
-    return OPENERS.get(config.model_type, _audio_llm)(opening)
+    row = ARCHS.get(config.model_type)
+    _check_adapter(opening, asked, None if row is None else row.adapter)
+    opening = replace(opening, config=config)
+    subject = reading(name, "files", lambda: OPENERS.get(config.model_type, _audio_llm)(opening))
+    if not subject.n_layers:
+        raise InterpError(f"config.json of {name} says 0 layers, which leaves nothing to edit; correct it.")
+    return subject
+
+
+def _check_adapter(opening: Opening, asked: str, own: str | None) -> None:
+    """Refuse an adapter that lies beside the weights unasked, and one that belongs to the model and is in it anyway.
+
+    Args:
+        own: the folder below the model's of the adapter that its type is made with; None for no such thing.
+    """
+    folder = Path(opening.source)
+    if own is None or own:
+        if not asked and opening.adapter is None:
+            refuse_beside(opening.name, folder)
+    if own is not None and opening.adapter is not None and opening.adapter.resolve() == (folder / own).resolve():
+        raise InterpError(
+            f"the adapter in {opening.name} belongs to the model and is always merged; leave --adapter out."
+        )
 
 
 def _audio_llm(opening: Opening) -> Subject:
@@ -129,7 +205,7 @@ def _audio_llm(opening: Opening) -> Subject:
         arch,
         dtype=opening.dtype,
         placing=opening.placing,
-        reading=reading,
+        reading=opening.reading,
     )
     return AudioLLM(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
 
@@ -180,9 +256,11 @@ def _extractor(opening: Opening) -> Any:
         raise InterpError(
             f"{opening.name} has no feature extractor; copy preprocessor_config.json of the original model into it."
         )
-    return opening.read(
+    extractor = opening.read(
         "feature extractor", lambda: AutoFeatureExtractor.from_pretrained(opening.source, trust_remote_code=False)
     )
+    check_bands(opening.name, opening.config, extractor)
+    return extractor
 
 
 def _tokenizer(opening: Opening) -> Any:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
-from interp_core.errors import InterpError
+from interp_core.digests import digest_of
+from interp_core.errors import InterpError, few
 from interp_core.models.bundled import demos
 
 WEIGHTS = (
@@ -26,10 +28,12 @@ def resolve(name: str) -> str:
     Raises:
         InterpError: it is none of these, or may not be read.
     """
+    if not name.strip():
+        raise InterpError("the model's name is empty; give a bundled name, a folder, a file or a hub id.")
     if name in demos():
         return str(demos()[name].model_dir)
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         if path.is_file():
             if not os.access(path, os.R_OK):
                 raise InterpError(f"{name} may not be read; change its permissions.")
@@ -40,15 +44,24 @@ def resolve(name: str) -> str:
                 # Left to the library, this would come out as a file that does not exist.
                 raise InterpError(f"{', '.join(closed)} in {name} may not be read; change the permissions.")
             return str(path)
+    except InterpError:
+        raise
     except PermissionError as error:
         raise InterpError(f"{name} may not be read ({error.strerror}); change its permissions.") from error
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    except (OSError, ValueError, RuntimeError) as error:  # a link loop, a name too long, a NUL in it, no such user
+        raise InterpError(f"{_shown(name)} leads nowhere ({first_line(error)}); give a folder or a file.") from error
+    if is_hub_id(name):
         return name
     known = ", ".join(demos()) or "none here"
     raise InterpError(
-        f"{name!r} is no bundled model ({known}), no folder or file on this machine, and no hub id of the form "
+        f"{_shown(name)!r} is no bundled model ({known}), no folder or file on this machine, and no hub id of the form "
         "owner/model."
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form owner/model."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def reading(name: str, part: str, read: Callable[[], Any]) -> Any:
@@ -57,6 +70,11 @@ def reading(name: str, part: str, read: Callable[[], Any]) -> Any:
         return read()
     except InterpError:
         raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InterpError(
+            f"the {part} of {name} do not fit into the memory; choose half precision (--dtype bfloat16) or another "
+            "device."
+        ) from error
     except pickle.UnpicklingError as error:
         raise InterpError(
             f"the {part} of {name} are a pickle with more in it than tensors, which could run code, so it is not read; "
@@ -68,7 +86,7 @@ def reading(name: str, part: str, read: Callable[[], Any]) -> Any:
         ) from error
     except json.JSONDecodeError as error:
         raise InterpError(f"a JSON file of {name}'s {part} is broken ({error}); fetch it again.") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except Exception as error:  # whatever a library makes of a broken file, its own classes of error among them
         reason = first_line(error)
         if part == "processor":
             raise InterpError(
@@ -81,23 +99,29 @@ def reading(name: str, part: str, read: Callable[[], Any]) -> Any:
 def refuse_absent(name: str, missing: Iterable[str]) -> None:
     """Refuse a model whose weights lack tensors; the library makes up random ones and goes on with a warning."""
     if absent := sorted(missing):
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        raise InterpError(
-            f"the weights of {name} lack {', '.join(absent[:3])}{more}; fetch all of its weight files again."
-        )
+        raise InterpError(f"the weights of {name} lack {few(absent)}; fetch all of its weight files again.")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its class where it says nothing."""
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
+    """The first line of what an exception says, with the next where it only announces that; its class where it says
+    nothing."""
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(text[: 2 if text[0].endswith(":") else 1])[:300] if text else type(error).__name__
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:80]}... ({len(name)} letters)"
+
+
+def weight_files(source: str) -> list[Path]:
+    """What decides the weights of a folder, or of a file, which is that file itself."""
+    path = Path(source)
+    return [path] if path.is_file() else sorted(f for pattern in WEIGHTS for f in path.glob(pattern) if f.is_file())
 
 
 def weights_hash(source: str) -> str:
     """Return the sha256 of a weight file, or of the weight files of a folder."""
-    path = Path(source)
     total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(f for pattern in WEIGHTS for f in path.glob(pattern)):
-        with file.open("rb") as handle:
-            total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+    for file in weight_files(source):
+        total.update(file.name.encode() + bytes.fromhex(digest_of(file)))
     return total.hexdigest()

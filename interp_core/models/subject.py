@@ -5,88 +5,32 @@ touch it, so it is run once a clip and kept. The *blocks* each add to the residu
 the last block's output at one position into logits. Weights are used through the library's own modules only.
 """
 
-import threading
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import SITE_MODULES, Blocks, Side, kinds_of
+from interp_core.models.block_model import BlockModel
 from interp_core.models.labels import LabelTokens, class_labels
-from interp_core.sites import OF_HEADS, STAGES, Kind, Site
+from interp_core.models.probe import Probe
+from interp_core.models.prompted import Prompted, RecordingSpan, Stem
+from interp_core.models.weights import Weights, split_weights
+from interp_core.sites import Kind
 
-
-class Place(NamedTuple):
-    """Where a site is in the library's model.
-
-    Attributes:
-        module: whose input or output it is.
-        side: input, output; or folded, for an output projection whose weights the module multiplies by without
-            calling it: then `module` is the attention and `proj` the projection.
-        windows: how many windows of a sample stand one behind the other along the batch axis.
-        image: whether the value is [batch, width, ...] with the places behind, instead of [batch, pos, width].
-        flat: whether the value is [batch, width]; it is shown as one position.
-        proj: of a folded site.
-    """
-
-    module: nn.Module
-    side: Side
-    windows: int = 1
-    image: bool = False
-    flat: bool = False
-    proj: nn.Module | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Prompted:
-    """One clip under one prompt: what the model takes, and what enters its first block.
-
-    Attributes:
-        key: names the content: clip samples and prompt; with the subject's key it names the run.
-        clip_id: for messages.
-        inputs: the model's own keyword arguments, batch of one; the reference route uses nothing else.
-        embeds: [pos, d_model] what enters the blocks.
-        token_ids: [pos] ids after expansion of the audio placeholder; all zero where positions are no tokens.
-        audio: (start, stop) of the positions that hold the recording.
-        seconds_per_position: time that one audio position covers.
-        bands: where a spectrogram is cut into patches: (count, stride) of the rows of positions that each cover the
-            same time in another band; `audio` is then the first row.
-        worded: whether the positions around the recording hold words; else they hold its padding.
-    """
-
-    key: str
-    clip_id: str
-    inputs: Mapping[str, Tensor]
-    embeds: Tensor
-    token_ids: Tensor
-    audio: tuple[int, int]
-    seconds_per_position: float
-    bands: tuple[int, int] = (1, 0)
-    worded: bool = True
-
-    @property
-    def n_pos(self) -> int:
-        return len(self.embeds)
+NOT_OF_THE_NUMBERS = {
+    *("_name_or_path", "architectures", "dtype", "torch_dtype", "id2label", "label2id", "transformers_version"),
+    *("problem_type", "num_labels", "finetuning_task"),
+}
+"""Entries of a config that change no activation."""
 
 
 @dataclass(eq=False)
-class Subject:
-    """A loaded model: the library's module plus what a sweep must know about it.
-
-    Every forward pass, hooked or plain, holds `lock`: hooks live on the shared module, so a second thread's pass
-    would otherwise see them.
-    """
-
-    name: str
-    """What the user typed: a bundled name, a folder, a hub id."""
-    weights_hash: str
-    hf: Any
-    arch: Blocks
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+class Subject(BlockModel):
+    """A loaded model: the library's module plus what a sweep must know about it."""
 
     spans: ClassVar[tuple[str, ...]] = ("audio", "prefix", "question", "last", "all")
     """The named spans that the blocks' positions have."""
@@ -94,124 +38,11 @@ class Subject:
     """Whether a position stands for a time of its own, so that a time window can be patched."""
     pads: ClassVar[bool] = False
     """Whether clips of unequal length can share a batch and come out as they would alone."""
+    one_shape: ClassVar[bool] = False
+    """Whether the stem cuts or fills up every clip to one length, so that any clips can share a batch."""
     whole_only: ClassVar[bool] = False
     """Whether blocks merge positions, so that only the whole recording can be followed through them."""
-
-    # ---- what it is --------------------------------------------------------------------------------------------------
-
-    @property
-    def key(self) -> str:
-        """Names all that changes the numbers: weights, dtype, device, attention kernel."""
-        kernel = getattr(self.config, "_attn_implementation", None)
-        return f"{self.weights_hash[:16]}|{str(self.dtype).removeprefix('torch.')}|{self.device.type}|{kernel}"
-
-    @property
-    def config(self) -> Any:
-        """The library's config."""
-        return self.hf.config
-
-    @property
-    def sizes(self) -> Any:
-        """The part of the config that holds the sizes of the blocks."""
-        config = self.config
-        for name in filter(None, self.arch.sizes.split(".")):
-            config = getattr(config, name)
-        return config
-
-    @property
-    def n_layers(self) -> int:
-        return len(self.blocks)
-
-    @property
-    def n_heads(self) -> int:
-        """Heads of a block; where they differ, the most."""
-        return self.sizes.num_attention_heads
-
-    def heads_at(self, layer: int) -> int:
-        return self.n_heads
-
-    @property
-    def d_model(self) -> int:
-        return self.sizes.hidden_size
-
-    @property
-    def d_head(self) -> int:
-        return getattr(self.sizes, "head_dim", None) or self.d_model // self.n_heads
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(p.dtype for p in self.hf.parameters() if p.is_floating_point())
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
-
-    @property
-    def body(self) -> nn.Module:
-        """The base model, without the head that a checkpoint may have."""
-        return self.hf.get_submodule(self.arch.body) if hasattr(self.hf, self.arch.body) else self.hf
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        return list(cast(nn.ModuleList, self.body.get_submodule(self.arch.blocks)))
-
-    @property
-    def batch_first(self) -> frozenset[str]:
-        """Keyword arguments of a block whose first axis is the batch times something."""
-        return frozenset()
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of site inside the blocks that this model has."""
-        return kinds_of(self.arch)
-
-    @property
-    def stages(self) -> Mapping[Kind, Place]:
-        """The sites behind the blocks that this model has, in the order of its forward pass."""
-        return {}
-
-    def locate(self, site: Site) -> Place:
-        """Return where a site is; InterpError when the model has no such layer, head or kind."""
-        if site.kind in STAGES:
-            if site.kind not in self.stages:
-                raise InterpError(
-                    f"{self.name} has no {site.kind} (behind its blocks: {', '.join(self.stages) or 'no site'})."
-                )
-            return self.stages[site.kind]
-        if not 0 <= site.layer < self.n_layers:
-            raise InterpError(
-                f"layer={site.layer} is outside {self.name}'s {self.n_layers} layers (valid: 0 to {self.n_layers - 1})."
-            )
-        if site.kind not in self.kinds:
-            raise InterpError(f"{self.name} has no {site.kind} (its sites: {', '.join(self.kinds)}).")
-        n_heads = self.heads_at(site.layer)
-        if site.head is not None and not 0 <= site.head < n_heads:
-            raise InterpError(
-                f"head={site.head} is outside {self.name}'s {n_heads} heads (valid: 0 to {n_heads - 1}) "
-                f"in layer {site.layer}."
-            )
-        column, side = SITE_MODULES[site.kind]
-        block = self.blocks[site.layer]
-        try:
-            module = block if column is None else block.get_submodule(self.inside(column))
-        except AttributeError as error:
-            raise InterpError(
-                f"the blocks of {self.name} have no {self.inside(str(column))!r}, where its row in arch.py puts "
-                f"{site.kind}; correct the row's {column!r} (None where there is no such site)."
-            ) from error
-        if site.kind in OF_HEADS and not self.arch.attn_proj_called:
-            assert self.arch.attn is not None
-            return Place(block.get_submodule(self.arch.attn), "folded", proj=module)
-        return Place(module, side)
-
-    def inside(self, column: str) -> str:
-        """Where, below a block, the column of the table leads in this very model."""
-        return getattr(self.arch, column)
-
-    def check_ready(self) -> None:
-        """Refuse to run in training mode, where dropout and layer drop make every number random."""
-        if self.hf.training:
-            raise InterpError(f"{self.name} is in training mode, which adds dropout; call eval() on it first.")
+    takes: ClassVar[Literal["recordings", "pictures"]] = "recordings"
 
     # ---- the stem ----------------------------------------------------------------------------------------------------
 
@@ -232,20 +63,20 @@ class Subject:
         """The time that one audio position covers."""
         raise NotImplementedError
 
+    def span(self, n_pos: int, n_samples: int) -> RecordingSpan:
+        """Which of `n_pos` positions hold a recording of `n_samples`; where words stand around it, `Prompted` says.
+
+        Always at least one of a clip that is long enough for the model.
+        """
+        return RecordingSpan.whole(n_pos)
+
     @property
     def entry(self) -> nn.Module:
         """The module whose call ends the stem."""
         return self.blocks[0]
 
-    def prompted(
-        self,
-        key: str,
-        clip_id: str,
-        samples: np.ndarray,
-        inputs: Mapping[str, Tensor],
-        call: tuple[tuple[Any, ...], dict[str, Any]],
-    ) -> Prompted:
-        """Describe one clip's stem, given the (args, kwargs) with which it called `entry`.
+    def prompted(self, stem: Stem) -> Prompted:
+        """Describe one clip by what its stem made.
 
         Raises:
             InterpError: no audio position, or more than one run of them; the clip is named.
@@ -261,6 +92,10 @@ class Subject:
     def default_prompts(self) -> tuple[str, ...]:
         """What this model is asked unless somebody asks otherwise; empty where that is up to the experiment."""
         return () if self.asks else ("",)
+
+    def prompts_for(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """What this model is asked where certain answers are wanted and nobody says how; see `default_prompts`."""
+        return self.default_prompts
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -322,12 +157,44 @@ class Subject:
         """Say why keys and values of a clean run may not stand in for recomputed ones, or None if they may."""
         return None if self.arch.causal else "attention is not causal"
 
+    def run_keeping_keys(self, batch: Sequence[Prompted]) -> tuple[Tensor, Sequence[tuple[Tensor, Tensor]]]:
+        """As `run_blocks`, with the keys and values [batch, n_kv_heads, pos, d_head] of every block; only of a model
+        whose `shortcut_refusal` is None."""
+        raise NotImplementedError
+
+    def rotary_angles(self, like: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [batch, pos, d_head] for the blocks of a model whose `shortcut_refusal` is None.
+
+        Args:
+            like: of the dtype and on the device that they are to have.
+            position_ids: [batch, pos].
+        """
+        raise NotImplementedError
+
     # ---- the readout -------------------------------------------------------------------------------------------------
+
+    @property
+    def mix_weights(self) -> nn.Parameter | None:
+        """The parameter, one number a mixed layer, with which the readout mixes layers; None where it mixes none."""
+        return None
+
+    @property
+    def mixed_layers(self) -> tuple[int, ...]:
+        """The layers whose outputs are mixed, in the order of `mix_weights`; -1 is what enters block 0."""
+        return () if self.mix_weights is None else tuple(range(-1, self.n_layers))
 
     def layer_shares(self) -> Tensor | None:
         """Return the weight [n_layers + 1] of what enters block 0 and of every block's output in a readout that mixes
         layers; None where it reads the last block alone."""
-        return None
+        weights = self.mix_weights
+        if weights is None:
+            return None
+        at = torch.tensor(self.mixed_layers, device=weights.device) + 1
+        return weights.new_zeros(self.n_layers + 1).index_add(0, at, weights.softmax(-1))  # a layer may be mixed twice
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Turn what the last block left, [batch, pos, d_model], into what the head reads: behind the final norm."""
+        return hidden
 
     def mixed_state(self, point: int, hidden: Tensor) -> Tensor:
         """Turn what stands at a point of the residual stream (n_layers: behind the last block) into what is mixed."""
@@ -350,9 +217,15 @@ class Subject:
         return False
 
     @property
+    def padding_stays(self) -> bool:
+        """Whether only its padding is left of the recipient where the donor's residual stream stands at all heard
+        positions, and the answer is read off both: then nearly every flip is by construction."""
+        return False
+
+    @property
     def default_site(self) -> Kind:
         """The site at which patching the whole recording can say something."""
-        return "attn_out" if self.by_construction else "resid_post"
+        return "attn_out" if self.by_construction or self.padding_stays else "resid_post"
 
     @property
     def exact_layers(self) -> range:
@@ -375,6 +248,56 @@ class Subject:
         """Whether the checkpoint answers nothing by itself, so that a probe has to be fitted as its readout."""
         return False
 
+    @property
+    def probe(self) -> Probe | None:
+        """What was fitted as the readout in the place of the checkpoint's own."""
+        return None
+
+    @property
+    def takes_probe(self) -> bool:
+        return False
+
+    def check_takes_probe(self) -> None:
+        """Refuse a probe as the readout of a model that answers in words."""
+        if not self.takes_probe:
+            raise InterpError(f"{self.name} answers in words, so it takes no probe; leave --probe out.")
+
+    def with_probe(self, probe: Probe) -> "Subject":
+        """Return the same model, weights and lock included, with a probe as its readout."""
+        self.check_takes_probe()
+        return replace(self, probe=probe)  # type: ignore[call-arg]  # a field of those that take one
+
+    def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The base model's own forward: what a probe reads, [batch, width]; only of a model that takes a probe."""
+        raise NotImplementedError
+
+    @property
+    def bonafide_index(self) -> int | None:
+        """Which logit stands for bona fide; None of a model that does not tell bona fide from spoofed speech."""
+        return None
+
     def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
         """Find each label's place among the logits; InterpError lists all that cannot be told apart."""
         return class_labels(self.answers, labels)
+
+    # ---- its parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def readout_names(self) -> tuple[str, ...]:
+        """Beginnings of the names of the weights that act behind the last block."""
+        return ()
+
+    def weights_by_part(self) -> dict[str, Weights]:
+        """Every weight that acts at inference by its part, in the order of the forward pass: `stem`, `layer 0` to the
+        last, then `readout`, or the parts that the readout has."""
+        return split_weights(self.hf, self.blocks, self.readout_names)
+
+    def settings_by_part(self) -> Mapping[str, Any]:
+        """What acts in a part and shows in none of its weights."""
+        config = self.config.to_dict() if hasattr(self.config, "to_dict") else dict(vars(self.config))
+        return {"stem": {name: value for name, value in config.items() if name not in NOT_OF_THE_NUMBERS}}
+
+    @property
+    def stage_parts(self) -> Mapping[Kind, str]:
+        """The part that ends at each stage, in the order of the forward pass; empty where that is not known."""
+        return {}

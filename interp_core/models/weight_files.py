@@ -7,14 +7,14 @@ import torch
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import ENCODERS
-from interp_core.models.clap import MsclapAudio
-from interp_core.models.countermeasure import load_countermeasure
-from interp_core.models.images import RESNET, ImageClassifier
-from interp_core.models.msclap import open_msclap
-from interp_core.models.resnet import open_resnet
-from interp_core.models.spoof import SpoofDetector
+from interp_core.models.clap.msclap import open_msclap
+from interp_core.models.clap.subject import MsclapAudio
+from interp_core.models.countermeasure.checkpoint import load_countermeasure
+from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.models.resnet.subject import RESNET, ImageClassifier
+from interp_core.models.resnet.weights import open_resnet
 from interp_core.models.subject import Subject
-from interp_core.models.weight_file import read_weight_file
+from interp_core.models.torch_file import file_hash, read_weight_file
 
 _IN_A_RUN = ("checkpoints/best.pt", "best.pt")
 _SAVED = (".pt", ".pth", ".ckpt", ".tar")
@@ -52,5 +52,4 @@ def open_weight_file(name: str, file: Path, device: torch.device, dtype: torch.d
         msclap = open_msclap(file, beside if beside.is_dir() else None).to(device, dtype)
         row = replace(ENCODERS["clap"], body="audio_model")
         return MsclapAudio(name, msclap.weights_hash, msclap, row)
-    found = open_resnet(file)
-    return ImageClassifier(name, found.weights_hash, found.model.to(device, dtype), RESNET)
+    return ImageClassifier(name, file_hash(file), open_resnet(file).to(device, dtype), RESNET)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.subject import Prompted, Subject
+from interp_core.models.prompted import Prompted, Stem
+from interp_core.models.subject import Subject
 from interp_core.sites import Kind, Site
+from interp_core.trace.finite import attempt, check_finite, finite_run
 from interp_core.trace.hooks import captured
 
 
@@ -56,13 +56,19 @@ def prompt_clip(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str
         prompt: the question; empty for a model that is asked none.
         clip_id: for messages.
     Raises:
-        InterpError: no audio position, or more than one run of them.
+        InterpError: no audio position, more than one run of them, or a clip that the model fails on.
     """
-    inputs = subject.model_inputs(samples, prompt)
+    inputs = clip_inputs(subject, samples, prompt, clip_id)
     with torch.inference_mode(), captured(subject, calls=[subject.entry], stop=True) as store:
-        subject.forward(inputs)
+        attempt(subject, [clip_id], lambda: subject.forward(inputs))
     content = hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes() + b"|" + prompt.encode())
-    return subject.prompted(content.hexdigest(), clip_id, samples, inputs, store.calls[subject.entry])
+    stem = Stem(content.hexdigest(), clip_id, len(samples), inputs, *store.calls[subject.entry])
+    return attempt(subject, [clip_id], lambda: subject.prompted(stem))
+
+
+def clip_inputs(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str) -> dict[str, Tensor]:
+    """The library model's own arguments for one clip; see `Subject.model_inputs`. InterpError names the clip."""
+    return attempt(subject, [clip_id], lambda: subject.model_inputs(samples, prompt))
 
 
 def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[Kind] = ()) -> list[CleanRun]:
@@ -73,7 +79,9 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
         prompted: the clips, one or more; of one length where the model cannot pad.
         kinds: sites to keep beside the residual stream.
     Returns:
-        One run a clip, in order, without padding.
+        One run a clip, in order, without padding; all of it finite.
+    Raises:
+        InterpError: NaN or infinity, with the clip, the layer where it began and the dtype.
     """
     if not prompted:
         return []
@@ -83,13 +91,17 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
     behind = sorted({subject.n_layers - 1} | subject.merges_after)
     sites = [Site("resid_pre", layer) for layer in layers] + [Site("resid_post", layer) for layer in behind]
     sites += [Site(kind, layer) for kind in extra for layer in layers]
-    cache = None
+    cached: Sequence[tuple[Tensor, Tensor]] = ()
+
+    def run() -> Tensor:
+        nonlocal cached
+        if subject.shortcut_refusal() is not None:
+            return subject.run_blocks(prompted)
+        logits, cached = subject.run_keeping_keys(prompted)
+        return logits
+
     with torch.inference_mode(), captured(subject, sites) as store:
-        if isinstance(subject, AudioLLM) and subject.shortcut_refusal() is None:
-            cache = DynamicCache(config=subject.sizes)
-            logits = subject.run_blocks(prompted, past_key_values=cache, use_cache=True)
-        else:
-            logits = subject.run_blocks(prompted)
+        logits = finite_run(subject, [p.clip_id for p in prompted], run)
     main = store[sites[subject.n_layers]].device
     runs = []
     for row, p in enumerate(prompted):
@@ -104,16 +116,22 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
                 resid=tuple(real(store[Site("resid_pre", la)]) for la in layers)
                 + (real(store[Site("resid_post", subject.n_layers - 1)]),),
                 merged={la: real(store[Site("resid_post", la)]) for la in sorted(subject.merges_after)},
-                keys=_cached([c.keys for c in cache.layers], row, p, main) if cache else None,
-                values=_cached([c.values for c in cache.layers], row, p, main) if cache else None,
+                keys=_of_clip([keys for keys, _ in cached], row, p, main) if cached else None,
+                values=_of_clip([values for _, values in cached], row, p, main) if cached else None,
                 sites={kind: tuple(real(store[Site(kind, la)]) for la in layers) for kind in extra},
                 logits=logits[row],
             )
         )
+        for layer, state in enumerate(runs[-1].resid):  # also where the answer does not read it
+            check_finite(subject, state[None], [_left_by(p, layer - 1)])
     return runs
 
 
-def _cached(states: Sequence[Tensor], row: int, prompted: Prompted, device: torch.device) -> Tensor:
+def _left_by(prompted: Prompted, layer: int) -> str:
+    return f"what {f'layer {layer} leaves' if layer >= 0 else 'enters layer 0'} of clip {prompted.clip_id!r}"
+
+
+def _of_clip(states: Sequence[Tensor], row: int, prompted: Prompted, device: torch.device) -> Tensor:
     return torch.stack([state[row, :, -prompted.n_pos :].to(device) for state in states])
 
 

@@ -1,4 +1,4 @@
-"""The only module that registers hooks. Both doors are context managers and leave nothing behind.
+"""The only module that registers hooks. Both ways in are context managers and leave nothing behind.
 
 Both lock the subject for the block: hooks live on the shared module, so a second thread's forward pass would
 otherwise see them.
@@ -7,6 +7,7 @@ otherwise see them.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from interp_core.errors import InterpError
-from interp_core.models.subject import Place, Subject
+from interp_core.models.block_model import Place
+from interp_core.models.subject import Subject
 from interp_core.sites import Site
 
 Edit = Callable[[Tensor], Tensor]
+_EDITED: ContextVar[tuple[Site, ...]] = ContextVar("edited", default=())
 
 
 @dataclass
@@ -62,6 +65,7 @@ def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int = 1) -> I
     with ExitStack() as stack:
         stack.enter_context(subject.lock)
         _register_all(stack, subject, {site: counting(site, edit) for site, edit in edits.items()})
+        stack.callback(_EDITED.reset, _EDITED.set((*_EDITED.get(), *edits)))
         yield
     for site in edits:
         if fired[site] != times:
@@ -69,6 +73,11 @@ def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int = 1) -> I
                 f"the edit at {site} was applied {fired[site]} times, expected {times}: "
                 f"{subject.name} does not call this module once a forward pass, so this site cannot be edited by hook."
             )
+
+
+def sites_edited() -> tuple[Site, ...]:
+    """The sites at which this thread has an edit on."""
+    return _EDITED.get()
 
 
 @contextmanager

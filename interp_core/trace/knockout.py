@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.trace.clean import CleanRun
-from interp_core.trace.lanes import SuffixLane
+from interp_core.trace.finite import check_finite
+from interp_core.trace.rows import CachedPrefixRows, Rows
 
 Readers = Literal["last", "text"]
 
@@ -46,7 +46,7 @@ def knockout(
     Source: Geva et al. 2023, arXiv:2304.14767, section 4.
     """
     refusal = subject.shortcut_refusal()
-    if refusal is not None or run.keys is None or not isinstance(subject, AudioLLM):
+    if refusal is not None or run.keys is None:
         raise InterpError(
             f"attention knockout needs a causal decoder whose keys are cached; {subject.name}: {refusal}."
         )
@@ -57,20 +57,25 @@ def knockout(
     first, stop = run.prompted.audio
     start = run.prompted.n_pos - 1 if readers == "last" else stop
     with torch.inference_mode(), subject.lock:
-        lane = SuffixLane(subject, [run], [run], [start], len(spans))
-        blind = lane.mask.clone()
+        runner = CachedPrefixRows(subject, [run], [run], [start], len(spans))
+        blind = runner.mask.clone()
         blind[..., first:stop] = torch.finfo(blind.dtype).min
-        rows: Tensor | None = None
+        rows: Rows | None = None
         joined: list[tuple[int, int]] = []
         for layer in range(subject.n_layers):
             for span in spans:
                 if span[0] == layer:
-                    new = lane.clean(layer)
-                    rows = new if rows is None else torch.cat([rows, new])
+                    new = runner.start(layer, runner.clean(layer))
+                    rows = new if rows is None else rows.joined(new)
                     joined.append(span)
             if rows is not None:
-                masks = [blind if a <= layer < b else lane.mask for a, b in joined]
-                rows = lane.run(layer, rows, torch.cat(masks))
+                masks = [blind if a <= layer < b else runner.mask for a, b in joined]
+                rows = runner.run(layer, rows, torch.cat(masks))
         assert rows is not None, "there is at least one window"
-        logits, mass = labels.read(subject.readout(rows[:, -1:], [run.prompted]))
+        answers = runner.logits(rows)
+        clip = run.prompted.clip_id
+        check_finite(
+            subject, answers, [f"clip {clip!r} cut from its audio in layers {a} to {b - 1}" for a, b in joined]
+        )
+        logits, mass = labels.read(answers)
     return logits.cpu(), mass.cpu()

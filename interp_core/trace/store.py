@@ -6,7 +6,9 @@ import numpy as np
 
 from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip, ClipLimits, read_audio
-from interp_core.models.subject import Prompted, Subject
+from interp_core.digests import check_same
+from interp_core.models.prompted import Prompted
+from interp_core.models.subject import Subject
 from interp_core.sites import Kind
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 
@@ -29,7 +31,12 @@ class CleanStore:
     def samples(self, clip: Clip) -> np.ndarray:
         """Return the clip [n_samples] float32 mono at the subject's rate."""
         key = ("samples", clip.digest, self.subject.sample_rate)
-        return self._cache.get_or_make(key, lambda: read_audio(clip.path, self.subject.sample_rate, self.limits))
+        return self._cache.get_or_make(key, lambda: self._read(clip))
+
+    def _read(self, clip: Clip) -> np.ndarray:
+        samples = read_audio(clip.path, self.subject.sample_rate, self.limits)
+        check_same(clip.path, clip.digest)  # after reading, so that what was read is what the digest says
+        return samples
 
     def prompted(self, clip: Clip, prompt: str) -> Prompted:
         """Return the clip's stem under a prompt."""

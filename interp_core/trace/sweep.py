@@ -13,22 +13,20 @@ Three routes give the same numbers:
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from interp_core.choices import METHODS, Method
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
+from interp_core.trace.clean import CleanRun
+from interp_core.trace.finite import check_finite, finite_run
 from interp_core.trace.hooks import Edit, captured, edited
-from interp_core.trace.lanes import FullLane, Lane, SuffixLane
 from interp_core.trace.patch import Patch, SiteSpec
-
-Method = Literal["fast", "wavefront", "reference"]
-METHODS: tuple[Method, ...] = ("fast", "wavefront", "reference")
+from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows
 
 # A group of patches may grow by this much through padding to its longest member.
 _PADDING = 1.25
@@ -145,9 +143,8 @@ def _run_group(
         if route == "reference":
             return _reference(subject, patches, labels, spec)
         with subject.lock:
-            return _travel(
-                subject, _lane(subject, patches, route, len(spec.layers)), patches, labels, spec, route == "shortcut"
-            )
+            runner = _runner(subject, patches, route, len(spec.layers))
+            return _travel(subject, runner, patches, labels, spec, route == "shortcut")
     except torch.OutOfMemoryError as error:
         if len(patches) == 1:
             raise InterpError(
@@ -163,33 +160,33 @@ def _run_group(
     return first + second, applied + more
 
 
-def _lane(subject: Subject, patches: list[Patch], route: str, rows: int) -> Lane:
+def _runner(subject: Subject, patches: list[Patch], route: str, rows: int) -> RowRunner:
     runs = [patch.recipient for patch in patches]
     if route == "full wavefront":
-        return FullLane(subject, runs)
-    assert isinstance(subject, AudioLLM), "only a causal decoder keeps keys"
+        return BlockRows(subject, [run.prompted for run in runs])
     if route == "shortcut":
         donors = [patch.donor for patch in patches if patch.donor is not None]
-        return SuffixLane(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches], rows)
-    return SuffixLane(subject, runs, runs, [int(patch.positions[0]) for patch in patches], rows)
+        return CachedPrefixRows(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches], rows)
+    return CachedPrefixRows(subject, runs, runs, [int(patch.positions[0]) for patch in patches], rows)
 
 
 def _travel(
-    subject: Subject, lane: Lane, patches: list[Patch], labels: LabelTokens, spec: SiteSpec, in_prefix: bool
+    subject: Subject, runner: RowRunner, patches: list[Patch], labels: LabelTokens, spec: SiteSpec, in_prefix: bool
 ) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """Send the rows through the blocks; `in_prefix` says that the edit lives in the lane's frozen keys."""
+    """Send the rows through the blocks; `in_prefix` says that the edit lives in the frozen keys."""
     n, joined = len(patches), 0
-    rows: Tensor | None = None
+    rows: Rows | None = None
 
-    def join(new: Tensor) -> Tensor:
-        return new if rows is None else torch.cat([rows, new.to(rows.device)])
+    def join(layer: int, hidden: Tensor) -> Rows:
+        new = runner.start(layer, hidden)
+        return new if rows is None else rows.joined(new)
 
     def replace(values: Tensor, layer: int) -> Tensor:
         values = values.clone()
         for i, whole in enumerate(patches):
             donor = None if whole.donor is None else whole.donor.at(spec.kind, layer)
             patch = whole.over(values.shape[1]) if subject.whole_only else whole
-            at = lane.place(i, patch.positions.to(values.device))
+            at = runner.place(i, patch.positions.to(values.device))
             values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns)
         return values
 
@@ -201,18 +198,20 @@ def _travel(
         if layer >= 0:
             if spec.kind == "resid_pre" and layer == 0 and layer in spec.layers:
                 # What enters the first block is also what a readout that mixes layers reads there.
-                rows, joined = lane.run(layer, replace(lane.clean(layer), layer)), n
+                rows, joined = runner.run(layer, join(layer, replace(runner.clean(layer), layer))), n
             elif spec.inside and layer in spec.layers:
-                rows, joined = join(lane.clean(layer)), joined + n
+                rows, joined = join(layer, runner.clean(layer)), joined + n
                 with edited(subject, {Site(spec.kind, layer, spec.head): edit_newest(layer)}):
-                    rows = lane.run(layer, rows)
+                    rows = runner.run(layer, rows)
             elif rows is not None:
-                rows = lane.finish(rows) if layer == last else lane.run(layer, rows)
+                rows = runner.finish(rows) if layer == last else runner.run(layer, rows)
         if not spec.inside and layer in spec.layers:
-            new = lane.clean(layer + 1) if in_prefix else replace(lane.clean(layer + 1), layer)
-            rows, joined = join(new[:, -1:] if layer == last and lane.reads_last else new), joined + n
+            new = runner.clean(layer + 1) if in_prefix else replace(runner.clean(layer + 1), layer)
+            rows, joined = join(layer + 1, new[:, -1:] if layer == last and runner.reads_last else new), joined + n
     assert rows is not None, "a sweep has at least one layer"
-    label_logits, log_mass = labels.read(lane.logits(rows))
+    answers = runner.logits(rows)
+    check_finite(subject, answers, [_patched(patch, spec, layer) for layer in spec.layers for patch in patches])
+    label_logits, log_mass = labels.read(answers)
     label_logits = label_logits.view(-1, n, len(labels.ids)).cpu()
     log_mass = log_mass.view(-1, n).cpu()
     return [(label_logits[:, i], log_mass[:, i]) for i in range(n)], joined
@@ -228,16 +227,26 @@ def _reference(
         states: Mapping[Site, Tensor] = {}
         if patch.donor is not None:
             with captured(subject, set(sites.values())) as donor:
-                subject.forward(patch.donor.prompted.inputs)
+                _forward(subject, patch.donor)
             states = donor.values
         logits = []
         for layer, site in sites.items():
             with edited(subject, {site: _replacing(subject, patch, states.get(site), layer, spec)}):
-                logits.append(subject.forward(patch.recipient.prompted.inputs))
+                logits.append(_forward(subject, patch.recipient))
                 applied += 1
         label_logits, log_mass = labels.read(torch.cat(logits))
         found.append((label_logits.cpu(), log_mass.cpu()))
     return found, applied
+
+
+def _forward(subject: Subject, run: CleanRun) -> Tensor:
+    return finite_run(subject, [run.prompted.clip_id], lambda: subject.forward(run.prompted.inputs))
+
+
+def _patched(patch: Patch, spec: SiteSpec, layer: int) -> str:
+    incoming = "noise" if patch.donor is None else f"that of clip {patch.donor.prompted.clip_id!r}"
+    site = "what enters layer 0" if layer == -1 else str(Site(spec.kind, layer, spec.head))
+    return f"clip {patch.recipient.prompted.clip_id!r} with {incoming} at {site}"
 
 
 def _replacing(subject: Subject, whole: Patch, donor: Tensor | None, layer: int, spec: SiteSpec) -> Edit:

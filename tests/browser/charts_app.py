@@ -5,7 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from components import charts
+from components.charts.answers import label_logits
+from components.charts.clicks import clicked_number
+from components.charts.parts import for_export
+from components.charts.words import alt_text
+from components.patching import charts
 from tests.components.metrics_frames import knockout_frame, lens_frame, metrics_frame, with_holes
 
 st.set_page_config(layout="wide")
@@ -13,7 +17,7 @@ st.session_state.setdefault("layer", 3)
 
 
 def clicked() -> None:
-    layer = charts.clicked_layer(st.session_state["flip"].selection.points)
+    layer = clicked_number(st.session_state["flip"].selection.points)
     if layer is not None:
         st.session_state["layer"] = layer
 
@@ -25,7 +29,7 @@ def show(figure, key: str, **kwargs) -> None:
 metrics, layer = metrics_frame(), st.session_state["layer"]
 st.text(f"layer={layer}")
 flip = charts.flip_curve(metrics, selected_layer=layer)
-show(flip, "flip", on_select=clicked, selection_mode="points", alt=charts.alt_text(metrics, selected_layer=layer))
+show(flip, "flip", on_select=clicked, selection_mode="points", alt=alt_text(metrics, selected_layer=layer))
 left, right = st.columns(2)
 with left:
     show(charts.flip_curve(with_holes(metrics), flow=(), selected_layer=5), "holes")
@@ -36,13 +40,10 @@ with left:
 with right:
     labels = ["neutral", "happy", "sad", "angry", "surprised"]
     show(
-        charts.label_logits(
-            labels, [4.1, 1.0, 2.2, 0.3, -0.5], [2.0, 3.4, 1.1, 0.9, 0.2], [0.4, 5.1, 0, 1.5, 2], "happy"
-        ),
+        label_logits(labels, [4.1, 1.0, 2.2, 0.3, -0.5], [2.0, 3.4, 1.1, 0.9, 0.2], [0.4, 5.1, 0, 1.5, 2], "happy"),
         "labels",
     )
     show(charts.delta_curve(metrics, "recovered", selected_layer=layer), "recovered")
-    show(charts.lens_curve(lens_frame(), selected_layer=layer), "lens")
     show(charts.flip_curve(metrics_frame(48), lens=lens_frame(48), selected_layer=20), "many")
 title = "demo-emotion · prosody pairs\nseed 42"
-st.plotly_chart(charts.for_export(flip, title), theme=None, key="export")
+st.plotly_chart(for_export(flip, title), theme=None, key="export")

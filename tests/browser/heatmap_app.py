@@ -3,7 +3,7 @@
 import numpy as np
 import streamlit as st
 
-from components import heatmap
+from components.charts import heatmap
 
 KEY, CELL = "map", "cell"
 at = st.session_state.get(CELL, (0, 0))

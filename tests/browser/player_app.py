@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from components.ab_player import PlayerClip, ab_player
+from components.player.ab_player import PlayerClip, ab_player
 
 RATE = 16000
 PERIOD = 400  # samples between two impulses
@@ -68,7 +68,9 @@ with st.container(horizontal=True):
 clips = [CLIPS[name]() for name in st.session_state["clips"]]
 regions = st.session_state.setdefault("regions", [])
 window = (0.4, 0.9) if "window" in st.query_params else None
-state = ab_player(clips[0], clips[1] if len(clips) > 1 else None, key="player", window=window, on_region=regions.append)
-st.text(f"region={state.region} calls={regions}")
+region = ab_player(clips[0], clips[1] if len(clips) > 1 else None, key="player", window=window)
+if region != (regions[-1] if regions else None):
+    regions.append(region)
+st.text(f"region={region} calls={regions}")
 if "two" in st.query_params:
     ab_player(CLIPS["other A"](), key="second")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from components.results import Indexed
-from interp_core.patch_folder import result_of
-from interp_core.runs import open_run
+from components.patching.results import Indexed
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.patching.experiment import PATCHING
 from tests.browser.drive import PlayerDriver, click_point, wait_for, wait_idle, wait_plot
 from tests.pages.tiny_demo import NAME, write_demo
 
@@ -38,7 +38,7 @@ def address(serve: Any, assets: Path) -> str:
 
 @pytest.fixture(scope="module")
 def index(assets: Path) -> Indexed:
-    return Indexed(result_of(open_run(assets / NAME / "run")))
+    return Indexed(open_result(PATCHING, assets / NAME / "run"))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def verdict(records: Any, pair: str, layer: int) -> str:
 def test_a_visitor_plays_switches_clicks_layers_and_shares_the_view(
     open_page, address, index, records, record_property
 ):
-    page = open_patching(open_page, f"{address}/?pair=prosody-0001&layer=0&measure=all+pairs")
+    page = open_patching(open_page, f"{address}/patching?pair=prosody-0001&layer=0&measure=all+pairs")
     assert page.evaluate(VERDICT).startswith(verdict(records, "prosody-0001", 0))
 
     player = PlayerDriver(page, "player")
@@ -116,7 +116,9 @@ def test_a_visitor_plays_switches_clicks_layers_and_shares_the_view(
 
 def test_a_link_shows_the_same_view_on_a_server_that_has_just_started(open_page, serve, assets):
     cold = serve(HERE / "app_launcher.py", env={"DEMO_ASSETS": str(assets), "PATCHBAY_RUNS": str(assets / "cold")})
-    page = open_patching(open_page, f"{cold}/?kind=semantic&prompt=words&pair=semantic-0002&layer=3&view=Logit+change")
+    page = open_patching(
+        open_page, f"{cold}/patching?kind=semantic&prompt=words&pair=semantic-0002&layer=3&view=Logit+change"
+    )
     assert "semantic-0002" in page.evaluate("[...document.querySelectorAll('input')].map(i => i.value)")
     assert "at layer 3" in page.evaluate(VERDICT)
     assert page.evaluate(
@@ -126,7 +128,7 @@ def test_a_link_shows_the_same_view_on_a_server_that_has_just_started(open_page,
 
 
 def test_the_pairs_page_plays_from_the_table_and_leads_back_with_its_pair(open_page, address):
-    page = open_patching(open_page, f"{address}/?kind=semantic")
+    page = open_patching(open_page, f"{address}/patching?kind=semantic")
     page.get_by_role("link", name="Pairs", exact=True).click()
     page.get_by_role("heading", name="Pairs").wait_for()
     wait_idle(page)
@@ -150,7 +152,7 @@ def test_the_pairs_page_plays_from_the_table_and_leads_back_with_its_pair(open_p
 
 
 def test_a_bad_link_opens_the_page_with_its_defaults(open_page, address):
-    page = open_patching(open_page, f"{address}/?layer=99&kind=nonsense&pair=%3Cscript%3E&alpha=7&view=x")
+    page = open_patching(open_page, f"{address}/patching?layer=99&kind=nonsense&pair=%3Cscript%3E&alpha=7&view=x")
     assert page.get_by_test_id("stAlertContentError").count() == 0
     wait_for(page, "() => !/nonsense|script|alpha=7/.test(location.href)")
     assert page.console_errors == []

@@ -46,6 +46,7 @@ def test_a_visitor_clicks_a_cell_patches_that_layer_hears_a_clip_and_shares_the_
 
     other = open_page(link, height=1400)
     wait_idle(other, timeout=60)
+    wait_for(other, SAID, "layer 3: ")
+    other.get_by_role("tab", name="Layer by layer").click()
     wait_plot(other, "cmp_map", timeout=60)
     wait_for(other, SAID, "Layer 3: unbiased CKA 0.")
-    wait_for(other, SAID, "layer 3: ")

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from components.ab_player import (
-    MEL_BANDS,
-    MEL_FLOOR_DB,
-    MEL_STEP_DB,
-    PlayerClip,
-    _valid_region,
-    ab_player,
-    mel_levels,
-    pitch_marks,
-)
+from components.player.ab_player import PlayerClip, _valid_region, ab_player
+from interp_core.data.mel import MEL_BANDS, MEL_FLOOR_DB, MEL_STEP_DB, mel_levels, pitch_marks
 from interp_core.errors import InterpError
 
 RATE = 16000
@@ -86,7 +78,7 @@ def test_a_long_clip_keeps_its_spectrogram_small():
 def app_with_loud_and_quiet() -> None:
     import numpy as np
 
-    from components.ab_player import PlayerClip, ab_player
+    from components.player.ab_player import PlayerClip, ab_player
 
     t = np.arange(8000) / 16000
     tone = np.sin(2 * np.pi * 440 * t).astype(np.float32)
@@ -112,7 +104,7 @@ def test_the_browser_gets_every_sample_at_its_own_level():
 def app_with_one_digest_and_two_lengths() -> None:
     import numpy as np
 
-    from components.ab_player import PlayerClip, ab_player
+    from components.player.ab_player import PlayerClip, ab_player
 
     whole = np.linspace(-1, 1, 8000, dtype=np.float32)
     ab_player(

@@ -10,8 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from components import charts
-from components.chart_parts import LOOKS
+from components.charts import parts
+from components.charts.answers import label_logits
+from components.charts.parts import for_export
+from components.charts.words import alt_text, shortened
+from components.patching import charts
+from interp_core import looks
+from interp_core.looks import ANY_CHANGE, PATCHING
 from tests.components.metrics_frames import knockout_frame, lens_frame, metrics_frame, with_holes
 
 REACHABLE = "flip_to_target_rate_reachable"
@@ -91,15 +96,15 @@ def test_few_pairs_are_hollow_and_the_hover_says_why():
 
 def test_a_rate_has_fixed_axes_from_0_to_1_that_cut_no_marker_and_a_click_cannot_zoom():
     fig = charts.flip_curve(metrics_frame())
-    assert tuple(fig.layout.yaxis.range) == (-0.03, 1.03)
+    assert tuple(fig.layout.yaxis.range) == (-0.03, 1.12)
     assert fig.layout.xaxis.fixedrange and fig.layout.yaxis.fixedrange
     assert all(trace.cliponaxis is False for trace in fig.data if trace.meta)
 
 
 @pytest.mark.parametrize(
     ("n_layers", "written"),
-    [(12, ["emb", *map(str, range(12))]), (28, ["emb", *map(str, range(2, 28, 2))]),
-     (48, ["emb", *map(str, range(5, 48, 5))])],
+    [(12, ["<br>emb", *map(str, range(12))]), (28, ["<br>emb", *map(str, range(2, 28, 2))]),
+     (48, ["<br>emb", *map(str, range(5, 48, 5))])],
 )  # fmt: skip
 def test_layers_are_whole_numbers_the_first_point_is_called_emb_and_deep_models_write_fewer(n_layers, written):
     axis = charts.flip_curve(metrics_frame(n_layers)).layout.xaxis
@@ -159,14 +164,9 @@ def test_significant_layers_have_an_asterisk_and_the_legend_explains_it():
     assert not [trace for trace in none.data if trace.name and "adjusted p" in trace.name]
 
 
-def test_a_click_carries_the_layer_in_either_form_that_streamlit_gives():
+def test_every_point_carries_its_layer_first():
     curve = matched(charts.flip_curve(metrics_frame()))
     assert [point[0] for point in curve.customdata] == list(range(-1, 12))
-    assert charts.clicked_layer([{"customdata": [7, "text"]}]) == 7
-    assert charts.clicked_layer([{"customdata": {"0": -1.0, "1": "text"}}]) == -1
-    assert charts.clicked_layer([{"x": 3}, {"customdata": [4]}]) == 4
-    assert charts.clicked_layer([]) is None
-    assert charts.clicked_layer([{"customdata": ["happy"]}]) is None
 
 
 @pytest.mark.parametrize("column", ["delta_logprob_target_mean", "delta_logit_diff_mean", "recovered"])
@@ -199,7 +199,7 @@ def test_a_table_of_two_strengths_kinds_or_prompts_is_refused_where_one_curve_is
 
 def test_label_dots_name_the_winner_of_each_run_and_mark_the_target():
     labels = ["neutral", "happy", "<b>sad"]
-    fig = charts.label_logits(labels, [3, 1, 0], [1, 2, 0], [0, 1, 4], "happy")
+    fig = label_logits(labels, [3, 1, 0], [1, 2, 0], [0, 1, 4], "happy")
     dots = [trace for trace in fig.data if trace.mode == "markers"]
     assert [trace.name for trace in dots] == [
         "A as it is: <b>neutral</b>", "A after the patch: <b>happy</b>", "B: <b>&lt;b&gt;sad</b>",
@@ -208,9 +208,7 @@ def test_label_dots_name_the_winner_of_each_run_and_mark_the_target():
     assert [symbol.endswith("-open") for symbol in dots[0].marker.symbol] == [False, True, True]
     assert [name for name in dots[0].y if "target" in name] == ["<b>happy ◂ target</b>"]
     assert len({trace.marker.symbol[0].removesuffix("-open") for trace in dots}) == 3
-    odds = charts.label_logits(
-        labels, [math.log(6), math.log(3), 0], [1, 2, 0], [0, 1, 4], "happy", scale="probability"
-    )
+    odds = label_logits(labels, [math.log(6), math.log(3), 0], [1, 2, 0], [0, 1, 4], "happy", scale="probability")
     np.testing.assert_allclose([trace for trace in odds.data if trace.mode == "markers"][0].x, [0.6, 0.3, 0.1])
 
 
@@ -219,10 +217,7 @@ def test_the_lens_is_drawn_for_both_runs_on_the_same_axis():
     fig = charts.flip_curve(metrics_frame(), lens=lens)
     donor = lens[lens["run"] == "donor"]
     assert list(series(fig, "logit lens, B").y) == list(donor["target_rate"])
-    alone = charts.lens_curve(lens, selected_layer=4)
-    assert list(series(alone, "logit lens, A").y) == list(lens[lens["run"] == "base"]["target_logprob_mean"])
-    assert alone.layout.yaxis.range is None
-    assert tuple(charts.lens_curve(lens, value="agree_rate").layout.yaxis.range) == (-0.03, 1.03)
+    assert list(series(fig, "logit lens, A").y) == list(lens[lens["run"] == "base"]["target_rate"])
 
 
 def test_a_knockout_point_stands_in_the_middle_of_its_window_and_names_it():
@@ -237,11 +232,11 @@ def test_a_knockout_point_stands_in_the_middle_of_its_window_and_names_it():
 def test_an_export_is_black_on_white_with_a_title_and_leaves_the_figure_alone():
     fig = charts.flip_curve(metrics_frame())
     before = json.loads(fig.to_json())
-    out = charts.for_export(fig, "demo-emotion <1>\nprosody, n = 64, seed 42")
+    out = for_export(fig, "demo-emotion <1>\nprosody, n = 64, seed 42")
     assert json.loads(fig.to_json()) == before
     assert out.layout.title.text == "demo-emotion &lt;1&gt;<br>prosody, n = 64, seed 42"
     assert (out.layout.paper_bgcolor, out.layout.font.color) == ("white", "black")
-    assert tuple(out.layout.colorway) == ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+    assert tuple(out.layout.colorway) == looks.CATEGORIES
     assert out.layout.template.layout.plot_bgcolor == "white"
     assert len(out.data) == len(fig.data)
 
@@ -254,24 +249,29 @@ def luminance(color: str) -> float:
 
 @pytest.mark.parametrize("paper", ["#FFFFFF", "#171614"])
 def test_every_colour_stands_out_3_to_1_in_light_and_in_dark(paper):
-    for look in LOOKS.values():
-        low, high = sorted([luminance(look.color), luminance(paper)])
-        assert (high + 0.05) / (low + 0.05) >= 3, look
+    for colour in {looks.BLUE, looks.VERMILLION, *looks.CATEGORIES}:
+        low, high = sorted([luminance(colour), luminance(paper)])
+        assert (high + 0.05) / (low + 0.05) >= 3, colour
 
 
 def test_the_alternative_text_states_the_peak_the_control_the_significance_and_the_selection():
     rows = [one_row(layer, p_adjusted=0.01 if layer in (2, 3, 5) else 0.5) for layer in range(7)]
     rows[3] |= {REACHABLE: 0.9, f"{REACHABLE}_low": 0.8, f"{REACHABLE}_high": 0.96}
     rows.append(one_row(3, "random", **{REACHABLE: 0.1, f"{REACHABLE}_low": 0.03, f"{REACHABLE}_high": 0.2}))
-    text = charts.alt_text(pd.DataFrame(rows), selected_layer=6)
+    text = alt_text(pd.DataFrame(rows), selected_layer=6)
     assert "Highest at layer 3: 0.90 (45/50; 95 % interval 0.80 to 0.96)." in text
     assert "A random donor there: 0.10 (5/50; 95 % interval 0.03 to 0.20)." in text
     assert "layers 2 to 3, layer 5" in text
     assert "Selected, layer 6: 0.62 (31/50" in text
-    untested = charts.alt_text(pd.DataFrame(rows).assign(p_adjusted=math.nan))
+    untested = alt_text(pd.DataFrame(rows).assign(p_adjusted=math.nan))
     assert "not tested" in untested and "Selected" not in untested
-    assert "At no layer" in charts.alt_text(pd.DataFrame(rows).assign(p_adjusted=0.5))
-    assert "No layer has a value" in charts.alt_text(pd.DataFrame(rows).assign(**{REACHABLE: math.nan}))
+    assert "At no layer" in alt_text(pd.DataFrame(rows).assign(p_adjusted=0.5))
+    rows.append(one_row(5, "random", **{REACHABLE: 0.95}))  # the test has two sides
+    assert (
+        "Beyond the random donor (adjusted p < .05) at layers 2 to 3. Below the random donor (adjusted p < .05) at "
+        "layer 5." in alt_text(pd.DataFrame(rows))
+    )
+    assert "No layer has a value" in alt_text(pd.DataFrame(rows).assign(**{REACHABLE: math.nan}))
 
 
 def test_the_no_conflict_control_shows_how_often_any_answer_changes():
@@ -282,3 +282,60 @@ def test_the_no_conflict_control_shows_how_often_any_answer_changes():
     assert set(series(charts.flip_curve(table), "no conflict, any change").y) == {0.25}
     assert set(series(charts.dose_response(table, 3), "no conflict, any change").y) == {0.25}
     assert series(charts.delta_curve(table, column="delta_logprob_target_mean"), "no-conflict donor").y is not None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "written"),
+    [(0.7, 14.0, ["0.5", "1", "2", "5", "10", "20"]), (0.01, 900.0, ["0.01", "0.1", "1", "10", "100"])],
+)
+def test_a_logarithmic_axis_writes_every_tick_out_and_has_no_bare_digits(low, high, written):
+    ticks = parts.log_ticks(low, high)
+    assert set(written) <= set(ticks["ticktext"])
+    assert [float(text) for text in ticks["ticktext"]] == pytest.approx(ticks["tickvals"])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (math.nan, 1.0), (-1.0, 5.0), (1.0, math.inf)])
+def test_a_logarithmic_axis_without_a_range_leaves_the_ticks_to_plotly(low, high):
+    assert parts.log_ticks(low, high) == {}
+
+
+def test_names_side_by_side_are_thinned_until_they_fit():
+    names = [f"S{stage} B{block}" for stage in range(4) for block in range(6)]
+    written = parts.thinned(names, 56)
+    assert sum(len(names[i]) + 2 for i in written) <= 56 and written[0] == 0
+    assert parts.thinned(names[:3], 56) == [0, 1, 2]
+    assert parts.thinned([], 56) == []
+
+
+def test_a_long_name_is_cut_in_its_middle_and_keeps_both_ends():
+    assert shortened("short", 16) == "short"
+    cut = shortened("speaker-017-utterance-0042-codec-opus", 16)
+    assert len(cut) == 16 and cut.startswith("speaker") and cut.endswith("opus") and "…" in cut
+    with pytest.raises(ValueError, match="too few"):
+        shortened("speaker", 2)
+
+
+def test_for_an_audience_words_lines_and_markers_are_larger_and_the_figure_itself_stays():
+    fig = charts.flip_curve(metrics_frame(), selected_layer=3)
+    before = fig.to_json()
+    large = parts.presented(fig)
+    assert json.loads(fig.to_json()) == json.loads(before)
+    for small, big in zip(fig.data, large.data, strict=True):
+        if small.line.width:
+            assert big.line.width == pytest.approx(parts.PRESENTED_LINES * small.line.width)
+    sizes = [large.layout.xaxis.tickfont.size, large.layout.yaxis.title.font.size, large.layout.legend.font.size]
+    assert sizes == pytest.approx([parts.PRESENTED_TYPE * parts.FONT_PX] * 3)
+    assert all(note.font.size > parts.FONT_PX for note in large.layout.annotations)
+    assert parts.presented(go.Figure()).layout.font.size > parts.FONT_PX  # nothing drawn, nothing broken
+
+
+def test_the_three_controls_differ_in_dash_and_marker_and_their_names_show_both():
+    fig = charts.flip_curve(metrics_frame())
+    drawn = {trace.line.dash: trace.marker.symbol[0] for trace in fig.data if "n = " in (trace.name or "")}
+    controls = [look for name, look in PATCHING.items() if name in ("random", "noise", "no-conflict")]
+    assert len({look.dash for look in controls}) == len({look.marker for look in controls}) == 3
+    assert {look.dash for look in controls} <= set(drawn)
+    for look in controls:
+        name = ANY_CHANGE.name if look.name == "no-conflict donor" else look.name
+        note = next(note for note in fig.layout.annotations if note.name == name)
+        assert parts.DASHES[look.dash].format(parts.GLYPHS[look.marker]) in note.text

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from components import compare_charts as charts
-from components.compare_words import command, table
-from interp_core.doors.compare import CompareRequest
-from interp_core.experiments.compare_settings import CompareSettings
+from components.compare import charts
+from components.compare.words import table
+from interp_core.looks import RUNS
 
 POINTS = ["resid_post.L0", "resid_post.L1", "mixed"]
 
@@ -62,10 +61,10 @@ def test_effects_that_are_null_by_construction_are_hollow_and_say_so():
 def test_every_model_has_its_own_line_with_base_and_donor_in_their_looks():
     figure = charts.measures(summary_rows(), "eer", selected="mixed")
     by_color = {trace.marker.color: list(trace.y) for trace in figure.data if trace.name != "selected"}
-    assert by_color[charts.BASE.color] == ["base"] and by_color[charts.DONOR.color] == ["donor"]
-    arms = next(trace for trace in figure.data if list(trace.y) == ["layer 0", "mixed"])
-    assert [point[0] for point in arms.customdata] == [2, 3]
-    assert "difference -8.00%" in arms.text[1]
+    assert by_color[RUNS["base"].colour] == ["base"] and by_color[RUNS["donor"].colour] == ["donor"]
+    transplants = next(trace for trace in figure.data if list(trace.y) == ["layer 0", "mixed"])
+    assert [point[0] for point in transplants.customdata] == [2, 3]
+    assert "difference -8.00%" in transplants.text[1]
 
 
 def test_the_det_curve_crosses_its_diagonal_at_the_eer():
@@ -85,10 +84,3 @@ def test_the_result_table_puts_intervals_into_cells_and_leaves_none_out_where_th
     assert shown.at["donor", "Δ EER, points"] == "-10.00 (-20.0 to +0.0)"
     assert shown.at["mixed", "EER, %"] == "12.00" and shown.at["base", "Δ EER, points"] == ""
     assert shown.at["layer 0", "notes"].startswith("null: identical")
-
-
-def test_the_command_leaves_defaults_out_and_quotes_what_a_shell_would_read():
-    said = command(CompareRequest("my model.pt", donor="d.pt", settings=CompareSettings(patch=("0,2", "each"))))
-    assert said == (
-        "python -m interp_core compare '--model=my model.pt' --donor=d.pt --patch=0,2 --patch=each --out=runs/again"
-    )

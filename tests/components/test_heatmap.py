@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.heatmap import clicked_cell, heatmap
+from components.charts.heatmap import heatmap
 
 MATRIX = np.array([[1.0, 0.5, np.nan], [0.25, 0.75, 0.0]])
 ROWS, COLUMNS = ["layer 0", "<b>1</b>"], ["a", "b", "c"]
@@ -25,13 +25,6 @@ def test_every_cell_carries_its_row_and_column_where_its_colour_lies():
         assert (colours.x[column], colours.y[row]) == (x, y)
         value = MATRIX[row, column]
         assert colours.z[row][column] == value or np.isnan(value)
-
-
-def test_a_click_means_the_cell_it_carries_and_nothing_selected_means_no_change():
-    assert clicked_cell([{"customdata": {"0": 1, "1": 2}}]) == (1, 2)
-    assert clicked_cell([{"customdata": [0, 1]}]) == (0, 1)
-    assert clicked_cell([]) is None
-    assert clicked_cell([{"x": 1, "y": 2}, {"customdata": ["a", "b"]}]) is None
 
 
 def test_numbers_stand_in_small_matrices_only_and_a_gap_is_a_dash_and_never_a_number():
@@ -60,7 +53,9 @@ def test_colour_limits_are_as_given_and_symmetric_about_zero_where_signs_matter(
 def test_frames_lie_around_their_cells_and_axes_do_not_zoom():
     figure = drawn(selected=(1, 2), outlined=[(0, 0)], upwards=True)
     frames = [(s.x0, s.x1, s.y0, s.y1) for s in figure.layout.shapes]
-    assert frames == [(-0.48, 0.48, -0.48, 0.48), (1.52, 2.48, 0.52, 1.48)]
+    assert frames == [(-0.48, 0.48, -0.48, 0.48), (1.52, 2.48, 0.52, 1.48), (1.52, 2.48, 0.52, 1.48)]
+    _, under, over = figure.layout.shapes  # dark on light, so that it is seen on every colour of the scale
+    assert (under.line.color, over.line.color) == ("#FFFFFF", "#000000") and under.line.width > over.line.width
     assert figure.layout.xaxis.fixedrange and figure.layout.yaxis.fixedrange
     assert list(figure.layout.yaxis.range) == [-0.5, 1.5]
     assert list(drawn().layout.yaxis.range) == [1.5, -0.5]

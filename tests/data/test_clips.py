@@ -133,10 +133,15 @@ def test_nan_and_infinite_samples_are_counted_and_located(tmp_path: Path, value:
     assert message.endswith("holds 3 NaN or infinite samples of 32000, the first at 0.500 s; export it again.")
 
 
-def test_opposite_infinities_and_loud_finite_channels_are_told_apart(tmp_path: Path) -> None:
+def test_samples_that_resampling_would_turn_into_nan_are_refused_and_integers_in_floats_are_read(
+    tmp_path: Path,
+) -> None:
     samples = np.zeros((RATE, 2), dtype=np.float32)
-    samples[10] = 3e38, 3e38  # the sum leaves float32, the mean does not
-    assert np.isfinite(read_audio(write(tmp_path / "loud.wav", samples), RATE)).all()
+    samples[10] = 3e38, 3e38
+    message = refusal(write(tmp_path / "loud.wav", samples, 44100))
+    assert message.endswith("holds samples up to 3.0e+38, where full scale is 1; export it again.")
+    whole = write(tmp_path / "int32.wav", np.full((RATE, 2), -(2.0**31), dtype=np.float32), 44100)
+    assert np.isfinite(read_audio(whole, RATE)).all()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")

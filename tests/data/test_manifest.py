@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from benchmarks import fuzz_manifests, fuzzing
 from interp_core.data.clips import ClipLimits, read_audio
 from interp_core.data.manifest import BadRow, BadRows, read_manifest
 from interp_core.errors import InterpError
@@ -287,9 +288,10 @@ def test_an_exception_in_progress_ends_the_reading_without_decoding_the_rest(
 ) -> None:
     decoded: list[Path] = []
 
-    def slow_decode(path: Path, limits: ClipLimits) -> None:
+    def slow_decode(path: Path, limits: ClipLimits) -> tuple[np.ndarray, int]:
         decoded.append(path)
         time.sleep(0.01)
+        return np.zeros(8), 8000
 
     monkeypatch.setattr("interp_core.data.manifest.decode", slow_decode)
     path = good(tmp_path, 200)
@@ -300,3 +302,94 @@ def test_an_exception_in_progress_ends_the_reading_without_decoding_the_rest(
     with pytest.raises(KeyboardInterrupt):
         read_manifest(path, progress=stop)
     assert 1 <= len(decoded) < 50
+
+
+@pytest.mark.parametrize("first", ["sep=,", '"sep=,"', "sep=;", "SEP=\t"])
+def test_excels_separator_line_is_followed_with_a_note_and_rows_keep_their_lines(tmp_path: Path, first: str) -> None:
+    mark = first.strip('"')[-1]
+    add_clips(tmp_path, ["a.wav"])
+    lines = ["clip_id,path,label", "a,a.wav,x", "b,gone.wav,y"]
+    (tmp_path / "m.csv").write_text("\n".join([first, *(line.replace(",", mark) for line in lines)]))
+    with pytest.raises(BadRows, match="row 4: gone.wav does not exist"):
+        read_manifest(tmp_path / "m.csv")
+    found = read_manifest(tmp_path / "m.csv", skip_bad=True)
+    assert [dict(clip.labels) for clip in found.clips] == [{"label": "x"}] and len(found.notes) == 1
+    assert repr(first.strip('"')) in found.notes[0] and repr(mark) in found.notes[0]
+
+
+def test_backslashes_are_read_as_folders_with_a_note_unless_such_a_file_is_there(tmp_path: Path) -> None:
+    add_clips(tmp_path, ["clips/a.wav", "odd\\name.wav"])
+    (tmp_path / "m.csv").write_text("clip_id,path\na,clips\\a.wav\nb,odd\\name.wav\n")
+    found = read_manifest(tmp_path / "m.csv")
+    assert [clip.path for clip in found.clips] == [tmp_path / "clips/a.wav", tmp_path / "odd\\name.wav"]
+    assert found.notes == (
+        "1 of 2 paths are written with backslashes, which are read as folders: 'clips\\\\a.wav' first.",
+    )
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/m.csv").write_text("clip_id,path\na,..\\clips\\a.wav\n")
+    with pytest.raises(InterpError, match="does not exist") as refused:  # whichever way it is read
+        read_manifest(tmp_path / "inside/m.csv", roots=[tmp_path / "elsewhere", tmp_path / "inside"])
+    assert "1 of" not in str(refused.value)
+
+
+def test_a_path_that_ends_in_a_blank_finds_its_file_or_is_told_the_near_one(tmp_path: Path) -> None:
+    add_clips(tmp_path, ["near.wav", "ends.wav"])
+    (tmp_path / "ends.wav").rename(tmp_path / "ends .wav ")
+    (tmp_path / "m.csv").write_text("clip_id,path\na,ends .wav \nb,NEAR-.flac \nc,nearer.wav\n")
+    with pytest.raises(BadRows) as caught:
+        read_manifest(tmp_path / "m.csv")
+    assert [row.row for row in caught.value.rows] == [3, 4]
+    assert caught.value.rows[0].reason.endswith("fix the path; did you mean 'near.wav'?")
+    assert caught.value.rows[1].reason.endswith("fix the path")  # control: another name is not offered
+    found = read_manifest(tmp_path / "m.csv", skip_bad=True)
+    assert found.clips[0].path == tmp_path / "ends .wav " and "end in a blank" in found.notes[0]
+
+
+def test_the_columns_of_hugging_face_are_taken_for_ours_and_other_names_are_offered(tmp_path: Path) -> None:
+    add_clips(tmp_path, ["a.wav"])
+    (tmp_path / "m.csv").write_text("id,file_name,label\na,a.wav,x\n")
+    found = read_manifest(tmp_path / "m.csv")
+    assert (found.clips[0].clip_id, found.clips[0].path) == ("a", tmp_path / "a.wav")
+    assert found.columns == ("clip_id", "path", "label") and dict(found.clips[0].labels) == {"label": "x"}
+    assert found.notes == ("Column 'id' is taken for clip_id and 'file_name' is taken for path.",)
+    (tmp_path / "m.csv").write_text("clip_id,path,id,file_name\na,a.wav,other,label.wav\n")
+    kept = read_manifest(tmp_path / "m.csv")  # control: where ours are there, theirs are labels
+    assert dict(kept.clips[0].labels) == {"id": "other", "file_name": "label.wav"} and not kept.notes
+    (tmp_path / "m.csv").write_text("utt_id,audio\na,a.wav\n")
+    with pytest.raises(InterpError, match=r"'clip_id' \(is it 'utt_id'\?\) and no column 'path' \(is it 'audio'\?\)"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_a_manifest_that_was_not_fetched_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n")
+    with pytest.raises(InterpError, match=r"m\.csv is a Git LFS pointer; fetch the large files \(git lfs pull\)\.$"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_twenty_thousand_columns_take_no_longer_than_their_size(tmp_path: Path) -> None:
+    add_clips(tmp_path, ["a.wav"])
+    names = [f"column_{i}" for i in range(20_000)]
+    path = write_csv(tmp_path / "m.csv", ["clip_id", "path", *names], [["a", "a.wav", *names]])
+    started = time.process_time()
+    assert len(read_manifest(path).clips[0].labels) == 20_000
+    assert time.process_time() - started < 4
+    message = refusal(write_csv(tmp_path / "n.csv", ["clip_id", *names], [["a", *names]]))
+    assert "'column_18' and 19981 more" in message and len(message) < 1000
+
+
+def test_recordings_that_are_silent_once_mixed_to_mono_are_listed(tmp_path: Path) -> None:
+    voice = np.sin(np.arange(8000) / 10) * 0.1
+    for name, samples in (
+        ("loud", np.stack([voice, voice], 1)), ("cancelled", np.stack([voice, -voice], 1)),
+        ("quiet", voice / 100), ("dither", np.sign(voice) * 2.0**-15), ("zero", voice * 0),
+    ):  # fmt: skip
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000, subtype="PCM_16")
+    rows = "".join(f"{name},{name}.wav\n" for name in ("loud", "cancelled", "quiet", "dither", "zero"))
+    (tmp_path / "m.csv").write_text(f"clip_id,path\n{rows}")
+    assert read_manifest(tmp_path / "m.csv").silent == ("cancelled", "dither", "zero")
+
+
+def test_mutated_manifests_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    tally = fuzzing.run(fuzz_manifests.cases(tmp_path, 250, 0))
+    assert not tally.faults, str(tally)
+    assert tally.counts["fine"] > 10 and tally.counts["refused"] > 10

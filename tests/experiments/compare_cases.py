@@ -4,13 +4,14 @@ from pathlib import Path
 
 from interp_core.cache import ByteCache
 from interp_core.data.manifest import read_manifest
-from interp_core.experiments.compare import Comparison, run_comparison
-from interp_core.experiments.compare_ask import Question, ask
-from interp_core.experiments.compare_settings import CompareSettings
+from interp_core.experiments.compare.plan import ComparePlan, plan_comparison
+from interp_core.experiments.compare.request import CompareRequest
+from interp_core.experiments.compare.run import Comparison, run_comparison
 from interp_core.models.load import open_model
+from interp_core.sinks import MEMORY
 from interp_core.trace.store import CleanStore
 
-QUICK = CompareSettings(patch=("auto:2", "each"), maps=(), domain="none", batch_size=5, probe_draws=0)
+QUICK = CompareRequest("m", patch=("auto:2", "each"), maps=(), domain="none", batch_size=5, probe_draws=0)
 
 
 def stores(base: Path, donor: Path) -> tuple[CleanStore, CleanStore]:
@@ -20,9 +21,9 @@ def stores(base: Path, donor: Path) -> tuple[CleanStore, CleanStore]:
     )
 
 
-def asked(base: Path, donor: Path, manifest: Path, settings: CompareSettings = QUICK) -> Question:
-    return ask(*stores(base, donor), read_manifest(manifest).clips, settings)
+def asked(base: Path, donor: Path, manifest: Path, settings: CompareRequest = QUICK) -> ComparePlan:
+    return plan_comparison(*stores(base, donor), read_manifest(manifest).clips, settings)
 
 
-def compared(question: Question) -> Comparison:
-    return run_comparison(question, {})
+def compared(question: ComparePlan) -> Comparison:
+    return run_comparison(question, {}, sink=MEMORY)

@@ -1,14 +1,17 @@
 """Features in which it is known which neurons carry the domain, which the task, and which only follow one of them."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
-from interp_core.experiments.ablation import Table
-from interp_core.experiments.ablation_behind import TailBehind
+from interp_core.data.clips import Clip
+from interp_core.experiments.clips import Collected
+from interp_core.experiments.downstream import TailDownstream
+from interp_core.experiments.neurons.sweep import Table
 from interp_core.models.labels import LabelTokens
 
 WIDTH, N_PLANTED = 128, 8
@@ -63,7 +66,9 @@ def planted(seed=0, *, shortcut=True, per_split=400, units=40):
 
 def rest_of(table, *modules, image=False):
     """What follows the features: these modules alone."""
-    return TailBehind(SimpleNamespace(lock=nullcontext()), table, modules, image, LABELS)
+    clips = tuple(Clip(name, Path(name), {}, name) for name in table.ids)
+    collected = Collected(clips, table.features, torch.zeros(len(clips), 2))
+    return TailDownstream(SimpleNamespace(lock=nullcontext()), collected, modules, image, LABELS)
 
 
 def impact_of(table, head):

@@ -1,10 +1,10 @@
-"""Tiny models of every sort with five clips each, ready for experiments that take a `Hearing`."""
+"""Tiny models of every sort with five clips each, ready for experiments that take a `ClipReader`."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 from interp_core.data.clips import Clip
-from interp_core.experiments.ablation_site import Hearing
+from interp_core.experiments.clips import ClipReader
 from interp_core.models.load import open_model
 from interp_core.trace.clean import prompt_clip
 from tests.families.subjects import CASES, picture, subject_of, tone, with_probe
@@ -13,7 +13,7 @@ from tests.tiny import save_qwen2_audio
 QWEN = "qwen2-audio"
 
 
-class Recordings(Hearing):
+class Recordings(ClipReader):
     """Clips by name, without files."""
 
     def __init__(self, subject, prompt, sounds):
@@ -29,7 +29,7 @@ class Recordings(Hearing):
 
 
 def open_scene(name: str, folder: Path):
-    """(hearing, clips) of a case of `CASES` by its name or the start of it, or of a tiny Qwen2-Audio."""
+    """(reader, clips) of a case of `CASES` by its name or the start of it, or of a tiny Qwen2-Audio."""
     prompt = ""
     if name == QWEN:
         subject = open_model(str(save_qwen2_audio(folder, n_layers=4)), device="cpu")

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from interp_core.__main__ import main
-from interp_core.cli.shared import CHECK_FAILED, DONE
+from interp_core.cli import CHECK_FAILED, DONE
+from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments import checks
-from interp_core.experiments.checks import CheckFailed, run_checks
-from interp_core.experiments.patching import patches_of
+from interp_core.experiments.checks import run_checks
+from interp_core.experiments.patching.experiment import check
+from interp_core.experiments.patching.run import patches_of
 from interp_core.trace import sweep as sweep_module
 from interp_core.trace.clean import CleanRun
 from interp_core.trace.patch import Patch
@@ -23,7 +25,7 @@ SELF, WHOLE, PREFIX, SAME = "self-patch", "whole donor", "prefix", "fast (shortc
 def run(ready):
     """Run the checks on the first pairs of the shared run."""
     first = patches_of(ready.plan, ready.store, ready.plan.chunks[0])[0]
-    made, prompt = ready.plan, ready.request.settings.prompts[0]
+    made, prompt = ready.plan, ready.request.prompts[0]
     return lambda: run_checks(ready.store, made.pairs.pairs, made.labels[0], prompt, first, made.spec)
 
 
@@ -46,17 +48,17 @@ def test_the_audio_spans_are_reported_with_the_tokens_around_them(run, ready):
     assert report["passed"] and len(report["clips"]) == 5
     for row in report["clips"]:
         clip = next(c for c in ready.manifest.clips if c.clip_id == row["clip"])
-        ids = ready.store.prompted(clip, ready.request.settings.prompts[0]).token_ids
-        assert row["audio_positions"] == int((ids == ready.subject.audio_token_id).sum())
+        ids = ready.store.prompted(clip, ready.request.prompts[0]).token_ids
+        assert row["audio_positions"] == int((ids == ready.store.subject.audio_token_id).sum())
         assert row["tokens_before"][-1] == "<|audio_bos|>" and row["tokens_after"][0] == "<|audio_eos|>"
         assert row["tokens_in_span"] == ["<|AUDIO|>"]
         seconds = len(ready.store.samples(clip)) / 16_000
         assert abs(row["audio_seconds"] - seconds) <= 0.04
 
 
-@pytest.mark.parametrize("site, head", [("attn_out", None), ("mlp_out", None), ("head_out", None), ("head_out", 3)])
-def test_they_pass_at_every_site(engine, plain, site, head):
-    report = engine.check(replace(plain, settings=replace(plain.settings, site=site, head=head)))
+@pytest.mark.parametrize("site", ["attn_out", "mlp_out", "head_out", "head_out:3"])
+def test_they_pass_at_every_site(engine, plain, site):
+    report, _ = check(engine, replace(plain, site=site))
     assert report.self_patch["passed"]
     [compared] = [row for row in report.self_patch["checks"] if "= reference" in row["check"]]
     assert compared["check"] == "fast (wavefront) = reference" and len(compared["by_layer"]) == 5
@@ -93,12 +95,12 @@ def test_states_of_another_layer_are_caught(run, monkeypatch):
 
 
 def test_a_shortcut_that_reads_the_recipients_keys_is_caught_by_the_reference(run, monkeypatch):
-    right = sweep_module._lane
+    right = sweep_module._runner
 
     def wrong(subject, patches, route, rows):
         return right(subject, [replace(p, donor=p.recipient) for p in patches], route, rows)
 
-    monkeypatch.setattr(sweep_module, "_lane", wrong)
+    monkeypatch.setattr(sweep_module, "_runner", wrong)
     with pytest.raises(CheckFailed) as caught:
         run()
     assert failures(caught.value) == {(SAME, None)}
@@ -108,7 +110,7 @@ def test_a_shortcut_that_reads_the_recipients_keys_is_caught_by_the_reference(ru
 
 def test_numbers_that_are_none_do_not_pass(run, monkeypatch):
     monkeypatch.setattr(Patch, "mix", lambda self, own, *rest: own * float("nan"))
-    with pytest.raises(CheckFailed, match="whole donor"):
+    with pytest.raises(InterpError, match="edited becomes NaN or infinite in float32 .* from layer 0 on"):
         run()
 
 

@@ -24,17 +24,26 @@ WAVE = {"attn_out": "attention", "head_out": "attention.out_proj"}
 WAVE |= {"mlp_out": "feed_forward", "mlp_act": "feed_forward.output_dense", "resid_mid": "final_layer_norm"}
 WHISPER = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "fc2", "mlp_act": "fc2"}
 WHISPER |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj", "resid_mid": "final_layer_norm"}
+DATA2VEC = {**WAVE, "resid_mid": "feed_forward"}
+CONFORMER = {"attn_out": "self_attn", "head_out": "self_attn.linear_out", "resid_mid": "ffn2_layer_norm"}
+CONFORMER |= {"mlp_out": "ffn2", "mlp_act": "ffn2.output_dense"}
 AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
 CLAP |= {"resid_mid": "layernorm_after"}
 NAMES: dict[str, dict[str, str]] = {
-    **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "spoof"), WAVE),
+    **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof"), WAVE),
+    "data2vec": DATA2VEC,
+    **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
     "whisper": WHISPER,
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
     "resnet": {},
 }
+
+
+BODIES = {"unispeechsat": "unispeech_sat", "data2vec": "data2vec_audio"}
+BODIES |= {"conformer": "wav2vec2_conformer", "w2vbert": "wav2vec2_bert"}
 
 
 def blocks_of(one: Opened) -> list[nn.Module]:
@@ -51,7 +60,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
     }
     bare = hasattr(hf, "encoder")
-    wave = "encoder.layers" if bare else f"{one.case.family}.encoder.layers"
+    wave = "encoder.layers" if bare else f"{BODIES.get(one.case.family, one.case.family)}.encoder.layers"
     return list(hf.get_submodule(paths.get(one.case.family, wave)))
 
 
@@ -107,7 +116,7 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
         pixels = torch.from_numpy((scaled / 255 - mean) / std).float().permute(2, 0, 1)
         return small()(pixels[None])[0]
     if one.case.family == "msclap":
-        from interp_core.models.msclap import msclap_features
+        from interp_core.models.clap.msclap import msclap_features
         from tests.families.subjects import MSCLAP, random_clap
 
         plain = random_clap("gpt2", **MSCLAP)

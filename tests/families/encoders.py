@@ -41,6 +41,8 @@ def roughen(model: nn.Module, seed: int) -> None:
                 weight.copy_(normal(weight, 1.0))
             elif weight.ndim <= 1:
                 weight.copy_(normal(weight, 0.2) + (1.0 if last == "weight" else 0.0))
+            elif last in ("pos_bias_u", "pos_bias_v"):
+                weight.copy_(normal(weight, STD))
             elif last in ("gru_rel_pos_const",):
                 weight.copy_(1 + normal(weight, 0.2))
             elif last in ("cls_token", "distillation_token", "position_embeddings", "relative_position_bias_table"):
@@ -69,7 +71,7 @@ def write(folder: Path, model: nn.Module, seed: int, *parts: Any) -> Path:
 
 
 def save_wave(
-    family: Literal["WavLM", "Wav2Vec2", "Hubert"],
+    family: Literal["WavLM", "Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer"],
     folder: Path,
     *,
     stable: bool = False,
@@ -106,7 +108,7 @@ def save_wave(
         conv_bias=stable,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
-        do_stable_layer_norm=stable,
+        **({} if family in ("Data2VecAudio", "Wav2Vec2Conformer") else {"do_stable_layer_norm": stable}),
         feat_extract_norm="layer" if stable else "group",
         use_weighted_layer_sum=weighted,
         classifier_proj_size=16,
@@ -130,6 +132,60 @@ def save_wav2vec2(folder: Path, **sizes: Any) -> Path:
 
 def save_hubert(folder: Path, **sizes: Any) -> Path:
     return save_wave("Hubert", folder, **sizes)
+
+
+def save_unispeech(folder: Path, **sizes: Any) -> Path:
+    return save_wave("UniSpeech", folder, **sizes)
+
+
+def save_unispeech_sat(folder: Path, **sizes: Any) -> Path:
+    return save_wave("UniSpeechSat", folder, **sizes)
+
+
+def save_data2vec(folder: Path, **sizes: Any) -> Path:
+    """Write a Data2VecAudio; five short convolutions give its positions, which no config field groups."""
+    return save_wave("Data2VecAudio", folder, **{"conv_pos_kernel_size": 5, **sizes})
+
+
+def save_conformer(folder: Path, **sizes: Any) -> Path:
+    """Write a Wav2Vec2Conformer; `position_embeddings_type` is relative, rotary or none."""
+    return save_wave("Wav2Vec2Conformer", folder, **{"conv_depthwise_kernel_size": 5, "stable": True, **sizes})
+
+
+def save_w2v_bert(
+    folder: Path,
+    *,
+    weighted: bool = False,
+    bare: bool = False,
+    n_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    labels: Sequence[str] = EMOTIONS,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a Wav2Vec2Bert, which reads mel frames two at a time."""
+    torch.manual_seed(seed)
+    settings = transformers.Wav2Vec2BertConfig(
+        hidden_size=d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        intermediate_size=d_mlp,
+        feature_projection_input_dim=2 * n_mels,
+        conv_depthwise_kernel_size=5,
+        left_max_position_embeddings=8,
+        right_max_position_embeddings=4,
+        use_weighted_layer_sum=weighted,
+        classifier_proj_size=16,
+        initializer_range=STD,
+        **names(labels),
+        **config,
+    )
+    kind = transformers.Wav2Vec2BertModel if bare else transformers.Wav2Vec2BertForSequenceClassification
+    extractor = transformers.SeamlessM4TFeatureExtractor(feature_size=n_mels, num_mel_bins=n_mels, stride=2)
+    return write(folder, kind(settings), seed, extractor)
 
 
 # ---- Whisper ---------------------------------------------------------------------------------------------------------
@@ -372,6 +428,36 @@ FAMILIES: tuple[Family, ...] = (
     *_waves("hubert", save_hubert),
     Family("wavlm-bare", save_wavlm, "nothing", settings={"bare": True}),
     Family("wav2vec2-bare", save_wav2vec2, "nothing", settings={"bare": True, "stable": True}),
+    *_waves("unispeech", save_unispeech),
+    *_waves("unispeechsat", save_unispeech_sat),
+    Family("data2vec", save_data2vec, "classes"),
+    Family("data2vec-weighted", save_data2vec, "classes", settings={"weighted": True}),
+    Family("conformer-relative", save_conformer, "classes", settings={"position_embeddings_type": "relative"}),
+    Family(
+        "conformer-rotary-weighted",
+        save_conformer,
+        "classes",
+        settings={"position_embeddings_type": "rotary", "weighted": True},
+    ),
+    Family("conformer-bare", save_conformer, "nothing", settings={"bare": True, "position_embeddings_type": None}),
+    Family("w2vbert", save_w2v_bert, "classes"),
+    Family(
+        "w2vbert-weighted",
+        save_w2v_bert,
+        "classes",
+        settings={"weighted": True, "position_embeddings_type": "relative"},
+    ),
+    Family(
+        "w2vbert-bare",
+        save_w2v_bert,
+        "nothing",
+        settings={
+            "bare": True,
+            "add_adapter": True,
+            "use_intermediate_ffn_before_adapter": True,
+            "position_embeddings_type": "rotary",
+        },
+    ),
     Family("whisper-classifier", save_whisper_classifier, "classes"),
     Family("whisper-classifier-weighted", save_whisper_classifier, "classes", settings={"weighted": True}),
     Family("whisper", save_whisper, "words"),

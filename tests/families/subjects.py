@@ -13,7 +13,8 @@ from transformers import GPT2Tokenizer
 from interp_core.models.labels import LabelTokens
 from interp_core.models.load import open_model
 from interp_core.models.probe import Probe
-from interp_core.models.subject import Prompted, Subject
+from interp_core.models.prompted import Prompted
+from interp_core.models.subject import Subject
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from tests.families.encoder_words import bpe
 from tests.families.encoders import FAMILIES

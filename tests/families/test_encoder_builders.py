@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTo
 
 from tests.families.encoders import EMOTIONS, FAMILIES, SOUNDS, Family, save_clap_audio, save_wavlm, save_whisper
 
+OUT = ("out_proj", "o_proj", "linear_out")
 TEXTS = [f"This is a sound of {sound}" for sound in SOUNDS]
 
 
@@ -69,7 +70,7 @@ def test_no_attention_is_idle(saved):
     for name, part in model.named_modules():
         if not (name.endswith((".attention", "attn")) and name.rsplit(".", 2)[-2].isdigit()):
             continue
-        out = part.output.dense if hasattr(part, "output") else getattr(part, "out_proj", None) or part.o_proj
+        out = part.output.dense if hasattr(part, "output") else next(getattr(part, n) for n in OUT if hasattr(part, n))
         kept = out.weight.detach().clone()
         with torch.no_grad():
             out.weight.zero_()

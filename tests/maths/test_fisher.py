@@ -99,7 +99,7 @@ def test_a_planted_head_is_the_single_significant_one():
     found = fisher_test(x, labels)
     assert np.flatnonzero(found.adjusted_p < 0.05).tolist() == [2]
     assert found.adjusted_p[2] == 0.001
-    assert found.method == "permutation max-T, one-sided, 999 draws, labels shuffled over 90 clips"
+    assert found.method == "studentised permutation max-T, one-sided, 999 draws, labels shuffled over 90 clips"
     np.testing.assert_array_equal(fisher_test(x, labels).adjusted_p, found.adjusted_p)
     assert not np.array_equal(fisher_test(x, labels, seed=1).adjusted_p, found.adjusted_p)
 
@@ -269,3 +269,18 @@ def test_the_f_statistic_behind_the_ratio_has_the_distribution_it_should():
     found = fisher_ratio(np.random.default_rng(6).normal(size=(2000, 3000, 1)).astype(np.float32), labels)
     over = np.mean(found.normalised * 3 > chi2.ppf(0.95, 3))
     assert abs(over - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 3000)
+
+
+def test_a_head_with_one_live_dimension_of_sixteen_is_first_over_live_dimensions_and_last_over_all():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "c"], 20)
+    points = rng.normal(size=(60, 4, 16)) + 0.4 * rng.normal(size=(3, 1, 16))[np.repeat(range(3), 20)]
+    points[:, 2] = 3.7  # constant, but for one dimension that tells the classes apart
+    points[:, 2, 5] += 1.2 * np.repeat(range(3), 20) + rng.normal(size=60)
+    points[:, 3] = -1.1
+    found = fisher_ratio(points, labels.tolist())
+    assert found.live_dims.tolist() == [16, 16, 1, 0]
+    alone = fisher_ratio(points[:, 2:3, 5:6], labels.tolist())
+    assert found.live[2] == pytest.approx(alone.normalised[0]) == pytest.approx(16 * found.normalised[2])
+    assert found.live[:2] == pytest.approx(found.normalised[:2]) and np.isnan(found.live[3])
+    assert found.live[2] > found.live[:2].max() and found.normalised[2] < found.normalised[:2].min()

@@ -70,7 +70,8 @@ def test_max_t_agrees_with_a_slow_loop_and_ignores_the_scale_of_every_number():
     moved = max_t_test(observed * weights + shift, shuffled * weights + shift, n_groups=7, scheme="")
     np.testing.assert_array_equal(moved.adjusted_p, found.adjusted_p)
     assert (np.sort(found.adjusted_p)[::-1] == found.adjusted_p[np.argsort(observed)]).all()
-    assert found.method == "permutation max-T, one-sided, 199 draws, as you like" and found.n_clusters == 7
+    said = "studentised permutation max-T, one-sided, 199 draws, as you like"
+    assert (found.method, found.n_clusters) == (said, 7)
     alone = max_t_test(observed[:1], shuffled[:, :1], n_groups=7, scheme="")
     assert alone.adjusted_p[0] <= found.adjusted_p[0]
 

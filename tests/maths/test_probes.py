@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from interp_core.errors import InterpError
 from interp_core.maths import probes
-from interp_core.maths.probes import linear_probe, permutation_p, probe_difference, selectivity
+from interp_core.maths.probes import linear_probe, permutation_p, probe_difference
 from interp_core.maths.resampling import grouped_jackknife
 
 
@@ -202,35 +202,6 @@ def test_a_difference_is_zero_against_itself_and_sharp_for_paired_clips():
     assert math.isnan(value) and "all 96 clips" in interval.method
     with pytest.raises(InterpError, match="not the same clips"):
         probe_difference(base, blind, labels[:-1], groups[:-1])
-
-
-def test_selectivity_separates_what_is_encoded_from_what_is_learned_by_heart():
-    rng = np.random.default_rng(3)
-    speakers = np.repeat([f"s{i:02d}" for i in range(20)], 8)
-    groups = np.array([f"u{i:03d}" for i in range(160)])
-    labels = rng.choice(["a", "b"], size=160)
-    identity = (speakers[:, None] == np.unique(speakers)).astype(float)
-    by_speaker = np.where(np.isin(speakers, np.unique(speakers)[::2]), "a", "b")
-    heart = selectivity(identity, by_speaker, groups, speakers, tasks=3)
-    assert heart.accuracy == 1 and heart.control > 0.95 and heart.value < 0.05
-    only_label = np.where(labels == "a", 1.0, -1.0)[:, None] + 0.3 * rng.normal(size=(160, 5))
-    real = selectivity(only_label, labels, groups, speakers, tasks=3)
-    assert real.accuracy > 0.95 and abs(real.control - 0.5) < 0.15
-    assert real.value == pytest.approx(real.accuracy - np.mean(real.controls)) and len(real.controls) == 3
-
-
-def test_selectivity_says_why_it_has_no_value():
-    x, labels, groups = versions(utterances=12)
-    lonely = selectivity(x, labels, groups, groups)
-    assert math.isnan(lonely.value) and lonely.reason == (
-        "every type sits in one group, so control labels cannot be learned"
-    )
-    one = selectivity(x, ["C01"] * len(x), groups, ["s"] * len(x))
-    assert "a probe needs two classes" in one.reason
-    same = selectivity(x, labels, groups, ["s"] * len(x))
-    assert same.reason == "no control task of 1 types can be scored" and same.accuracy > 0
-    with pytest.raises(InterpError, match="3 types for 48 clips"):
-        selectivity(x, labels, groups, ["s"] * 3)
 
 
 def test_inputs_that_do_not_fit_are_refused():

@@ -5,7 +5,12 @@ import pytest
 from scipy.stats import t
 
 from interp_core.errors import InterpError
-from interp_core.maths.resampling import draws_within_classes, grouped_jackknife, units_in_classes
+from interp_core.maths.resampling import (
+    draws_within_classes,
+    grouped_jackknife,
+    speakers_in_classes,
+    units_in_classes,
+)
 
 
 def leave_out_means(values, codes):
@@ -56,6 +61,14 @@ def test_an_undefined_deleted_estimate_leaves_no_interval_there_and_few_groups_n
     assert np.isnan(few.low).all() and few.method == "no interval: 9 groups, 10 needed"
     with pytest.raises(InterpError, match="sizes"):
         grouped_jackknife(np.zeros(2), deleted, [3] * 9)
+
+
+def test_speakers_are_drawn_within_their_class_and_all_together_where_one_is_heard_in_both():
+    classes, apart = ["spoof", "bonafide", "spoof", "bonafide"], ["s1", "s2", "s1", "s3"]
+    codes, counts = speakers_in_classes(classes, apart)
+    assert counts == [2, 1] and codes.tolist() == [2, 0, 2, 1]
+    codes, counts = speakers_in_classes(classes, ["s1", "s1", "s2", "s3"])
+    assert counts == [3] and codes.tolist() == [0, 0, 1, 2]
 
 
 def test_a_speaker_of_two_classes_is_drawn_apart_in_each_and_every_class_keeps_its_count():

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.metrics import roc_curve
 
 from interp_core.errors import InterpError
-from interp_core.maths.resampling import draws_within_classes, units_in_classes
+from interp_core.maths.resampling import draws_within_classes, speakers_in_classes
 from interp_core.maths.scores import (
     PUBLISHED_THESIS_COSTS,
     Costs,
@@ -131,8 +131,8 @@ def test_roc_is_that_of_scikit_learn(decimals):
     scores, is_bonafide = sample(1, decimals=decimals)
     curve = error_curve(scores, is_bonafide)
     false_accepts, true_accepts, _ = roc_curve(is_bonafide, scores, drop_intermediate=False)
-    np.testing.assert_allclose(curve.roc()[0], false_accepts, atol=1e-12)
-    np.testing.assert_allclose(curve.roc()[1], true_accepts, atol=1e-12)
+    np.testing.assert_allclose(curve.far[::-1], false_accepts, atol=1e-12)
+    np.testing.assert_allclose(1 - curve.frr[::-1], true_accepts, atol=1e-12)
     assert curve.thresholds[0] == -np.inf and (np.diff(curve.thresholds) > 0).all()
 
 
@@ -217,7 +217,7 @@ def test_drawn_measures_are_those_of_clips_written_out_as_often_as_they_were_dra
     scores = scores.round(1)  # with ties
     for measure in ("eer", "min_dcf"):
         found = bootstrap_over_speakers(scores, is_bonafide, names, measure=measure, draws=40, seed=9)
-        codes, counts = units_in_classes(is_bonafide, names)
+        codes, counts = speakers_in_classes(is_bonafide, names)
         drawn = []
         for times in draws_within_classes(counts, draws=40, seed=9):
             rows = np.repeat(np.arange(len(names)), times[codes].astype(int))
@@ -229,7 +229,7 @@ def test_drawn_measures_are_those_of_clips_written_out_as_often_as_they_were_dra
         paired = np.percentile(drawn[:, 1] - drawn[:, 0], [2.5, 97.5])
         assert (found.difference_interval.low[1], found.difference_interval.high[1]) == pytest.approx(tuple(paired))
         assert found.difference_interval.low[0] == found.difference_interval.high[0] == 0
-    assert found.interval.method == "bootstrap over 15 bona fide and 15 spoof speakers, 40 draws"
+    assert found.interval.method == "bootstrap over 15 bona fide and 15 spoof speakers (15 in both), 40 draws"
     assert found.difference[1] == pytest.approx(found.value[1] - found.value[0]) and found.speakers == (15, 15)
 
 
@@ -242,6 +242,33 @@ def test_interval_over_speakers_covers_where_one_over_clips_does_not():
     covered_clips = np.mean((clips.interval.low <= truth) & (truth <= clips.interval.high))
     assert covered >= 0.87
     assert covered_clips < 0.75  # control
+
+
+def test_a_speaker_heard_in_both_classes_is_drawn_with_both_and_the_interval_covers():
+    rng, clips = np.random.default_rng(4), 4
+    is_bonafide, speakers = np.repeat([True, False], 20 * clips), np.tile(np.repeat(np.arange(20), clips), 2)
+    # who sounds more genuine also has the spoofs that are the easier to tell: 150 data sets
+    of = rng.normal(size=(150, 20))[:, speakers] * np.where(is_bonafide, 1, -1)
+    scores = 2 * is_bonafide + of + rng.normal(size=of.shape)
+    names = [f"s{speaker}" for speaker in speakers]
+    apart = [f"{name} {which}" for name, which in zip(names, is_bonafide, strict=True)]
+    truth, missed = norm.cdf(-1 / math.sqrt(2)), []
+    for of_clip in (names, apart):
+        limits = bootstrap_over_speakers(scores, is_bonafide, of_clip, draws=400).interval
+        missed.append(np.mean((limits.low > truth) | (limits.high < truth)))
+    assert missed[0] <= binom.ppf(0.999, 150, 0.07) / 150
+    assert missed[1] > 0.13  # control: as if they were other speakers
+
+
+def test_a_draw_without_a_class_is_passed_over():
+    names = [f"s{i}" for i in range(10)] + [f"t{i}" for i in range(400)] + ["s0"]
+    is_bonafide = np.r_[np.ones(10, bool), np.zeros(401, bool)]
+    scores = np.random.default_rng(5).normal(size=(1, 411)) + is_bonafide
+    one = bootstrap_over_speakers(scores, is_bonafide, names, draws=2000, seed=5).interval
+    assert np.isfinite(one.low).all() and np.isfinite(one.high).all()
+    codes, counts = speakers_in_classes(is_bonafide, names)
+    times = draws_within_classes(counts, draws=2000, seed=5)[:, codes]
+    assert (times[:, is_bonafide].sum(axis=1) == 0).any()  # control: there is such a draw
 
 
 def test_a_difference_between_alike_models_is_sharper_than_either_and_a_null_patch_is_exactly_zero():

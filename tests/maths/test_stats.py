@@ -5,13 +5,16 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm, ttest_1samp
 
 from interp_core.errors import InterpError
 from interp_core.maths.stats import (
     count_clusters,
+    crossed_max_test,
+    guessing_p,
     pigeonhole_interval,
     pigeonhole_weights,
+    rate_intervals,
     sign_flip_max_test,
     wilson,
 )
@@ -223,6 +226,50 @@ def test_p_ignores_scale_sign_and_pair_order_and_grows_with_more_layers():
     assert alone[0] < p[0]
 
 
+@pytest.mark.parametrize(("n_clusters", "ease"), [(12, 0.5), (30, 2.5)])
+def test_rates_and_changes_over_few_clusters_and_near_one_are_covered_where_a_bootstrap_misses(n_clusters, ease):
+    rng, missed = np.random.default_rng(8), np.zeros(3)
+    truth = norm.cdf(ease / math.sqrt(2))
+    for seed in range(200):
+        of = rng.permutation(3 * n_clusters) % n_clusters
+        hits = (rng.normal(size=n_clusters)[of][:, None] + rng.normal(size=(len(of), 2)) + ease > 0).astype(float)
+        own, change = rate_intervals(hits, names(of))
+        weights = pigeonhole_weights(names(of), names(of), draws=300, seed=seed)
+        drawn = pigeonhole_interval(hits, weights, n_clusters=n_clusters)
+        missed += [
+            np.mean((own.low > truth) | (own.high < truth)),
+            change.low[1] > 0 or change.high[1] < 0,
+            np.mean((drawn.low > truth) | (drawn.high < truth)),
+        ]
+    assert max(missed[:2]) <= binom.ppf(0.999, 200, 0.05)
+    assert missed[2] > 1.5 * missed[0]  # control
+
+
+def test_rate_intervals_of_clips_apart_are_wilsons_and_the_t_interval_of_the_difference():
+    rng = np.random.default_rng(9)
+    hits = (rng.random((400, 2)) < [0.7, 0.5]).astype(float)
+    own, change = rate_intervals(hits, names(range(400)))
+    low, high = wilson(int(hits[:, 0].sum()), 400)
+    assert (own.low[0], own.high[0]) == pytest.approx((low, high), abs=1e-3)
+    expected = ttest_1samp(hits[:, 1] - hits[:, 0], 0).confidence_interval(0.95)
+    assert (change.low[1], change.high[1]) == pytest.approx((expected.low, expected.high))
+    assert change.low[0] == change.high[0] == 0
+    copies = rate_intervals(np.repeat(hits, 5, axis=0), names(np.repeat(range(400), 5)))
+    np.testing.assert_allclose(copies[1].low, change.low)  # a clip heard five times is no more than one
+    np.testing.assert_allclose(copies[0].low, own.low)
+    weighted = rate_intervals(hits[:200], names(range(200)), np.where(np.arange(200) < 100, 1, 2))
+    doubled = rate_intervals(np.vstack([hits[:200], hits[100:200]]), names([*range(200), *range(100, 200)]))
+    np.testing.assert_allclose(weighted[1].high, doubled[1].high)
+
+
+def test_a_rate_of_none_and_of_all_counts_clusters_and_few_clusters_have_no_interval():
+    found, _ = rate_intervals(np.tile([0.0, 1.0], (30, 1)), names(np.arange(30) % 12))
+    high = 2.201**2 / (12 + 2.201**2)  # Wilson's upper limit of 0 of 12 with Student's t of 11 degrees of freedom
+    assert (found.low[0], found.high[0], found.low[1], found.high[1]) == pytest.approx((0, high, 1 - high, 1), abs=1e-3)
+    few, change = rate_intervals(np.tile([0.0, 1.0], (30, 1)), names(np.arange(30) % 9))
+    assert np.isnan(few.low).all() and few.method == change.method == "no interval: 9 clusters, 10 needed"
+
+
 def planted(rng, effect):
     """12 texts of 4 pairs, 8 layers that share a text's noise; flips of -1, 0, 1 as the sweep makes them."""
     noise = np.repeat(rng.normal(size=(12, 1, 8)) + rng.normal(size=(12, 1, 1)), 4, axis=1).reshape(48, 8)
@@ -244,3 +291,68 @@ def test_family_wise_error_is_five_percent_under_the_null_and_a_planted_layer_is
     found = [sign_flip_max_test(planted(rng, 3), clusters, draws=500).adjusted_p for _ in range(20)]
     assert np.mean([p[3] < 0.05 for p in found]) > 0.9
     assert np.mean([p[[0, 1, 2, 4, 5, 6, 7]].min() < 0.05 for p in found]) < 0.3
+
+
+def crossed(rng, n_recipients, n_donors, n_controls):
+    """60 pairs without any effect: who donates decides a flip as much as who receives, here and in the control."""
+    sides = [rng.permutation(60) % n for n in (n_recipients, n_donors, n_controls)]
+    recipient, donor, control = (
+        (rng.normal(size=(n, 1)) + 0.5 * rng.normal(size=(n, 8)))[of]
+        for n, of in zip((n_recipients, n_donors, n_controls), sides, strict=True)
+    )
+    noise = rng.normal(size=(2, 60, 8))
+    flips = (recipient + donor + noise[0] > 0.7).astype(float) - (recipient + control + noise[1] > 0.7)
+    return flips, dict(zip(("recipient", "donor", "random donor"), map(names, sides), strict=True))
+
+
+@pytest.mark.parametrize("donors", [(8, 30), (30, 8)])
+def test_shared_donors_raise_no_false_alarm_in_the_crossed_test_and_do_over_recipients_alone(donors):
+    rng = np.random.default_rng(3)
+    alarms = over_recipients = 0
+    for seed in range(150):
+        values, sides = crossed(rng, 30, *donors)
+        alarms += crossed_max_test(values, sides, draws=300, seed=seed).adjusted_p.min() <= 0.05
+        over_recipients += sign_flip_max_test(values, sides["recipient"], draws=300, seed=seed).adjusted_p.min() <= 0.05
+    assert alarms <= binom.ppf(0.999, 150, 0.05)
+    assert over_recipients > binom.ppf(0.999, 150, 0.05)  # control: one side alone alarms too often
+
+
+def test_the_crossed_p_is_the_larger_one_at_every_layer_and_an_effect_in_all_pairs_stays_found():
+    rng = np.random.default_rng(6)
+    values, sides = crossed(rng, 20, 12, 15)
+    values[:, 2] += 1
+    apart = [sign_flip_max_test(values, clusters, draws=500) for clusters in sides.values()]
+    found = crossed_max_test(values, sides, draws=500)
+    assert found.adjusted_p.tolist() == np.max([test.adjusted_p for test in apart], axis=0).tolist()
+    assert len({int(np.argmax([test.adjusted_p[layer] for test in apart])) for layer in range(8)}) > 1
+    for layer in range(8):
+        worst = max(apart, key=lambda test, layer=layer: test.adjusted_p[layer])
+        assert found.statistic[layer] == worst.statistic[layer]
+    assert found.adjusted_p[2] < 0.05 and found.n_clusters == 12
+    assert found.method == (
+        "studentised sign-flip max-t over layers, two-sided, the larger p of 20 recipient, 12 donor and "
+        "15 random donor clusters"
+    )
+
+
+@pytest.mark.parametrize("few", [0, 1, 2])
+def test_five_clusters_on_any_side_are_not_testable(few):
+    counts = [9, 9, 9]
+    counts[few] = 5
+    values, sides = crossed(np.random.default_rng(0), *counts)
+    found = crossed_max_test(values, sides)
+    assert found.adjusted_p is None and found.n_clusters == 5
+    said = f"{counts[0]} recipient, {counts[1]} donor and {counts[2]} random donor clusters"
+    assert found.method == f"not testable: {said}, 6 needed of each"
+
+
+@pytest.mark.parametrize("right, n", [(0, 1), (5, 10), (9, 10), (10, 10), (0, 0), (3, 40)])
+def test_guessing_p_is_the_share_of_all_answer_sheets_that_are_as_good(right, n):
+    as_good = sum(math.comb(n, k) for k in range(right, n + 1))
+    assert guessing_p(right, n) == pytest.approx(as_good / 2**n, rel=1e-12)
+
+
+@pytest.mark.parametrize("right, n", [(2, 1), (-1, 3), (0, -1)])
+def test_guessing_p_refuses_counts_that_cannot_be(right, n):
+    with pytest.raises(InterpError, match=f"{right} right of {n}"):
+        guessing_p(right, n)

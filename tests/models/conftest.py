@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.load import open_model
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from tests.conftest import our_hooks

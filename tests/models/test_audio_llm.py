@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import ARCHS, SITE_MODULES, arch_of
-from interp_core.models.audio_llm import AudioLLM, expanded_ids
+from interp_core.models.audio_llms.subject import AudioLLM, expanded_ids
 from interp_core.sites import KINDS, STAGES, Site
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.sweep import sweep

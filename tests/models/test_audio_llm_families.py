@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.sites import Kind
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import ARCHS, Arch
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.granite_speech import GraniteMel
+from interp_core.models.audio_llms.granite_speech import GraniteMel
+from interp_core.models.audio_llms.processors import with_fixed_date
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.audio_llms.voxtral import VoxtralReader
 from interp_core.models.load import open_model
-from interp_core.models.processors import with_fixed_date
-from interp_core.models.voxtral import VoxtralReader
 from interp_core.sites import Site
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.patch import SiteSpec

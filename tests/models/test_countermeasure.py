@@ -1,6 +1,5 @@
 """Countermeasure checkpoints: opened, run, scored and compared as the code that wrote them would have done it."""
 
-import json
 import re
 from copy import deepcopy
 
@@ -12,15 +11,15 @@ from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
 from interp_core.errors import InterpError
-from interp_core.models.countermeasure import (
+from interp_core.experiments.compare.parts import alike_parts, null_sites
+from interp_core.models.countermeasure.checkpoint import (
     bonafide_margin,
-    bonafide_probability,
-    equal_activations,
-    identical_parts,
     load_countermeasure,
     model_samples,
 )
-from interp_core.models.countermeasure_layout import layout_of
+from interp_core.models.countermeasure.layout import layout_of
+from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.sites import Site
 
 N_LAYERS, WIDTH, HIDDEN, REPR, CODECS, QUALITIES = 4, 48, 20, 12, 3, 2
 SIZES = {
@@ -313,14 +312,12 @@ def test_training_moves_the_discriminators_gradient_backwards_and_leaves_a_froze
 
 
 @pytest.mark.parametrize("below", ["best.pt", "checkpoints/best.pt"])
-def test_a_run_folder_opens_as_its_best_checkpoint_with_the_codec_names_beside_it(tmp_path, below):
+def test_a_run_folder_opens_as_its_best_checkpoint(tmp_path, below):
     (tmp_path / "checkpoints").mkdir()
     state = checkpoint(method="dann")
     saved(tmp_path, state, below)
-    (tmp_path / "codec_vocab.json").write_text(json.dumps({"NONE": 0, "MP3": 1, "OPUS": 2}))
     found = load_countermeasure(tmp_path)
     assert found.path == tmp_path / below
-    assert found.codec_vocab == {"NONE": 0, "MP3": 1, "OPUS": 2}
     assert len(found.weights_hash) == 64
     assert_same_forward(state, found.net, LENGTHS)
 
@@ -336,6 +333,25 @@ def test_old_saves_open_too_with_the_parts_of_weight_norm_by_their_old_names_and
     assert any(key.endswith("weight_g") for key in old["model_state_dict"])
     torch.save(old, tmp_path / "best.pt", _use_new_zipfile_serialization=False)
     assert_same_forward(state, load_countermeasure(tmp_path).net, LENGTHS)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_data_parallel_and_compiled_models_open_too(tmp_path, prefix):
+    saved = checkpoint()
+    plain, wrapped = tmp_path / "plain.pt", tmp_path / "wrapped.pt"
+    torch.save(saved, plain)
+    torch.save({**saved, "model_state_dict": {prefix + k: v for k, v in saved["model_state_dict"].items()}}, wrapped)
+    one, two = (load_countermeasure(path).net.state_dict() for path in (plain, wrapped))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("audio", [{"max_duration_sec": 1e9}, {"max_duration_sec": None}, {"sample_rate": 10**12}])
+def test_a_length_that_would_fill_the_memory_is_refused(tmp_path, audio):
+    saved = checkpoint()
+    saved["config"] = {**saved["config"], "audio": {**(saved["config"].get("audio") or {}), **audio}}
+    torch.save(saved, tmp_path / "best.pt")
+    with pytest.raises(InterpError, match=r"expected Hz and up to 3600 seconds"):
+        load_countermeasure(tmp_path / "best.pt")
 
 
 def test_weights_come_in_the_dtype_that_was_asked_for(tmp_path):
@@ -440,25 +456,25 @@ def test_clips_of_any_length_become_one_batch_with_lengths(tmp_path):
         found.net(inputs["waveform"][0])
 
 
-def test_the_score_is_the_bona_fide_class_whichever_index_it_has():
+def test_the_margin_is_that_of_the_bona_fide_class_and_does_not_saturate():
     logits = torch.tensor([[2.0, -1.0], [0.5, 0.5], [-40.0, 40.0], [-60.0, 60.0]])
-    expected = [1 / (1 + np.exp(-3)), 0.5]
-    assert bonafide_probability(logits)[:2].tolist() == pytest.approx(expected)
-    assert bonafide_probability(logits, 1)[:2].tolist() == pytest.approx([1 - p for p in expected])
     assert bonafide_margin(logits).tolist() == [3, 0, -80, -120]
-    assert bonafide_margin(logits, 1).tolist() == [-3, 0, 80, 120]
-    assert bonafide_probability(logits, 1)[2] == bonafide_probability(logits, 1)[3]  # why the margin is there
-    with pytest.raises(InterpError, match="bonafide_index=2"):
-        bonafide_probability(logits, 2)
-    with pytest.raises(InterpError, match="two classes"):
-        bonafide_margin(torch.zeros(2, 3))
+    assert logits.softmax(-1)[2, 1] == logits.softmax(-1)[3, 1]  # why the margin is there
 
 
 def pair(tmp_path, change=lambda weights: None, settings=None):
     base, other = checkpoint(), deepcopy(checkpoint())
     change(other["model_state_dict"])
     (settings or (lambda config: None))(other["config"])
-    return [load_countermeasure(saved(tmp_path, s, f"{i}.pt")).net for i, s in enumerate((base, other))]
+    return [subject(saved(tmp_path, s, f"{i}.pt")) for i, s in enumerate((base, other))]
+
+
+def subject(file):
+    return SpoofDetector.of(file.name, load_countermeasure(file), torch.device("cpu"))
+
+
+def resid(*layers):
+    return {Site("resid_post", layer) for layer in layers}
 
 
 def nudged(name):
@@ -469,63 +485,76 @@ def nudged(name):
 
 
 LAYERS = [f"layer {i}" for i in range(N_LAYERS)]
+STAGES = ("mixed", "pooled", "projection", "logits")
 PARTS = ["stem", *LAYERS, "layer_pooling", "pooling", "projection", "task_head"]
 
 
 def test_two_loads_of_one_file_are_identical_in_every_part_and_must_agree_everywhere(tmp_path):
-    nets = pair(tmp_path)
-    assert identical_parts(*nets) == dict.fromkeys(PARTS, True)
-    assert equal_activations(*nets) == (*LAYERS, "mixed", "pooled", "repr", "task_logits")
+    models = pair(tmp_path)
+    assert alike_parts(*models) == dict.fromkeys(PARTS, True)
+    assert null_sites(*models) == resid(*range(N_LAYERS)) | {Site(kind) for kind in STAGES}
 
 
 @pytest.mark.parametrize(
     "weight, part, still_equal",
     [
-        ("backbone.model.feature_projection.projection.bias", "stem", ()),
-        ("backbone.model.encoder.layer_norm.weight", "stem", ()),
-        ("backbone.model.encoder.layers.2.attention.v_proj.bias", "layer 2", ("layer 0", "layer 1")),
-        ("backbone.layer_pooling.weights", "layer_pooling", (*LAYERS,)),
-        ("projection.mlp.3.weight", "projection", (*LAYERS, "mixed", "pooled")),
-        ("task_head.classifier.bias", "task_head", (*LAYERS, "mixed", "pooled", "repr")),
+        ("backbone.model.feature_projection.projection.bias", "stem", (0, ())),
+        ("backbone.model.encoder.layer_norm.weight", "stem", (0, ())),
+        ("backbone.model.encoder.layers.2.attention.v_proj.bias", "layer 2", (2, ())),
+        ("backbone.layer_pooling.weights", "layer_pooling", (N_LAYERS, ())),
+        ("projection.mlp.3.weight", "projection", (N_LAYERS, ("mixed", "pooled"))),
+        ("task_head.classifier.bias", "task_head", (N_LAYERS, ("mixed", "pooled", "projection"))),
     ],
 )
 def test_one_bit_of_one_weight_marks_its_part_and_all_that_follows_from_it(tmp_path, weight, part, still_equal):
-    nets = pair(tmp_path, nudged(weight))
-    assert [name for name, alike in identical_parts(*nets).items() if not alike] == [part]
-    assert equal_activations(*nets) == still_equal
+    models = pair(tmp_path, nudged(weight))
+    n_layers, stages = still_equal
+    assert [name for name, alike in alike_parts(*models).items() if not alike] == [part]
+    assert null_sites(*models) == resid(*range(n_layers)) | {Site(kind) for kind in stages}
     with torch.inference_mode():  # what is said to be equal is so to the bit
-        left, right = (net(WAVES, lengths=LENGTHS) for net in nets)
-    for name in still_equal:
-        layer = name.removeprefix("layer ")
-        both = [out["all_hidden_states"][int(layer)] if layer.isdigit() else out[name] for out in (left, right)]
-        assert torch.equal(*both)
+        left, right = (model.hf(WAVES, lengths=LENGTHS) for model in models)
+    for layer in range(n_layers):
+        assert torch.equal(left["all_hidden_states"][layer], right["all_hidden_states"][layer])
+    for stage in stages:
+        name = {"projection": "repr"}.get(stage, stage)
+        assert torch.equal(left[name], right[name])
 
 
 def test_a_weight_that_acts_in_training_only_counts_for_nothing(tmp_path):
-    assert all(identical_parts(*pair(tmp_path, nudged("backbone.model.masked_spec_embed"))).values())
+    assert all(alike_parts(*pair(tmp_path, nudged("backbone.model.masked_spec_embed"))).values())
 
 
 def test_settings_that_no_weight_shows_tell_two_models_apart(tmp_path):
     def farther(config):
         config["backbone"]["hf_config"]["max_bucket_distance"] = 60
 
-    assert not identical_parts(*pair(tmp_path, settings=farther))["stem"]
-    first = load_countermeasure(saved(tmp_path, checkpoint(selection={"method": "first_k", "k": 2}))).net
-    last = load_countermeasure(saved(tmp_path, checkpoint(selection={"method": "last_k", "k": 2}))).net
-    assert not identical_parts(first, last)["layer_pooling"]
-    assert identical_parts(first, last)["layer 3"]
+    assert not alike_parts(*pair(tmp_path, settings=farther))["stem"]
+    first = subject(saved(tmp_path, checkpoint(selection={"method": "first_k", "k": 2})))
+    last = subject(saved(tmp_path, checkpoint(selection={"method": "last_k", "k": 2})))
+    assert not alike_parts(first, last)["layer_pooling"]
+    assert alike_parts(first, last)["layer 3"]
+
+
+def test_a_mix_of_the_first_layers_stays_null_where_only_a_later_layer_differs(tmp_path):
+    base, donor = (
+        checkpoint(selection={"method": "first_k", "k": 2}),
+        checkpoint(selection={"method": "first_k", "k": 2}),
+    )
+    nudged(f"backbone.model.encoder.layers.{N_LAYERS - 1}.attention.v_proj.bias")(donor["model_state_dict"])
+    models = [subject(saved(tmp_path, state, f"{i}.pt")) for i, state in enumerate((base, donor))]
+    assert null_sites(*models) == resid(*range(N_LAYERS - 1)) | {Site(kind) for kind in STAGES}
 
 
 def test_a_discriminator_that_only_one_model_has_is_named_and_changes_no_activation(tmp_path):
-    dann = load_countermeasure(saved(tmp_path, checkpoint(method="dann"))).net
+    dann = subject(saved(tmp_path, checkpoint(method="dann")))
     erm_state = checkpoint(method="dann")
     erm_state["model_state_dict"] = {
         k: v for k, v in erm_state["model_state_dict"].items() if not k.startswith("domain_discriminator")
     }
-    erm = load_countermeasure(saved(tmp_path, erm_state)).net
-    for nets in ((dann, erm), (erm, dann)):
-        assert [name for name, alike in identical_parts(*nets).items() if not alike] == ["domain_discriminator"]
-        assert equal_activations(*nets)[-1] == "task_logits"
+    erm = subject(saved(tmp_path, erm_state))
+    for models in ((dann, erm), (erm, dann)):
+        assert [name for name, alike in alike_parts(*models).items() if not alike] == ["domain_discriminator"]
+        assert Site("logits") in null_sites(*models)
 
 
 def test_the_modules_have_the_names_that_checkpoints_use(tmp_path):

@@ -313,6 +313,32 @@ def test_a_probe_reads_behind_an_adapter_where_the_encoder_has_one(stable: bool,
         assert gap(subject.readout(run.resid[-1][None], [stem])[0], probe(heard.mean(1))[0]) < 1e-6
 
 
+@pytest.mark.parametrize("n_samples", [8000, 8160, 8199, 8320])
+def test_a_position_that_two_frames_do_not_fill_is_left_out_as_the_library_masks_it(
+    n_samples: int, open_once: Open
+) -> None:
+    one = open_once("w2vbert")
+    samples = tone(0.6, 300, 16_000)[:n_samples]
+    frames = (n_samples - 400) // 160 + 1
+    stem = prompt_clip(one.subject, samples, "", "a")
+    assert stem.n_pos == frames // 2
+    masked = dict(one.subject.extractor(samples, sampling_rate=16_000, return_tensors="pt"))
+    with torch.inference_mode():
+        assert gap(one.subject.forward(stem.inputs), one.subject.hf(**masked).logits) < 1e-5
+        unmasked = one.subject.hf(input_features=masked["input_features"]).logits
+    assert (gap(one.subject.forward(stem.inputs), unmasked) > 1e-3) == (frames % 2 == 1)
+
+
+def test_a_clip_of_less_than_a_position_is_named_and_one_of_just_one_is_heard(open_once: Open) -> None:
+    for name, shortest in (("w2vbert", 560), ("data2vec", 400), ("conformer-relative", 400)):
+        subject = open_once(name).subject
+        assert subject.shortest == shortest
+        stem = prompt_clip(subject, tone(0.5, 300, 16_000)[:shortest], "", "a")
+        assert stem.n_pos == 1 and torch.isfinite(clean_runs(subject, [stem])[0].logits).all()
+        with pytest.raises(InterpError, match="clip 'b' is too short"):
+            prompt_clip(subject, tone(0.5, 300, 16_000)[: shortest - 1], "", "b")
+
+
 @pytest.mark.parametrize("prefix", ["clap.", "module.clap."])
 def test_the_captioners_weight_file_opens_too(prefix: str, tmp_path: Path) -> None:
     file = save_clap(tmp_path / "clapcap_weights_2023.pth", random_clap(None, **MSCLAP), prefix)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp_core.experiments.positions import align_positions
+from interp_core.experiments.patching.positions import align_positions
 from interp_core.sites import Kind, Site
 from interp_core.trace.hooks import captured, edited
 from interp_core.trace.patch import Patch, SiteSpec
@@ -17,6 +17,8 @@ from tests.trace.naive import gap
 
 ONE_OF_EACH = (
     *("wavlm-large", "wavlm-base-weighted", "wav2vec2-large-weighted", "wav2vec2-bare", "hubert-base"),
+    *("unispeech-base", "unispeechsat-large-weighted", "data2vec", "conformer-relative", "conformer-rotary-weighted"),
+    *("w2vbert", "w2vbert-weighted", "w2vbert-bare"),
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
 )
@@ -68,6 +70,7 @@ def test_the_reference_equals_a_loop_of_plain_hooks(name: str, open_once: Open) 
 
 HEADED = (
     *("wavlm-base", "wavlm-large-weighted", "wav2vec2-base", "wav2vec2-large-weighted", "hubert-large"),
+    *("unispeech-large", "unispeechsat-base", "data2vec-weighted", "conformer-relative", "w2vbert"),
     *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
 )

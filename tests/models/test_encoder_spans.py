@@ -6,13 +6,14 @@ import torch
 from transformers import AutoFeatureExtractor
 
 from interp_core.errors import InterpError
-from interp_core.experiments.positions import align_positions
-from interp_core.models.subject import Prompted
+from interp_core.experiments.patching.positions import align_positions
+from interp_core.models.prompted import Prompted
 from interp_core.trace.clean import prompt_clip
 from tests.families.subjects import CASES, Opened, tone
 from tests.models.conftest import Open
 
-WAVES = [name for name in CASES if name.startswith(("wavlm", "wav2vec2", "hubert"))]
+NEWER = ("unispeech", "data2vec", "conformer", "w2vbert")
+WAVES = [name for name in CASES if name.startswith(("wavlm", "wav2vec2", "hubert", *NEWER))]
 FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     **dict.fromkeys(WAVES, ((0, 24), (0, 39))),  # (8000 - 400) // 320 + 1 and (12800 - 400) // 320 + 1
     **dict.fromkeys([name for name in CASES if name.startswith("whisper")], ((0, 25), (0, 40))),  # 20 ms each
@@ -106,7 +107,9 @@ def test_a_time_window_is_the_same_seconds_in_both_clips(name: str, open_once: O
     assert cut.positions.tolist() == cut.source.tolist() == list(range(n_a)) and cut.covered == n_a / n_b
 
 
-@pytest.mark.parametrize("name", [*WAVES[:5], "whisper-encoder", "whisper-decoder", "ast", "spoof-wavlm-erm", "clap"])
+@pytest.mark.parametrize(
+    "name", [*WAVES[:5], "data2vec", "w2vbert", "whisper-encoder", "whisper-decoder", "ast", "spoof-wavlm-erm", "clap"]
+)
 @pytest.mark.parametrize("align", ["truncate", "resample"])
 def test_all_positions_of_clips_of_unequal_length_are_matched(name: str, align: str, open_once: Open) -> None:
     """Front ends that fill clips up give every clip the same positions; else all there is is the recording."""
@@ -152,3 +155,12 @@ def test_the_longest_clip_that_is_heard_whole_is_said(open_once: Open) -> None:
         keys = [prompt_clip(one.subject, samples, one.prompt, "a").embeds for samples in (fits, louder)]
         assert (keys[0] - keys[1]).abs().max() > 1e-3
     assert open_once("wavlm-base").subject.max_seconds == float("inf")
+
+
+def test_clips_of_two_lengths_become_inputs_of_one_shape_exactly_where_the_subject_says_so(one: Opened) -> None:
+    shapes = [
+        {name: value.shape for name, value in one.subject.model_inputs(one.samples[clip], one.prompt).items()}
+        for clip in ("short", "long", "twin")
+    ]
+    assert shapes[0] == shapes[2]
+    assert (shapes[0] == shapes[1]) == one.subject.one_shape

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.experiments.positions import align_positions
+from interp_core.experiments.patching.positions import align_positions
 from interp_core.sites import OF_HEADS, Kind, Site
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.hooks import edited
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
+from interp_core.trace.rows import BlockRows, Rows
 from interp_core.trace.sweep import sweep
 from tests.families.encoder_routes import answer
 from tests.families.subjects import CASES, Opened
@@ -237,3 +238,35 @@ def test_a_mix_of_layers_takes_each_layer_by_the_softmax_of_its_weight(name: str
         expected = (hf.layer_weights.exp() / hf.layer_weights.exp().sum()).tolist()
     assert shares.tolist() == pytest.approx(expected, abs=1e-6)
     assert shares.sum() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_row_brings_the_mix_of_all_layers_before_it_whichever_layers_are_patched(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    patches, last = [everywhere(one.runs["short"], one.runs["twin"])], one.subject.n_layers - 1
+    for kind in ("resid_post", "attn_out"):
+        whole = swept(one, patches, SiteSpec(kind, layers=tuple(range(last + 1))), "reference")
+        for layers in ((last,), (last - 1,), (1, last)):
+            found = swept(one, patches, SiteSpec(kind, layers=layers), "fast")
+            assert gap(found, whole[:, list(layers)]) < CLOSE, (kind, layers)
+        assert gap(whole[:, 1], whole[:, last]) > 10 * CLOSE  # control: it matters at which layer
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_keep_their_own_mix_so_one_runner_serves_any_number_in_any_order(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    run, n = one.runs["long"], one.subject.n_layers
+    with torch.inference_mode(), one.subject.lock:
+        runner = BlockRows(one.subject, [run.prompted])
+
+        def clean_from(layer: int, copies: int) -> Tensor:
+            rows = runner.start(layer, runner.clean(layer).repeat(copies, 1, 1))
+            for block in range(layer, n):
+                rows = runner.run(block, rows)
+            return one.labels.read(runner.logits(rows))[0]
+
+        for layer, copies in ((n, 1), (2, 3), (0, 2), (2, 1)):
+            assert gap(clean_from(layer, copies), one.labels.read(run.logits[None])[0].expand(copies, -1)) < CLOSE
+        # Control: a row without the sum over the layers before it answers something else.
+        alone = Rows(runner.clean(n), torch.zeros_like(runner.clean(n), dtype=torch.float32))
+        assert gap(one.labels.read(runner.logits(alone))[0], one.labels.read(run.logits[None])[0]) > 1e-3

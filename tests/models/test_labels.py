@@ -6,20 +6,20 @@ from tokenizers import Tokenizer
 from transformers import Qwen2Tokenizer
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.models.labels import LabelTokens, label_tokens
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.labels import LabelTokens
 from tests.tiny import LABELS
 from tests.trace.naive import PROMPT
 
 
 def refusal(subject: AudioLLM, *labels: str, several_tokens: str = "refuse") -> str:
     with pytest.raises(InterpError) as error:
-        label_tokens(subject, labels, PROMPT, several_tokens=several_tokens)
+        subject.labels(labels, PROMPT, several_tokens=several_tokens)
     return str(error.value)
 
 
 def test_each_label_is_the_token_that_the_answer_would_start_with(tiny: AudioLLM) -> None:
-    found = label_tokens(tiny, LABELS, PROMPT)
+    found = tiny.labels(LABELS, PROMPT)
     assert found.labels == LABELS and len(set(found.ids)) == 5
     # Another route: the tokenizer's own merges on the word alone, which follows a newline in the chat template.
     raw = Tokenizer.from_str(tiny.tokenizer.backend_tokenizer.to_str())
@@ -34,11 +34,11 @@ def test_each_label_is_the_token_that_the_answer_would_start_with(tiny: AudioLLM
 def test_a_label_is_read_where_the_answer_starts_not_on_its_own(tiny: AudioLLM, monkeypatch) -> None:
     text = tiny.chat_text(PROMPT)
     monkeypatch.setattr(tiny, "chat_text", lambda _prompt: text.rstrip("\n") + ":")
-    spaced = label_tokens(tiny, [" happy", " sad"], PROMPT)
+    spaced = tiny.labels([" happy", " sad"], PROMPT)
     assert [tiny.tokenizer.decode(i) for i in spaced.ids] == [" happy", " sad"]
     # The template ends on a space that the words merge with: the id is the merged one, and the report says so.
     monkeypatch.setattr(tiny, "chat_text", lambda _prompt: text.rstrip("\n") + ": ")
-    merged = label_tokens(tiny, ["happy", "sad"], PROMPT)
+    merged = tiny.labels(["happy", "sad"], PROMPT)
     assert merged.ids == spaced.ids
     assert [row["merged_with_the_prompt"] for row in merged.report["labels"]] == [True, True]
     assert [row["merged_with_the_prompt"] for row in spaced.report["labels"]] == [False, False]
@@ -47,7 +47,7 @@ def test_a_label_is_read_where_the_answer_starts_not_on_its_own(tiny: AudioLLM, 
 def test_a_label_of_several_tokens_is_refused_or_stands_for_its_first(tiny: AudioLLM) -> None:
     message = refusal(tiny, "happy", "joyous")
     assert "label 'joyous' is " in message and "only the first is compared" in message and "--multi-token" in message
-    found = label_tokens(tiny, ["happy", "joyous"], PROMPT, several_tokens="first")
+    found = tiny.labels(["happy", "joyous"], PROMPT, several_tokens="first")
     assert found.report["labels"][1]["several_tokens"] and not found.report["labels"][0]["several_tokens"]
     assert found.ids[1] == tiny.tokenizer("joyous").input_ids[0] and found.report["several_tokens"] == "first"
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
+from transformers import CONFIG_MAPPING, Qwen2AudioForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.arch import ARCHS, ENCODERS, LACKING
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.load import open_model, pick_device, pick_dtype
 from tests.tiny import RATE, save_qwen2_audio, tokenizer, tone
 from tests.trace.naive import PROMPT, gap
@@ -97,6 +98,17 @@ def test_a_text_model_is_refused_by_its_type(tmp_path: Path) -> None:
     words.save_pretrained(tmp_path)
     message = refusal(tmp_path)
     assert "no row for model_type='qwen2' in arch.ARCHS (known: " in message and ", qwen2_audio, " in message
+
+
+@pytest.mark.parametrize("kind", sorted(LACKING))
+def test_a_model_that_hears_and_cannot_be_a_row_says_which_part_is_in_the_way(kind: str, tmp_path: Path) -> None:
+    assert kind not in ARCHS and kind not in ENCODERS
+    assert kind in CONFIG_MAPPING
+    parts = {"encoder": {"model_type": "wavlm"}, "decoder": {"model_type": "bert"}} if "-dec" in kind else {}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **parts}))
+    message = refusal(tmp_path)
+    assert f"models of the type {kind} cannot be opened: " in message
+    assert "readout does not fit" in message or "there is no readout" in message or "no transformer blocks" in message
 
 
 def change_config(folder: Path, **fields: object) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen2AudioEncoder, Qwen2AudioEncoderConfig, Qwen3Config, Qwen3ForCausalLM
 
 from interp_core.errors import InterpError
-from interp_core.models.opens2s import OpenS2SModel, OpenS2SProcessor, load_opens2s
+from interp_core.models.audio_llms.opens2s import OpenS2SModel, OpenS2SProcessor, load_opens2s
 from tests.tiny import RATE, tone
 from tests.tiny_opens2s import ADDED, MELS, encoder_config, llm_config, save_opens2s, weights
 from tests.trace.naive import PROMPT, gap

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers.utils import logging as hf_logging
 
 from interp_core.errors import InterpError
-from interp_core.models.opens2s import is_opens2s, load_opens2s
-from interp_core.models.opens2s_net import OpenS2SAdapter, OpenS2SModel
+from interp_core.models.audio_llms.opens2s import is_opens2s, load_opens2s
+from interp_core.models.audio_llms.opens2s_net import OpenS2SAdapter, OpenS2SModel
 from tests.tiny import RATE, tone
 from tests.tiny_opens2s import config_json, save_opens2s, weights
 from tests.trace.naive import PROMPT, gap

@@ -8,7 +8,7 @@ import torch
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import Arch
-from interp_core.models.opens2s import OpenS2S, load_opens2s
+from interp_core.models.audio_llms.opens2s import OpenS2S, load_opens2s
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.sweep import sweep
 from tests.tiny import LABELS, RATE, tone

@@ -13,6 +13,8 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Selectbox
 
+from components import models
+from components.clips import owner
 from interp_core.models import bundled
 from tests.pages.tiny_demo import write_demo
 
@@ -49,11 +51,14 @@ def server(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(bundled, "ASSETS", assets)
     monkeypatch.setenv("PATCHBAY_ROOTS", str(tmp_path))
     monkeypatch.setenv("PATCHBAY_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PATCHBAY_DATA", str(tmp_path / "recordings"))
+    monkeypatch.setattr(owner, "visitor", lambda: "of one browser")  # AppTest sends no cookie
+    monkeypatch.setattr(models, "PATIENCE_S", PATIENCE_S / 2)  # a session here is one pass of the script
     forget()
     yield tmp_path
-    from components import state
+    from components import server
 
-    state.engine().jobs.close(timeout=60)
+    server.engine().jobs.close(timeout=60)
     forget()
 
 
@@ -69,7 +74,7 @@ def open_app(server: Path) -> OpenApp:
     """open_app(layer="2", ...) -> a session that followed a link with these parameters."""
 
     def follow(**parameters: str) -> AppTest:
-        at = AppTest.from_file(str(ROUTER), default_timeout=PATIENCE_S)
+        at = AppTest.from_file(str(ROUTER), default_timeout=PATIENCE_S).switch_page(str(ROOT / "pages" / "patching.py"))
         for name, value in parameters.items():
             at.query_params[name] = value
         return at.run()
@@ -114,3 +119,32 @@ def words(at: AppTest) -> str:
 def faults(at: AppTest) -> list[str]:
     """What went wrong: exceptions and error boxes."""
     return [str(element.value) for element in [*at.exception, *at.error]]
+
+
+def told(at: AppTest, key: str) -> dict[str, Any]:
+    """What the browser is sent for the component with a key."""
+    return json.loads(by_key(at, "bidi_component", key).proto.json)
+
+
+def tell(at: AppTest, key: str, **state: Any) -> AppTest:
+    """The component with a key sets its state, as its script does with `setStateValue`."""
+    states = at._tree.get_widget_states()
+    widget = states.widgets.add()
+    widget.id = by_key(at, "bidi_component", key).proto.id
+    widget.json_value = json.dumps(state)
+    return at._run(widget_state=states)
+
+
+def trigger(at: AppTest, key: str, event: str, value: Any) -> AppTest:
+    """The component with a key reports an event, as its script does with `setTriggerValue`."""
+    states = at._tree.get_widget_states()
+    widget = states.widgets.add()
+    widget.id = f"$$STREAMLIT_INTERNAL_KEY_{by_key(at, 'bidi_component', key).proto.id}__events"
+    widget.json_trigger_value = json.dumps([{"event": event, "value": value}])
+    return at._run(widget_state=states)
+
+
+def in_link(at: AppTest, name: str) -> str | None:
+    """What the address says of a parameter."""
+    found = at.query_params.get(name)
+    return found[0] if isinstance(found, list) else found

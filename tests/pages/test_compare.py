@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from interp_core.doors.compare_folder import read_comparison
-from tests.pages.conftest import click_point, faults, send, words
+from components import state
+from interp_core.experiments.compare.experiment import COMPARE
+from interp_core.experiments.experiment import open_result
+from tests.pages.conftest import click_point, faults, send, told, words
 from tests.pages.tiny_spoof import BASE, DONOR, PAIRS, write_spoof_demo
 from tests.spoof_pairs import N_LAYERS
 
@@ -19,7 +21,7 @@ def assets(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def saved(assets):
-    return read_comparison(assets / BASE / "run-compare")
+    return open_result(COMPARE, assets / BASE / "run-compare")
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_the_saved_run_of_the_demo_is_shown_with_its_identical_parts_and_finding
     assert faults(at) == []
     assert "Identical in both models: stem, layers 0 to 1, pooling." in said
     assert f"The models **part at layer {saved.findings['onset']}**" in said
-    assert "ships with the demo" in said
+    assert f"ships with {BASE}" in said
     assert {chart.proto.id.rpartition("-")[2] for chart in at.get("plotly_chart")} >= {
         "cmp_map", "cmp_diagonal", "cmp_effect", "cmp_rates",
     }  # fmt: skip
@@ -73,7 +75,7 @@ def test_one_click_takes_the_selected_point_as_the_transplant_and_its_clips_are_
     assert widget(at, "selectbox", "cmp_clip").value == most
     row = saved.summary[saved.summary["model"] == "layer 3"].iloc[0]
     assert f"layer 3: {row['eer']:.2%}" in words(at)
-    assert at.get("bidi_component")  # the player is there
+    assert told(at, state.CMP_PLAYER)["clips"]
 
 
 def test_every_view_draws_and_a_row_of_the_table_selects_its_transplant(compare, saved):
@@ -90,40 +92,47 @@ def test_every_view_draws_and_a_row_of_the_table_selects_its_transplant(compare,
 
 
 def test_a_pair_that_has_not_run_says_what_is_null_and_what_it_costs_and_runs_on_a_click(compare):
-    at = compare(donor=PAIRS[1])
+    at = compare(compare_donor=PAIRS[1])
     said = words(at)
     assert "Identical in both models: stem, layers 0 to 3, pooling." in said
     assert "A transplant at every layer alone must change nothing" in said
     assert "forward passes" in said and not at.get("plotly_chart")
-    next(button for button in at.button if button.label == "Compare them now").click().run()
-    from components import state
+    next(button for button in at.button if button.label == "Run it now").click().run()
+    from components import server
 
-    job = state.engine().jobs.jobs()[0]
-    assert job.wait(60) and job.error is None, job.traceback
-    at = compare(donor=PAIRS[1])
+    job = server.engine().jobs.jobs()[0]
+    assert job.wait(300) and job.error is None, job.traceback
+    at = compare(compare_donor=PAIRS[1])
     assert faults(at) == [] and "alike at every layer" in words(at)
     assert "Computed by this server" in words(at)
 
 
 def test_the_donor_of_a_pair_is_its_base_turned_round(compare):
     at = compare(model=DONOR)
-    assert widget(at, "selectbox", "donor").value == f"{PAIRS[0]}, turned round"
-    assert faults(at) == [] and "Compare them now" in [button.label for button in at.button]
+    assert widget(at, "selectbox", "compare_donor").value == f"{PAIRS[0]}, turned round"
+    assert faults(at) == [] and "Run it now" in [button.label for button in at.button]
 
 
 def test_another_model_in_the_sidebar_leaves_the_pair_of_the_one_before(compare):
-    at = compare(donor=PAIRS[1])
+    at = compare(compare_donor=PAIRS[1])
     at.selectbox(key="model").set_value(DONOR).run()
-    assert widget(at, "selectbox", "donor").value == f"{PAIRS[0]}, turned round"
+    assert widget(at, "selectbox", "compare_donor").value == f"{PAIRS[0]}, turned round"
     assert faults(at) == [] and "does not ship" not in words(at)
 
 
 def test_a_link_to_a_foreign_donor_opens_nothing_before_the_visitor_agrees(compare):
-    at = compare(donor="somebody/model")
+    at = compare(compare_donor="somebody/model")
     assert "does not ship with Patchbay" in words(at)
     assert "Open this model" in [button.label for button in at.button]
 
 
+def test_a_link_to_a_donors_adapter_opens_nothing_before_the_visitor_agrees(compare):
+    at = compare(compare_donor_adapter="/somewhere/lora")
+    assert "names an adapter that does not ship with Patchbay" in words(at)
+    at = next(button for button in at.button if button.label == "Open this adapter").click().run()
+    assert len(faults(at)) == 1 and "lies outside the folders that may be read" in faults(at)[0]
+
+
 def test_wrong_settings_are_one_sentence(compare):
-    at = compare(cmp_domain="planet", donor=PAIRS[1])
-    assert any("no clip has a column 'planet'" in fault.replace("\\", "") for fault in faults(at))
+    at = compare(compare_domain="planet", compare_donor=PAIRS[1])
+    assert "no clip has a column 'planet'" in words(at)

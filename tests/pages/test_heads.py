@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import state
-from interp_core.doors.heads import HeadsRequest, open_heads
+from components import server, state
 from interp_core.engine import Engine
-from interp_core.experiments.heads import HeadSettings, HeadsResult
+from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.heads.experiment import HEADS
+from interp_core.experiments.heads.request import HeadsRequest
+from interp_core.experiments.heads.run import HeadsResult
 from interp_core.models import bundled
 from tests.experiments.heads_cases import CLASSES, write_clips, write_manifest
 from tests.families.encoders import save_clap_audio
-from tests.pages.conftest import by_key, faults, forget, send, words
+from tests.pages.conftest import by_key, faults, forget, send, told, words
 
 NAME = "demo-tiny-events"
 
@@ -33,8 +35,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before, bundled.ASSETS = bundled.ASSETS, assets
     bundled.demos.cache_clear()
     try:
-        settings = HeadSettings(draws=999, ablate=("mean",))
-        HeadsRequest(NAME, probe="label", settings=settings).run(Engine(), out=folder / "run-heads")
+        run(HEADS, Engine(), HeadsRequest(NAME, probe="label", ablate=("mean",)), out=folder / "run-heads")
     finally:
         bundled.ASSETS = before
         bundled.demos.cache_clear()
@@ -43,7 +44,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def saved(assets: Path) -> HeadsResult:
-    return open_heads(assets / NAME / "run-heads")
+    return open_result(HEADS, assets / NAME / "run-heads")
 
 
 def open_heads_page(open_app, **parameters):
@@ -61,7 +62,7 @@ def test_the_page_opens_with_the_saved_run_and_the_best_head_selected(open_app, 
     heads = saved.points("head")
     best = heads.loc[heads["fisher_f"].idxmax()]
     assert at.selectbox(key=state.HEADS_AT).value == best["name"]
-    assert f"Saved run that ships with {NAME}" in words(at) and "weights checked" in words(at)
+    assert f"Saved run that ships with {NAME}" in words(at) and "Weights checked" in words(at)
     assert f"{best['fisher_f']:.2f} times as well" in words(at).replace("\\", "")
     cells = next(trace for trace in drawn(at, state.HEADS_MAP)["data"] if trace.get("name") == "cells")
     assert [tuple(cell) for cell in cells["customdata"]] == list(zip(heads["layer"], heads["head"], strict=True))
@@ -87,7 +88,7 @@ def test_a_link_shows_that_head_in_that_view(open_app, saved) -> None:
 def test_the_other_kinds_of_ablation_are_computed_by_a_job(open_app, saved) -> None:
     at = open_heads_page(open_app)
     at.button(key="heads_ablate_one").click().run()
-    (job,) = [job for job in state.engine().jobs.jobs() if "Without" in job.title]
+    (job,) = [job for job in server.engine().jobs.jobs() if "Without" in job.title]
     assert job.wait(120) and set(job.result["kind"]) == {"zero", "resample"}
     at.run()
     assert faults(at) == []
@@ -102,16 +103,16 @@ def test_a_click_on_a_clip_makes_it_a_and_patching_shows_three_runs(open_app, sa
     assert faults(at) == [] and at.selectbox(key=state.HEADS_A).value == clip
     logits = {trace["name"].partition(":")[0] for trace in drawn(at, "heads_patch")["data"] if "name" in trace}
     assert {"A as it is", "A after the patch", "B"} <= logits
-    player = json.loads(at.get("bidi_component")[0].proto.json)
+    player = told(at, state.PLAYER)
     assert [one["label"].partition(" ")[0] for one in player["clips"]] == [clip, at.selectbox(key=state.HEADS_B).value]
 
 
 def test_a_run_with_other_settings_is_a_job_and_can_be_compared(open_app, saved) -> None:
     at = open_heads_page(open_app)
-    at.selectbox(key=state.HEADS_PROBES).set_value("none")
-    at.number_input(key=state.HEADS_SEED).set_value(7)
+    at.selectbox(key=state.setting("heads", "probes")).set_value("none")
+    at.number_input(key=state.setting("heads", "seed")).set_value(7)
     next(button for button in at.button if button.label == "Run").click().run()
-    (job,) = [job for job in state.engine().jobs.jobs() if job.title.startswith("heads")]
+    (job,) = [job for job in server.engine().jobs.jobs() if job.title.startswith("heads")]
     assert job.wait(120) and job.error is None
     at.run()
     assert faults(at) == [] and "Computed by this server" in words(at)
@@ -128,3 +129,14 @@ def test_a_run_of_another_model_does_not_stand_in(open_app, assets, tmp_path, mo
     forget()
     at = open_heads_page(open_app)
     assert faults(at) == [] and "Nothing has been computed" in words(at)
+
+
+def test_a_head_that_was_clicked_is_undone(open_app, saved) -> None:
+    at = open_heads_page(open_app)
+    first = at.selectbox(key=state.HEADS_AT).value
+    other = next(name for name in at.selectbox(key=state.HEADS_AT).options if name != first)
+    at = at.selectbox(key=state.HEADS_AT).set_value(other).run()
+    at = at.button(key="undo").click().run()
+    assert faults(at) == [] and at.selectbox(key=state.HEADS_AT).value == first
+    at = at.button(key="redo").click().run()
+    assert at.selectbox(key=state.HEADS_AT).value == other

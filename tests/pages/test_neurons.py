@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import neurons_charts, signflip_charts, state
-from interp_core.doors import ablate, signflip
-from interp_core.experiments.signflip import OUTPUT
-from tests.pages.conftest import by_key, click_point, faults, send, words
+from components import server, shown, state
+from components.neurons import charts as neurons_charts
+from components.signflip import charts as signflip_charts
+from interp_core.experiments import experiment_of
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.signflip.tables import OUTPUT
+from tests.pages.conftest import by_key, click_point, faults, send, told, words
 from tests.pages.test_patching import _numbers
 from tests.pages.tiny_neurons import NAME, write_demo
 
@@ -23,12 +26,12 @@ def assets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(assets):
-    return ablate.read_result(assets / NAME / "run-ablate")
+    return open_result(experiment_of("ablate"), assets / NAME / "run-ablate")
 
 
 @pytest.fixture(scope="module")
 def flipped(assets):
-    return signflip.read_result(assets / NAME / "run-signflip")
+    return open_result(experiment_of("signflip"), assets / NAME / "run-signflip")
 
 
 def visit(open_app, page, **parameters):
@@ -47,7 +50,7 @@ def trace(figure, start):
 def test_the_neurons_page_shows_the_saved_sweep_with_its_band_its_control_and_its_base(open_app, swept):
     at = visit(open_app, "neurons")
     assert faults(at) == []
-    assert f"Saved run that ships with {NAME}" in words(at) and "weights checked" in words(at)
+    assert f"Saved run that ships with {NAME}" in words(at) and "Weights checked" in words(at)
     figure = drawn(at, state.NEU_CURVE)
     rows = swept.curve[swept.curve["set"] == "domain"].sort_values("k")
     found = trace(figure, "best for the domain")
@@ -74,7 +77,7 @@ def test_a_click_on_a_dose_selects_it_and_lists_the_clips_that_change_there(open
     assert table.value["without"].tolist() == listed["answer"].tolist()
     at = send(at, table, {"rows": [3], "columns": [], "cells": []})
     assert f"{listed['clip_id'][3]}: truly" in words(at).replace("*", "")
-    assert len(at.get("bidi_component")) == 1  # the player
+    assert told(at, state.NEU_PLAYER)["clips"]
     assert faults(at) == []
 
 
@@ -86,17 +89,17 @@ def test_a_measure_that_was_refused_is_a_sentence_and_no_choice(open_app, swept,
 
 
 def test_other_settings_say_that_the_run_on_show_is_another_and_run_makes_them(open_app):
-    at = visit(open_app, "neurons", neu_kind="zero", neu_draws="3")
-    assert "kind: zero asked, mean in this run" in words(at)
+    at = visit(open_app, "neurons", ablate_kind="zero", ablate_draws="3")
+    assert "Replaced by: zero asked, mean in this run" in words(at)
     at = next(button for button in at.button if button.label == "Run").click().run()
-    state.engine().jobs.jobs()[0].wait(60)
+    server.engine().jobs.jobs()[0].wait(60)
     at = at.run()
     assert faults(at) == []
     assert "Computed by this server" in words(at) and "zero asked" not in words(at)
 
 
 def test_a_filter_that_no_clip_passes_is_one_sentence(open_app):
-    at = visit(open_app, "neurons", neu_train="split=nowhere", neu_id="id_val", neu_ood="ood")
+    at = visit(open_app, "neurons", ablate_train="split=nowhere", ablate_id="id_val", ablate_ood="ood")
     at = next(button for button in at.button if button.label == "Run").click().run()
     assert len(faults(at)) == 1 and "no clip passes train" in faults(at)[0].replace("\\", "")
 
@@ -135,16 +138,22 @@ def test_a_click_on_a_cell_selects_both_layers_and_says_what_is_there(open_app, 
     table = by_key(at, "dataframe", state.SF_CLIPS)
     at = send(at, table, {"rows": [2], "columns": [], "cells": []})
     assert f"{rows['clip_id'].iloc[2]}: truly" in words(at).replace("*", "")
-    assert len(at.get("bidi_component")) == 1 and faults(at) == []
+    assert told(at, state.SF_PLAYER)["clips"] and faults(at) == []
 
 
 @pytest.mark.parametrize("page", ["neurons", "signflip"])
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"neu_k": "9999", "neu_measure": "luck", "neu_set": "third", "neu_kind": "shave"},
-        {"sf_layer": "99", "sf_at": "-7", "sf_proxy": "loudness", "sf_frames": "none", "sf_target": "<b>x</b>"},
-        {"neu_draws": "-4", "sf_draws": "nan", "neu_site": "<script>"},
+        {"neu_k": "9999", "neu_measure": "luck", "neu_set": "third", "ablate_kind": "shave"},
+        {
+            "sf_layer": "99",
+            "sf_at": "-7",
+            "sf_proxy": "loudness",
+            "signflip_frames": "none",
+            "signflip_target": "<b>x</b>",
+        },
+        {"ablate_draws": "-4", "signflip_draws": "nan", "ablate_at": "<script>"},
     ],
     ids=["neurons", "signflip", "both"],
 )
@@ -155,11 +164,9 @@ def test_a_bad_choice_in_a_link_is_the_default_or_one_sentence(open_app, page, p
 
 
 def test_the_exported_command_is_the_runs_own(swept, flipped):
-    from components import neurons_view, signflip_view
-
-    said = neurons_view.command(ablate.request_from_config(swept.config))
+    said = shown.Shown("", swept, "shipped").request.command_line()
     assert (
         "interp_core ablate --model=demo-emotion-wavlm" in said and "--units=text_id" in said and "--refits=1" in said
     )
-    said = signflip_view.command(signflip.request_from_config(flipped.config))
+    said = shown.Shown("", flipped, "shipped").request.command_line()
     assert "interp_core signflip" in said and "--frames=all" in said and "--draws=4" in said

@@ -6,9 +6,12 @@ import pytest
 import soundfile
 from starlette.requests import Request
 
-from components import clip_audio, state
+from components import server as running
+from components import state
+from components.player import clip_audio
 from interp_core.data.clips import read_audio
-from interp_core.request import PatchRequest
+from interp_core.experiments.patching.experiment import base_table, pairs_of
+from interp_core.experiments.patching.request import PatchRequest
 from tests.pages.conftest import ROOT, by_key, faults, send, words
 from tests.pages.tiny_demo import MAX_PAIRS, NAME
 
@@ -27,19 +30,19 @@ def table(at):
 def test_every_pair_is_listed_with_labels_answers_and_sound(open_pairs, server):
     at = open_pairs()
     assert faults(at) == [] and at.title[0].value == "Pairs"
-    pairs = state.engine().pairs(PatchRequest(NAME, max_pairs=MAX_PAIRS)).of("prosody")
+    pairs = pairs_of(running.engine(), PatchRequest(NAME, max_pairs=MAX_PAIRS)).of("prosody")
     shown = table(at)
     assert shown["pair"].tolist() == [pair.pair_id for pair in pairs]
     assert shown["A voice"].tolist() == [pair.recipient.label("prosody_label") for pair in pairs]
     assert shown["B words"].tolist() == [pair.donor.label("semantic_label") for pair in pairs]
     assert shown["hear B"].tolist() == [f"/audio/{pair.donor.digest}.wav" for pair in pairs]
-    subject_says = state.engine().base_table(PatchRequest(NAME)).query("prompt == 0").set_index("clip_id").prediction
+    subject_says = base_table(running.engine(), PatchRequest(NAME)).query("prompt == 0").set_index("clip_id").prediction
     assert shown["A answer"].tolist() == [subject_says[pair.recipient.clip_id] for pair in pairs]
 
 
 def test_a_pair_says_why_it_was_built_and_how_its_recordings_measure(open_pairs):
     at = open_pairs(pair="prosody-0002")
-    pair = state.engine().pairs(PatchRequest(NAME, max_pairs=MAX_PAIRS)).of("prosody")[2]
+    pair = pairs_of(running.engine(), PatchRequest(NAME, max_pairs=MAX_PAIRS)).of("prosody")[2]
     said = words(at)
     assert f"same text_id **{pair.recipient.label('text_id')}**" in said
     voices = pair.recipient.label("prosody_label"), pair.donor.label("prosody_label")
@@ -91,11 +94,11 @@ def test_other_clips_have_no_answers_until_the_model_is_asked_about_them(open_pa
     import shutil
 
     shutil.copytree(assets / NAME, server / "mine", ignore=shutil.ignore_patterns("model", "run"))
-    link = {"clips": str(server / "mine" / "manifest.csv"), "pairs": "3"}
+    link = {"clips": str(server / "mine" / "manifest.csv"), "patch_max_pairs": "3"}
     at = open_pairs(**link)
     assert faults(at) == [] and "A answer" not in table(at)
     at = next(button for button in at.button if button.label == "Ask the model about every clip").click().run()
-    (job,) = state.engine().jobs.jobs()
+    (job,) = running.engine().jobs.jobs()
     assert job.wait(120) and job.status == "done", job.error
     at = at.run()
     answers = job.result[job.result.prompt == 0].set_index("clip_id").prediction
@@ -121,7 +124,7 @@ def request(digest):
 
 
 def test_sound_is_served_for_clips_that_were_shown_and_for_nothing_else(server, tmp_path):
-    clip = state.engine().manifest(PatchRequest(NAME)).clips[0]
+    clip = running.engine().manifest(PatchRequest(NAME)).clips[0]
     assert clip_audio.serve(request("0" * 64)).status_code == 404
     assert clip_audio.serve(request("../../etc/passwd")).status_code == 404
     assert clip_audio.url(clip) == f"/audio/{clip.digest}.wav"

@@ -1,27 +1,21 @@
 """The dashboard's parts that draw nothing: the laid-out run, settings as text, the command of a run, words."""
 
-import shlex
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 
-from components import export, settings
-from components.results import Indexed, differences, flipped
+from components import export
+from components.patching.results import Indexed
+from components.shown import Shown
 from components.words import layer_of, layer_text, md, nbytes, seconds
-from interp_core.__main__ import _parser
-from interp_core.cli.patch import _request
-from interp_core.errors import InterpError
-from interp_core.experiments.plan import PatchSettings, settings_dict
-from interp_core.patch_folder import result_of
-from interp_core.request import PatchRequest
-from interp_core.runs import open_run
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.patching.experiment import PATCHING
+from interp_core.experiments.patching.one_pair import flipped
 from tests.pages.tiny_demo import NAME
 
 
 @pytest.fixture(scope="module")
 def run(assets):
-    return result_of(open_run(assets / NAME / "run"))
+    return open_result(PATCHING, assets / NAME / "run")
 
 
 def test_the_laid_out_run_gives_the_rows_that_a_search_through_its_tables_finds(run):
@@ -82,82 +76,6 @@ def test_the_page_opens_at_the_last_layer_of_the_peak_and_at_a_pair_that_flips_t
         assert pair == (flips.index[0] if len(flips) else index.pairs(kind)[0])
 
 
-REQUESTS = {
-    "defaults": PatchRequest("demo", demo_prompts=False),
-    "everything": PatchRequest(
-        "/models/my model; rm -rf ~",
-        manifest="it's.csv",
-        device="cuda:1",
-        dtype="bfloat16",
-        kinds="same=text_id,differ=speaker",
-        max_pairs={"prosody": 3, "semantic": 5},
-        max_clips=7,
-        skip_bad=True,
-        pilot=2,
-        demo_prompts=False,
-        settings=PatchSettings(
-            labels=("yes", "no"),
-            prompts=("Is it so?", "--really"),
-            site="head_out",
-            head=3,
-            layers=(-1, 0, 4),
-            positions="0.5-1.2",
-            align="resample",
-            alphas=(1.0, 0.25),
-            controls=(),
-            flow=("lens",),
-            method="reference",
-            batch_size=2,
-            seed=7,
-            several_tokens="first",
-            checks=False,
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REQUESTS)
-def test_the_command_line_shown_asks_for_exactly_the_request(name):
-    words = shlex.split(export.command(REQUESTS[name]))
-    assert words[:4] == ["python", "-m", "interp_core", "patch"]
-    assert _request(_parser().parse_args(words[3:])) == REQUESTS[name]
-
-
-def test_differences_name_each_setting_that_is_not_the_runs_and_nothing_else(run):
-    asked = replace(settings_request(run), kinds="prosody")
-    assert differences(settings_request(run), run.config) == []
-    changed = replace(asked, settings=replace(asked.settings, alphas=(1.0,), batch_size=3))
-    assert differences(changed, run.config) == [
-        "kinds: prosody asked, prosody,semantic in this run",
-        "alphas: 1.0 asked, 1.0, 0.5 in this run",
-    ]
-
-
-def settings_request(run):
-    from interp_core.request import request_from
-
-    return request_from(run.config)
-
-
-@pytest.mark.parametrize("limit", [100, 1, {"prosody": 3}, {"prosody": 100, "semantic": 50}])
-def test_pair_limits_survive_the_text_of_their_box(limit):
-    assert settings.pair_limit(settings.pair_limit_text(limit)) == limit
-
-
-@pytest.mark.parametrize("text", ["", "many", "3.5", "prosody=", "prosody=3, 4", "1001", "prosody=5, semantic=99999"])
-def test_a_pair_limit_that_is_none_or_too_large_is_refused(text):
-    with pytest.raises(InterpError, match="give a number like 100|more than the 1000"):
-        settings.pair_limit(text)
-
-
-def test_the_most_pairs_is_a_setting(monkeypatch):
-    monkeypatch.setenv("PATCHBAY_MAX_PAIRS", "2000")
-    assert settings.pair_limit("1500") == 1500
-    monkeypatch.setenv("PATCHBAY_MAX_PAIRS", "plenty")
-    with pytest.raises(InterpError, match="PATCHBAY_MAX_PAIRS='plenty' is no number"):
-        settings.pair_limit("1")
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -176,7 +94,7 @@ def test_the_most_pairs_is_a_setting(monkeypatch):
 )
 def test_data_is_shown_word_for_word_in_markdown(text):
     escaped = md(text)
-    assert escaped.replace("\\", "") == text
+    assert escaped.replace("\\", "").replace("\u2060", "") == text  # the word joiner has no width
     for i, character in enumerate(escaped):  # nothing that markdown could take for its own stands without a backslash
         if character in "*_`[]()<>#$:|&!":
             assert i > 0 and escaped[i - 1] == "\\", escaped
@@ -189,10 +107,10 @@ def test_words_for_layers_sizes_and_times():
 
 
 def test_exported_files_are_what_they_are_called(run):
-    of_kind = run.metrics[run.metrics.kind == "prosody"]
-    assert export.picture(of_kind, "a title", delta=False, file_format="png").startswith(b"\x89PNG")
-    assert b"<svg" in export.picture(of_kind, "a title", delta=True, file_format="svg")[:2000]
-    read = pd.read_csv(pd.io.common.BytesIO(export.csv(of_kind)))
-    assert read.flip_from_base_rate.tolist() == of_kind.flip_from_base_rate.tolist()
+    figure = run.figure()
+    assert export.picture(figure, "png").startswith(b"\x89PNG")
+    assert b"<svg" in export.picture(figure, "svg")[:2000]
+    read = pd.read_csv(pd.io.common.BytesIO(export.csv(run.metrics)))
+    assert read.flip_from_base_rate.tolist() == run.metrics.flip_from_base_rate.tolist()
     assert export.file_name("a/b c", "Flip rate", "") == "a_b_c-Flip_rate"
-    assert settings_dict(PatchSettings())["alphas"] == [1.0]
+    assert f"weights {run.config['model']['weights_sha256'][:12]}" in export.facts(Shown("", run, "shipped"), "a site")

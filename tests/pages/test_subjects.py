@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from interp_core.models.load import open_model
 from tests.corpus import write_corpus
+from tests.families.adapters import write_adapter
 from tests.families.encoders import save_wavlm, save_whisper
 from tests.pages.conftest import OpenApp, faults, words
 from tests.tiny import LABELS
@@ -16,7 +18,7 @@ def clips(server: Path) -> str:
 
 
 def opened(open_app: OpenApp, model: Path, clips: str, **parameters: str):
-    at = open_app(model=str(model), clips=clips, kinds="prosody", **parameters)
+    at = open_app(model=str(model), clips=clips, patch_kinds="prosody", **parameters)
     assert "Open it only if you trust it" in words(at)
     return next(button for button in at.button if button.label == "Open this model").click().run()
 
@@ -61,8 +63,26 @@ def test_a_folder_that_is_no_model_is_one_sentence(open_app: OpenApp, server: Pa
     assert len(faults(at)) == 1 and "no folder or file on this machine" in words(at)
 
 
+def test_an_adapter_in_a_link_is_opened_when_the_visitor_agrees_and_its_path_is_one_of_the_servers(
+    open_app: OpenApp, server: Path, clips: str
+) -> None:
+    model = save_wavlm(server / "model", n_layers=2, labels=LABELS)
+    write_adapter(server / "lora", open_model(str(model), device="cpu").hf, ["intermediate_dense"])
+    at = opened(open_app, model, clips, adapter=str(server / "lora"))
+    assert "This link names an adapter that does not ship" in words(at)
+    at = next(button for button in at.button if button.label == "Open this adapter").click().run()
+    assert not faults(at) and "Nothing has been computed for these settings yet" in words(at)
+    assert "model with lora" in words(at), "what is open says what was merged"
+    at = labelled(at, "text_input", "Adapter").set_value("").run()
+    assert not faults(at)
+    at = labelled(at, "text_input", "Adapter").set_value("/etc").run()
+    assert len(faults(at)) == 1 and "outside" in words(at)
+    at = labelled(at, "selectbox", "Model").set_value("demo-tiny").run()
+    assert not faults(at) and labelled(at, "text_input", "Adapter").value == ""
+
+
 def test_another_model_forgets_what_was_chosen_for_the_one_before(open_app: OpenApp, server: Path, clips: str) -> None:
-    at = opened(open_app, save_wavlm(server / "model", n_layers=2, labels=LABELS), clips, labels="sad,happy")
+    at = opened(open_app, save_wavlm(server / "model", n_layers=2, labels=LABELS), clips, patch_labels="sad,happy")
     assert labelled(at, "text_input", "Answers").value == "sad,happy"
     at = labelled(at, "selectbox", "Model").set_value("demo-tiny").run()
     assert not faults(at)

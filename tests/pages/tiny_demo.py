@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from interp_core.engine import Engine
-from interp_core.experiments.plan import PatchSettings
+from interp_core.experiments.experiment import run
+from interp_core.experiments.patching.experiment import PATCHING
+from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models import bundled
-from interp_core.request import PatchRequest
 from tests.corpus import write_corpus
 from tests.tiny import LABELS, save_qwen2_audio
 
@@ -34,8 +35,7 @@ def write_demo(assets: Path) -> Path:
     before, bundled.ASSETS = bundled.ASSETS, assets
     bundled.demos.cache_clear()
     try:
-        settings = PatchSettings(alphas=(1.0, 0.5))
-        Engine().patch(PatchRequest(NAME, max_pairs=MAX_PAIRS, settings=settings), out=folder / "run")
+        run(PATCHING, Engine(), PatchRequest(NAME, max_pairs=MAX_PAIRS, alphas=(1.0, 0.5)), out=folder / "run")
     finally:
         bundled.ASSETS = before
         bundled.demos.cache_clear()

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-from interp_core.doors.ablate import AblateRequest
-from interp_core.doors.signflip import SignflipRequest
 from interp_core.engine import Engine
-from interp_core.experiments.ablation import SweepSettings
-from interp_core.experiments.signflip import SignflipSettings
+from interp_core.experiments.experiment import run
+from interp_core.experiments.neurons.experiment import NEURONS
+from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.experiments.signflip.experiment import SIGNFLIP
+from interp_core.experiments.signflip.request import SignflipRequest
 from interp_core.models import bundled
-from tests.doors.neuron_clips import write_clips, write_model
+from tests.experiments.neuron_clips import write_clips, write_model
 from tests.families.encoders import EMOTIONS
 
 NAME = "demo-emotion-wavlm"
@@ -24,7 +25,6 @@ def write_demo(assets: Path) -> Path:
         "title": "Tiny",
         "description": "A random encoder.",
         "labels": list(EMOTIONS),
-        "pages": ["signflip", "ablate"],
         "task": "prosody_label",
         "domain": "speaker",
         "train": "split=train",
@@ -36,11 +36,9 @@ def write_demo(assets: Path) -> Path:
     bundled.demos.cache_clear()
     try:
         engine = Engine()
-        AblateRequest(NAME, units="text_id", draws=10, sweep=SweepSettings(refits=1)).run(
-            engine, out=folder / "run-ablate"
-        )
-        SignflipRequest(NAME, units="text_id", settings=SignflipSettings(frames="all", draws=4)).run(
-            engine, out=folder / "run-signflip"
+        run(NEURONS, engine, AblateRequest(NAME, units="text_id", draws=10, refits=1), out=folder / "run-ablate")
+        run(
+            SIGNFLIP, engine, SignflipRequest(NAME, units="text_id", frames="all", draws=4), out=folder / "run-signflip"
         )
     finally:
         bundled.ASSETS = before

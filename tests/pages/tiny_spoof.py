@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from interp_core.doors.compare import CompareRequest
 from interp_core.engine import Engine
-from interp_core.experiments.compare_settings import CompareSettings
+from interp_core.experiments.compare.experiment import COMPARE
+from interp_core.experiments.compare.request import CompareRequest
+from interp_core.experiments.experiment import run as run_experiment
 from interp_core.models import bundled
 from tests.spoof_pairs import CODECS, save_pair, write_spoof_corpus
 
@@ -34,8 +35,8 @@ def write_spoof_demo(assets: Path, *, run: bool = True, speakers: int = 6) -> Pa
         before, bundled.ASSETS = bundled.ASSETS, assets
         bundled.demos.cache_clear()
         try:
-            settings = CompareSettings(probe_draws=0, maps=("mean",))
-            CompareRequest(BASE, settings=settings).run(Engine(), out=assets / BASE / "run-compare")
+            request = CompareRequest(BASE, probe_draws=0, maps=("mean",))
+            run_experiment(COMPARE, Engine(), request, out=assets / BASE / "run-compare")
         finally:
             bundled.ASSETS = before
             bundled.demos.cache_clear()

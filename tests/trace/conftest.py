@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from tests.tiny import tone
 from tests.trace.naive import PROMPT

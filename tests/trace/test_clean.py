@@ -11,7 +11,7 @@ import torch
 from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip, ClipLimits, file_digest
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.trace.clean import clean_runs, logit_lens, prompt_clip
 from interp_core.trace.store import CleanStore
 from tests.conftest import Build

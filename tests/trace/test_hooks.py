@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.sites import Kind, Site
 from interp_core.trace.hooks import captured, edited
@@ -118,8 +118,8 @@ def test_the_librarys_own_hidden_states_show_an_edit(tiny: AudioLLM, runs: Runs)
 @pytest.mark.parametrize("bad", [Site("resid_post", 5), Site("mlp_out", -1), Site("head_out", 0, 4)])
 def test_an_unknown_site_among_good_ones_registers_nothing(tiny: AudioLLM, bad: Site) -> None:
     good = [Site("resid_post", 0), Site("attn_out", 1)]
-    for door in (lambda: captured(tiny, [*good, bad]), lambda: edited(tiny, {s: lambda v: v for s in [*good, bad]})):
-        with pytest.raises(InterpError, match=r"(layer|head)=-?\d is outside .* \(valid: 0 to [34]\)"), door():
+    for context in (lambda: captured(tiny, [*good, bad]), lambda: edited(tiny, {s: lambda v: v for s in [*good, bad]})):
+        with pytest.raises(InterpError, match=r"(layer|head)=-?\d is outside .* \(valid: 0 to [34]\)"), context():
             raise AssertionError("the block must not run")
         assert our_hooks(tiny) == []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.trace.knockout import Readers, knockout, windows
 from tests.conftest import Build
 from tests.trace.cases import whole_vocabulary

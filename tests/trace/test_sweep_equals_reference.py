@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from interp_core.experiments.checks import TOLERANCE
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.sites import Kind
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.sweep import sweep
@@ -165,7 +165,7 @@ def test_sliding_windows_refuse_the_shortcut_and_still_equal_the_reference(build
     for name in ("longer donor", "question"):
         found = swept(subject, [cases[name]], every_layer(subject), "fast")[0]
         assert gap(found, naive(subject, cases[name], every_layer(subject))) < 1e-4
-    # Control: the windows do cut something off, so a lane that gave every layer one mask would be wrong here.
+    # Control: the windows do cut something off, so one mask for every layer would be wrong here.
     full = runs_of(build())["long"].logits
     assert gap(runs["long"].logits, full) > 1e-2
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llm import AudioLLM
-from interp_core.trace import lanes
+from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.trace import rows as row_module
 from interp_core.trace import sweep as engine
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec
@@ -91,7 +91,7 @@ def test_a_model_that_refuses_the_shortcut_runs_every_position_whatever_the_runs
     cases, labels = all_cases(runs), whole_vocabulary(runs["short"])
     expected = sweep(tiny, list(cases.values()), labels, every_layer(tiny), method="wavefront").label_logits
     monkeypatch.setattr(tiny, "shortcut_refusal", lambda: "for a reason")
-    monkeypatch.setattr(engine, "SuffixLane", None)
+    monkeypatch.setattr(engine, "CachedPrefixRows", None)
     assert donor_prefix(tiny, cases["longer donor"], every_layer(tiny)) is None
     found = sweep(tiny, list(cases.values()), labels, every_layer(tiny))
     assert set(found.methods) == {"wavefront"} and torch.equal(found.label_logits, expected)
@@ -121,31 +121,31 @@ def test_every_refusal_of_the_shortcut_is_needed(
     assert gap(swept(tiny, allowed)[0], swept(tiny, allowed, "reference")[0]) < 1e-4
 
 
-class OneShort(lanes.SuffixLane):
+class OneShort(row_module.CachedPrefixRows):
     """The last replaced position is left to the recipient."""
 
     def __init__(self, subject, runs, prefixes, starts, most_rows):
         super().__init__(subject, runs, prefixes, [start - 1 for start in starts], most_rows)
 
 
-class RotaryOneOn(lanes.SuffixLane):
+class RotaryOneOn(row_module.CachedPrefixRows):
     """The recomputed positions are turned one too far against the keys before them."""
 
     def __init__(self, subject, runs, prefixes, starts, most_rows):
         super().__init__(subject, runs, prefixes, starts, most_rows)
         rotary = subject.hf.get_submodule(subject.arch.rotary)
         angles = rotary(runs[0].resid[0], self.position_ids + 1)
-        self._shared = lanes._Shared(self.n, most_rows, self.mask, self.position_ids + 1, angles)
+        self._shared = row_module._Shared(self.n, most_rows, self.mask, self.position_ids + 1, angles)
 
 
-class SeesAhead(lanes.SuffixLane):
+class SeesAhead(row_module.CachedPrefixRows):
     """No mask: every recomputed position sees those behind it."""
 
     def __init__(self, subject, runs, prefixes, starts, most_rows):
         super().__init__(subject, runs, prefixes, starts, most_rows)
         rotary = subject.hf.get_submodule(subject.arch.rotary)
         angles = rotary(runs[0].resid[0], self.position_ids)
-        self._shared = lanes._Shared(self.n, most_rows, self.mask * 0, self.position_ids, angles)
+        self._shared = row_module._Shared(self.n, most_rows, self.mask * 0, self.position_ids, angles)
 
 
 @pytest.mark.parametrize("broken", [OneShort, RotaryOneOn, SeesAhead])
@@ -154,7 +154,7 @@ def test_a_span_one_short_an_angle_one_off_and_a_missing_mask_show(
 ) -> None:
     patch = truncated(runs["short"], runs["long"])
     right = swept(tiny, patch)[0]
-    monkeypatch.setattr(engine, "SuffixLane", broken)
+    monkeypatch.setattr(engine, "CachedPrefixRows", broken)
     wrong, route = swept(tiny, patch)
     assert route == "shortcut" and gap(wrong, right) > 1e-2
 
@@ -233,15 +233,15 @@ def test_label_logits_and_mass_are_those_of_the_whole_vocabulary(tiny: AudioLLM,
     assert float(share.min()) < 0.5 and full.log_mass.abs().max() < 1e-5
 
 
-def too_large(most: int) -> Callable[..., lanes.Lane]:
-    """Make lanes that run out of memory in block 2 where they hold more than `most` patches."""
-    build = engine._lane
+def too_large(most: int) -> Callable[..., row_module.RowRunner]:
+    """Make runners of rows that run out of memory in block 2 where they hold more than `most` patches."""
+    build = engine._runner
 
-    def lane(*args: object) -> lanes.Lane:
+    def small(*args: object) -> row_module.RowRunner:
         made = build(*args)
         run = made.run
 
-        def limited(layer: int, rows: Tensor) -> Tensor:
+        def limited(layer: int, rows: row_module.Rows) -> row_module.Rows:
             if made.n > most and layer == 2:
                 raise torch.OutOfMemoryError("simulated")
             return run(layer, rows)
@@ -249,7 +249,7 @@ def too_large(most: int) -> Callable[..., lanes.Lane]:
         made.run = limited
         return made
 
-    return lane
+    return small
 
 
 @pytest.mark.parametrize("method", ["fast", "wavefront"])
@@ -263,9 +263,9 @@ def test_out_of_memory_halves_the_group_until_it_fits(
     sizes: list[int] = []
     for most in (3, 1):
         with monkeypatch.context() as patched:
-            patched.setattr(engine, "_lane", too_large(most))
+            patched.setattr(engine, "_runner", too_large(most))
             travel = engine._travel
-            patched.setattr(engine, "_travel", lambda s, lane, *r, t=travel: sizes.append(lane.n) or t(s, lane, *r))
+            patched.setattr(engine, "_travel", lambda s, run, *r, t=travel: sizes.append(run.n) or t(s, run, *r))
             scarce = sweep(tiny, patches, labels, spec, method=method)
         assert gap(scarce.label_logits, plenty.label_logits) < 1e-5
         assert (scarce.methods, scarce.edits) == (plenty.methods, plenty.edits)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp_core.models.audio_llm import AudioLLM
+from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.sites import Site
 from interp_core.trace.clean import clean_runs, logit_lens
@@ -25,7 +25,7 @@ LABELS = LabelTokens(tuple("abcde"), (3, 50, 97, 144, 200), {})
 SITES = [Site("resid_post", 2)]
 
 
-def doors(subject: AudioLLM) -> dict[str, Callable[[], AbstractContextManager]]:
+def contexts(subject: AudioLLM) -> dict[str, Callable[[], AbstractContextManager]]:
     return {
         "edited": lambda: edited(subject, {site: torch.zeros_like for site in SITES}),
         "captured": lambda: captured(subject, SITES),
@@ -33,17 +33,17 @@ def doors(subject: AudioLLM) -> dict[str, Callable[[], AbstractContextManager]]:
 
 
 @pytest.mark.parametrize("name", ["edited", "captured"])
-def test_a_plain_pass_under_the_lock_waits_for_an_open_door(tiny: AudioLLM, runs: Runs, name: str) -> None:
+def test_a_plain_pass_under_the_lock_waits_for_an_open_context(tiny: AudioLLM, runs: Runs, name: str) -> None:
     inputs = runs["short"].prompted.inputs
     expected, order = plain_logits(tiny.hf, inputs), []
     opened = threading.Event()
 
     def hooked() -> Tensor:
-        with doors(tiny)[name]():
+        with contexts(tiny)[name]():
             opened.set()
-            time.sleep(0.2)  # long enough for the plain pass to run, were the door not locked
+            time.sleep(0.2)  # long enough for the plain pass to run, were the context not locked
             inside = plain_logits(tiny.hf, inputs)
-            order.append("door")
+            order.append("context")
         return inside
 
     def plain() -> Tensor:
@@ -54,13 +54,13 @@ def test_a_plain_pass_under_the_lock_waits_for_an_open_door(tiny: AudioLLM, runs
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.submit(hooked), pool.submit(plain)
-        assert order == [] or order[0] == "door"
+        assert order == [] or order[0] == "context"
         assert torch.equal(second.result(), expected)
-    assert order == ["door", "plain"]
+    assert order == ["context", "plain"]
     assert (gap(first.result(), expected) > 0.01) == (name == "edited")  # control: the edit was in force meanwhile
 
 
-def test_a_door_opens_while_the_same_thread_holds_another(tiny: AudioLLM, runs: Runs) -> None:
+def test_a_context_opens_while_the_same_thread_holds_another(tiny: AudioLLM, runs: Runs) -> None:
     inputs = runs["short"].prompted.inputs
     with edited(tiny, {Site("resid_post", 1): torch.zeros_like}), captured(tiny, [Site("resid_pre", 2)]) as store:
         plain_logits(tiny.hf, inputs)

@@ -31,6 +31,7 @@ from interp_core.data.corpora.common import (
 from interp_core.errors import InterpError
 
 NAME = "asvspoof5"
+TITLE = "ASVspoof 5"
 
 KEYS = ("bonafide", "spoof")
 """Bona fide is 0 in the thesis code; the official baselines have it 1."""
@@ -109,7 +110,7 @@ def read(
             lines = list(_protocol_lines(there[split]))
         else:
             lines = list(_parquet_rows(there[split], shown, own_paths=audio_root is None))
-        drafts.append(_drafted(lines, shown, split, _finder(flacs, listing, folder)))
+        drafts.append(_drafted(lines, shown, split, finder(flacs, listing, folder)))
     drafted = pd.concat(drafts, ignore_index=True) if drafts else pd.DataFrame()
     return finish(
         NAME,
@@ -209,7 +210,7 @@ def _faults(key: str, codec: str, attack: str) -> Iterator[str]:
         yield f"is {key}, but has the attack label {attack!r}; restore the table"
 
 
-def _finder(flacs: Sequence[Path], listing: Listing, folder: Path) -> Callable[[str, str], tuple[str, str]]:
+def finder(flacs: Sequence[Path], listing: Listing, folder: Path) -> Callable[[str, str], tuple[str, str]]:
     """A function of (flac name, path given or "") that returns (path, what is wrong)."""
 
     def find(flac: str, given: str) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from interp_core.data.corpora.common import (
 from interp_core.errors import InterpError
 
 NAME = "camelyon17"
+TITLE = "Camelyon17"
 
 TABLE = "metadata.csv"
 COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split")

@@ -19,6 +19,8 @@ from interp_core.errors import InterpError
 AUDIO = frozenset(("wav", "flac", "ogg", "mp3", "aiff", "aif", "au", "caf", "w64", "opus"))
 """Endings (lower case, no dot) of files that libsndfile decodes."""
 
+LOOKED_AT = 50
+"""Entries of a folder that recognition looks at."""
 MISSING = "does not exist; restore it or leave it out"
 OUTSIDE = "leads out of the corpus's folder; write a path below it"
 _FILE, _TABLE, _ROW, _REASON = "_file", "_table", "_row", "_reason"
@@ -38,6 +40,7 @@ class Corpus:
         media: "audio" or "image": what the paths lead to.
         skipped: the clips that were left out; empty unless asked for.
         notes: what a person should know about how the corpus was read, one sentence each.
+        tables: the files that name its clips; none where a folder was searched.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Corpus:
     media: str
     skipped: tuple[BadRow, ...]
     notes: tuple[str, ...]
+    tables: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,8 @@ def finish(
     clips = clips[["clip_id", "path", *(column for column in clips if column not in ("clip_id", "path"))]]
     there = set(clips["label"])
     ordered = tuple(label for label in classes if label in there) or tuple(sorted(there))
-    return Corpus(name, root, clips, tuple(units), ordered, media, bad, tuple(notes))
+    tables = tuple((root if root.is_dir() else root.parent) / table for table in drafted[_TABLE].unique() if table)
+    return Corpus(name, root, clips, tuple(units), ordered, media, bad, tuple(notes), tables)
 
 
 def _message(name: str, bad: Sequence[BadEntry], n_clips: int) -> str:

@@ -4,9 +4,12 @@
 agree. Clips of one `src_file` are cut from one recording: they are one unit, and lie in one fold.
 Two numberings of the classes exist: `target` (0 = dog) and the alphabet (0 = airplane). Labels here are names, their
 order is the alphabet's, and the column `target` keeps the other.
+Kaggle's copy has the table beside `audio/`, and the recordings at two rates in `audio/audio/`; its lower rate is read
+only where the original one is not there.
 Source: Piczak 2015, "ESC: Dataset for Environmental Sound Classification"; layout as in karolpiczak/ESC-50.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from interp_core.data.corpora.common import (
@@ -24,20 +27,23 @@ from interp_core.data.corpora.common import (
 )
 
 NAME = "esc50"
+TITLE = "ESC-50"
 
 TABLE = "meta/esc50.csv"
+TABLES = (TABLE, "esc50.csv")
+AUDIO_FOLDERS = ("audio", "audio/audio", "audio/44100", "audio/audio/44100", "audio/16000", "audio/audio/16000")
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 
 
 def recognises(root: Path) -> bool:
-    return (root / TABLE).is_file()
+    return (root / _table_of(root)).is_file()
 
 
 def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
-    """Read the clips of `meta/esc50.csv`.
+    """Read the clips of `meta/esc50.csv`, or of `esc50.csv`.
 
     Args:
-        root: holds `meta/esc50.csv` and `audio/`.
+        root: holds the table and `audio/`.
         skip_bad: leave out clips that cannot be used.
     Returns:
         `label` is the category; `fold`, `target`, `esc10`, `src_file` and `take` as in the table.
@@ -45,14 +51,16 @@ def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
         BadRows, InterpError: see `finish` and `read_table`.
     """
     folder = corpus_folder(root, NAME)
-    table = read_table(folder / TABLE, TABLE)
-    need_columns(table, COLUMNS, TABLE)
+    shown = _table_of(folder)
+    table = read_table(folder / shown, shown)
+    need_columns(table, COLUMNS, shown)
     listing = Listing()
+    audio = _audio_of(folder, listing, list(table["filename"]))
     names: dict[str, str] = {}  # category of each target, as first met
     files, reasons = [], []
     for row in table[list(COLUMNS)].itertuples(index=False):
         filename, fold, target, category, _, src_file, take = map(str, row)
-        file = f"audio/{filename}"
+        file = f"{audio}/{filename}"
         faults = []
         if leaves(filename):
             faults.append(OUTSIDE)
@@ -75,13 +83,24 @@ def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
         "label": list(table["category"]),
         **{column: list(table[column]) for column in COLUMNS if column not in ("filename", "category")},
     }
-    rest = listing.names(folder / "audio") - set(table["filename"])
+    rest = listing.names(folder / audio) - set(table["filename"])
     unlisted = sum(not name.startswith(".") and ending_of(name) == "wav" for name in rest)
+    said = [] if audio == AUDIO_FOLDERS[0] else [f"Recordings from {audio}/."]
     return finish(
         NAME,
         folder,
-        draft(columns, files=files, reasons=reasons, table=TABLE, rows=list(table.index)),
+        draft(columns, files=files, reasons=reasons, table=shown, rows=list(table.index)),
         skip_bad=skip_bad,
         units=("src_file", "fold"),
-        notes=[f"Left out what {TABLE} does not name in audio/: {unlisted} files."] if unlisted else [],
+        notes=[*said, f"Left out what {shown} does not name in {audio}/: {unlisted} files."] if unlisted else said,
     )
+
+
+def _table_of(root: Path) -> str:
+    return next((table for table in TABLES if (root / table).is_file()), TABLE)
+
+
+def _audio_of(root: Path, listing: Listing, names: Sequence[str]) -> str:
+    """The folder that holds most of the recordings; of equals the first."""
+    wanted = frozenset(names)
+    return max(AUDIO_FOLDERS, key=lambda folder: len(wanted & listing.names(root / folder)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from interp_core.data.corpora.common import (
     AUDIO,
+    LOOKED_AT,
     Corpus,
     corpus_folder,
     draft,
@@ -16,9 +17,9 @@ from interp_core.data.corpora.common import (
 )
 
 NAME = "folder_per_class"
+TITLE = "A folder a class"
 
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"))
-_LOOKED_AT = 50  # entries of a folder that recognition looks at
 
 
 def recognises(root: Path) -> bool:
@@ -30,8 +31,8 @@ def recognises(root: Path) -> bool:
 
 
 def _classes_in(folder: Path) -> int:
-    classes = [Path(entry.path) for entry in entries(folder) if entry.is_dir()][:_LOOKED_AT]
-    return sum(any(ending_of(entry.name) in AUDIO for entry in entries(one)[:_LOOKED_AT]) for one in classes)
+    classes = [Path(entry.path) for entry in entries(folder) if entry.is_dir()][:LOOKED_AT]
+    return sum(any(ending_of(entry.name) in AUDIO for entry in entries(one)[:LOOKED_AT]) for one in classes)
 
 
 def read(root: Path | str, *, skip_bad: bool = False, splits: bool | None = None) -> Corpus:

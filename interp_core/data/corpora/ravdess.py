@@ -1,16 +1,33 @@
 """RAVDESS: 24 actors say two sentences in eight emotions; everything about a clip stands in its name.
 
 `Actor_12/03-01-06-01-02-01-12.wav` = modality, vocal channel, emotion, intensity, statement, repetition, actor. All
-seven fields are demanded: a name with fewer has lost one, and nobody can tell which.
+seven fields are demanded: a name with fewer has lost one, and nobody can tell which. The names are enough where the
+folders of the actors are gone. Kaggle's copy holds everything twice, in `Actor_01` and in
+`audio_speech_actors_01-24/Actor_01`: what has actor, name and size of a recording above it is passed over.
 Source: Livingstone & Russo 2018, PLoS ONE 13(5): e0196391, table 3.
 """
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from interp_core.data.corpora.common import Corpus, by_column, corpus_folder, draft, entries, finish, passed_over, walk
+from interp_core.data.corpora.common import (
+    AUDIO,
+    LOOKED_AT,
+    Corpus,
+    by_column,
+    corpus_folder,
+    draft,
+    ending_of,
+    entries,
+    finish,
+    passed_over,
+    walk,
+)
 
 NAME = "ravdess"
+TITLE = "RAVDESS"
 
 FIELDS = ("modality", "vocal channel", "emotion", "intensity", "statement", "repetition", "actor")
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -33,18 +50,34 @@ _COLUMNS = (
 
 
 def recognises(root: Path) -> bool:
-    """A folder, or a folder of folders, of `Actor_01` to `Actor_24`."""
-    folders = [entry for entry in entries(root) if entry.is_dir()]
-    if any(_actor_of(entry.name) for entry in folders):
+    """A folder of `Actor_01` to `Actor_24` or of recordings with such names, or a folder of such folders alone."""
+    here = entries(root)
+    if _looks_like_it(here):
         return True
-    return any(_actor_of(below.name) and below.is_dir() for entry in folders[:8] for below in entries(Path(entry.path)))
+    inside = [entries(Path(entry.path)) for entry in here if entry.is_dir()][:8]
+    fits = [found for found in inside if _looks_like_it(found)]
+    return bool(fits) and not any(_holds_recordings(found) for found in inside if found not in fits)
+
+
+def _holds_recordings(found: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder of these entries, or a folder in it, holds a recording."""
+    inside = [below for entry in found[:LOOKED_AT] if entry.is_dir() for below in entries(Path(entry.path))[:LOOKED_AT]]
+    return any(ending_of(entry.name) in AUDIO for entry in [*found[:LOOKED_AT], *inside])
+
+
+def _looks_like_it(found: Sequence[os.DirEntry[str]]) -> bool:
+    if any(_actor_of(entry.name) and entry.is_dir() for entry in found):
+        return True
+    names = [name for entry in found if ending_of(name := entry.name) in AUDIO][:LOOKED_AT]
+    fits = [name for name in names if re.fullmatch(r"\d\d(-\d\d){6}", Path(name).stem)]
+    return 2 * len(fits) > len(names)
 
 
 def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
     """Read every recording below a folder, speech and song.
 
     Args:
-        root: holds `Actor_01` ... `Actor_24`, or folders that do.
+        root: holds `Actor_01` ... `Actor_24`, folders that do, or the recordings themselves.
         skip_bad: leave out clips that cannot be used; a second copy of a recording is one of them.
     Returns:
         `label` and `prosody_label` are the emotion, `semantic_label` is "neutral" (both sentences were chosen to be),
@@ -54,6 +87,8 @@ def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
     """
     folder = corpus_folder(root, NAME)
     files, others = walk(folder)
+    files, copies = _once(folder, files)
+    notes = [f"{len(copies)} second copies in {copies[0].partition('/')[0]}/ passed over."] if copies else []
     clips, reasons = [], []
     for file in files:
         stem = Path(file).stem
@@ -72,8 +107,24 @@ def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
         skip_bad=skip_bad,
         units=("speaker",),
         classes=EMOTIONS,
-        notes=passed_over(others),
+        notes=[*notes, *passed_over(others)],
     )
+
+
+def _once(root: Path, files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recordings, and those in a folder below that stand, with their actor, name and size, in the root as well."""
+    above = {file for file in files if _actor_of(file.partition("/")[0])}
+    copies = [
+        file
+        for file in files
+        if file not in above and (first := "/".join(file.split("/")[1:])) in above and _same_size(root, first, file)
+    ]
+    left_out = frozenset(copies)
+    return [file for file in files if file not in left_out], copies
+
+
+def _same_size(root: Path, one: str, other: str) -> bool:
+    return (root / one).stat().st_size == (root / other).stat().st_size
 
 
 def _faults(file: str, stem: str) -> list[str]:

@@ -31,6 +31,7 @@ from interp_core.data.corpora.common import (
 )
 
 NAME = "tinysol"
+TITLE = "TinySOL"
 
 TABLE = "TinySOL_metadata.csv"
 FAMILIES = ("Brass", "Keyboards", "Strings", "Winds")

@@ -26,6 +26,7 @@ from interp_core.data.corpora.common import (
 from interp_core.errors import InterpError
 
 NAME = "vocalsound"
+TITLE = "VocalSound"
 
 CLASSES = {
     "laughter": "/m/01j3sz",

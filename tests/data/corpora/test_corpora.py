@@ -1,4 +1,4 @@
-"""The door to all corpora: which one a folder is, and settings that go to the right reader."""
+"""All corpora: which one a folder is, and settings that go to the right reader."""
 
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ TREES = {
     "tinysol": ["Winds/Flute/ordinario/Fl-ord-B4-mf-N-N.wav", "Brass/Horn/ordinario/Hn-ord-B4-mf-N-N.wav"],
     "vocalsound": ["audio_16k/f0003_0_cough.wav"],
     "asvspoof5": ["ASVspoof5_protocols/ASVspoof5.dev.track_1.tsv", "flac_D/D_1.flac"],
+    "asvspoof_la": ["ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.dev.trl.txt", "ASVspoof2019_LA_dev/flac/D_1.flac"],
     "folder_per_class": ["dog/a.wav", "cat/b.wav"],
 }
 
@@ -24,6 +25,36 @@ TREES = {
 def test_each_layout_is_recognised_also_beside_hidden_files(tmp_path: Path, name: str) -> None:
     touch(tmp_path, [*TREES[name], ".DS_Store", ".git/config"])
     assert recognise(tmp_path) == name
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_each_layout_is_recognised_one_folder_down_beside_an_archive(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, [*(f"unpacked-master/{file}" for file in TREES[name]), "archive.zip", "readme/license.txt"][:-1])
+    assert recognise(tmp_path) == name
+
+
+def test_a_folder_that_holds_a_corpus_is_read_as_that_corpus_and_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, [*(f"vs_release_16k/{file}" for file in TREES["vocalsound"]), "papers/one.pdf"])
+    for name in ("auto", "vocalsound"):
+        corpus = read_corpus(name, tmp_path)
+        assert corpus.root == tmp_path / "vs_release_16k" and corpus.name == "vocalsound" and len(corpus.clips) == 1
+        assert corpus.notes[0] == "Read from vs_release_16k/."
+    assert "Read from" not in " ".join(read_corpus("auto", tmp_path / "vs_release_16k").notes)
+    assert refusal("esc50", tmp_path).startswith("meta/esc50.csv does not exist"), "another corpus's reader stays"
+
+
+def test_of_several_corpora_in_a_folder_one_has_to_be_named(tmp_path: Path) -> None:
+    touch(tmp_path, [*(f"sounds/{file}" for file in TREES["esc50"]), "voices/Actor_01/03-01-01-01-01-01-01.wav"])
+    said = f"{tmp_path} holds several corpora, sounds/ (ESC-50), voices/ (RAVDESS); give the folder of one of them."
+    assert refusal("auto", tmp_path) == said
+    assert read_corpus("ravdess", tmp_path).clips["speaker"].tolist() == ["01"]
+
+
+def test_classes_whose_recordings_lie_deeper_are_not_taken_for_corpora_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, ["dog/young/a.wav", "dog/old/b.wav", "cat/c/c.wav"])
+    assert recognise(tmp_path) is None
+    corpus = read_corpus("folder_per_class", tmp_path)
+    assert corpus.root == tmp_path and corpus.classes == ("cat", "dog")
 
 
 def test_a_wilds_folder_is_recognised_by_its_header(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from interp_core.data.corpora import read_corpus
 from tests.data.corpora.trees import refusal, row, sound, through_a_csv, told, touch, write
 
@@ -84,3 +86,32 @@ def test_tables_that_are_missing_broken_or_short_of_a_column_are_named(tmp_path:
 def test_its_manifest_is_read_back(tmp_path: Path) -> None:
     write(sound(tmp_path, FILES) / "meta/esc50.csv", HEADER, *ROWS)
     assert len(through_a_csv(read_corpus("auto", tmp_path), tmp_path / "clips.csv").clips) == 5
+
+
+def test_the_archive_of_the_repository_is_read_from_above(tmp_path: Path) -> None:
+    write(touch(tmp_path / "ESC-50-master", FILES) / "meta/esc50.csv", HEADER, *ROWS)
+    corpus = read_corpus("auto", tmp_path)
+    assert corpus.notes == ("Read from ESC-50-master/.",) and len(corpus.clips) == 5
+
+
+@pytest.mark.parametrize("rate", ["", "44100/", "16000/"])
+def test_kaggles_copy_has_its_table_beside_two_folders_of_audio(tmp_path: Path, rate: str) -> None:
+    write(tmp_path / "esc50.csv", HEADER, *ROWS)
+    touch(tmp_path, [f"audio/{file.replace('audio/', f'audio/{rate}')}" for file in FILES])
+    corpus = read_corpus("auto", tmp_path)
+    folder = f"audio/audio/{rate}".rstrip("/")
+    assert corpus.name == "esc50" and corpus.notes == (f"Recordings from {folder}/.",)
+    assert row(corpus, "1-100032-A-0")["path"] == str(tmp_path / folder / "1-100032-A-0.wav")
+
+
+def test_of_two_rates_the_original_one_is_read_unless_it_is_not_all_there(tmp_path: Path) -> None:
+    write(tmp_path / "esc50.csv", HEADER, *ROWS)
+    touch(tmp_path, [f"audio/audio/{rate}/{Path(file).name}" for rate in (16000, 44100) for file in FILES])
+    assert "/44100/" in read_corpus("esc50", tmp_path).clips["path"][0]
+    for file in FILES[1:]:
+        (tmp_path / "audio/audio/44100" / Path(file).name).unlink()
+    assert "/16000/" in read_corpus("esc50", tmp_path).clips["path"][0]
+    (tmp_path / "audio/audio/16000" / Path(FILES[0]).name).unlink()
+    assert told("esc50", tmp_path) == [
+        f"esc50.csv row 2: audio/audio/16000/{Path(FILES[0]).name} does not exist; restore it or leave it out"
+    ]

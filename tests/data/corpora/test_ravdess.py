@@ -76,7 +76,7 @@ def test_hidden_files_are_passed_over_and_videos_are_counted(tmp_path: Path) -> 
 
 
 def test_a_corpus_that_was_unpacked_twice_is_told_and_its_first_copy_kept(tmp_path: Path) -> None:
-    touch(tmp_path, [*GOOD, *(f"audio_speech_actors_01-24/{file}" for file in GOOD)])
+    sound(touch(tmp_path, GOOD), [f"audio_speech_actors_01-24/{file}" for file in GOOD])  # of another size
     first = told("ravdess", tmp_path)[0]
     assert first == (
         "audio_speech_actors_01-24/Actor_01/03-01-01-01-01-01-01.wav has the clip_id '03-01-01-01-01-01-01' of "
@@ -97,3 +97,34 @@ def test_a_folder_without_recordings_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, ["Actor_01/readme.txt"])
     said = refusal("ravdess", tmp_path)
     assert said.startswith(f"{tmp_path} holds no clip of the corpus 'ravdess'") and "1 .txt" in said
+
+
+def test_without_the_folders_of_the_actors_the_names_are_enough(tmp_path: Path) -> None:
+    flat = [Path(file).name for file in GOOD]
+    for place in ("", "speech/", "deep/speech/"):
+        here = touch(tmp_path / f"tree-{len(place)}", [place + file for file in flat])
+        corpus = read_corpus("auto", here)
+        assert corpus.name == "ravdess" and sorted(corpus.clips["speaker"]) == ["01", "01", "12"]
+
+
+def test_folders_of_emotions_with_such_names_are_ravdess_and_one_stray_name_among_others_is_not(tmp_path: Path) -> None:
+    by_emotion = touch(tmp_path / "emotions", ["fearful/03-01-06-01-02-01-12.wav", "neutral/03-01-01-01-01-01-01.wav"])
+    assert read_corpus("auto", by_emotion).name == "ravdess"
+    stray = ["dog/03-01-06-01-02-01-12.wav", "dog/bark.wav", "cat/purr.wav"]
+    assert read_corpus("auto", touch(tmp_path / "stray", stray)).name == "folder_per_class"
+
+
+def test_kaggles_second_copy_of_everything_is_passed_over_with_a_note_and_another_recording_is_not(
+    tmp_path: Path,
+) -> None:
+    again = "audio_speech_actors_01-24"
+    sound(tmp_path, GOOD)
+    for file in GOOD:
+        (tmp_path / again / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / again / file).write_bytes((tmp_path / file).read_bytes())
+    corpus = read_corpus("auto", tmp_path)
+    assert len(corpus.clips) == 3 and corpus.notes == (f"3 second copies in {again}/ passed over.",)
+    assert not any(again in path for path in corpus.clips["path"])
+    (tmp_path / again / GOOD[0]).write_bytes(b"another recording")
+    (said,) = told("ravdess", tmp_path)
+    assert "has the clip_id '03-01-06-01-02-01-12'" in said

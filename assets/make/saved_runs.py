@@ -1,0 +1,39 @@
+"""Makes the runs again that ship with the demos, each by its command: `python assets/make/saved_runs.py [NAME ...]`.
+
+About ten minutes on one thread. A run replaces the folder that ships only when it has ended.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from interp_core.__main__ import main as command
+
+ASSETS = Path(__file__).resolve().parents[1]
+RUNS = {
+    "demo-emotion/run": "patch --model demo-emotion --max-pairs 30",
+    "demo-emotion-wavlm/run-ablate": "ablate --model demo-emotion-wavlm",
+    "demo-emotion-wavlm/run-heads": "heads --model demo-emotion-wavlm --label prosody_label --ablate mean",
+    "demo-emotion-wavlm/run-signflip": "signflip --model demo-emotion-wavlm",
+    "demo-spoof-erm/run-compare": "compare --model demo-spoof-erm",
+    "demo-events/run-heads": "heads --model demo-events --ablate mean",
+}
+"""The folder below assets, and the command that makes it; on the CPU in float32."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RUNS))
+    for name in parser.parse_args().names or RUNS:
+        with tempfile.TemporaryDirectory() as place:
+            made = Path(place) / Path(name).name
+            if code := command([*RUNS[name].split(), "--device", "cpu", "--out", str(made)]):
+                raise SystemExit(f"{name}: exit code {code}")
+            shutil.rmtree(ASSETS / name, ignore_errors=True)
+            shutil.copytree(made, ASSETS / name)
+        print(f"made {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

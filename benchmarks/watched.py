@@ -1,0 +1,108 @@
+"""How much slower a run gets while somebody watches it on its page, and how long Cancel takes.
+
+One run of the dashboard, with its page open and closed in turn: the records that it writes in each stretch of time are
+counted, so that both speeds come from the same run on the same machine. The browser runs beside it and takes its share
+of the cores, which a presenter's does not.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+QUERY = "patching?patch_max_pairs=2000&patch_kinds=prosody&patch_controls=random&patch_flow=last"
+FLOOR = 0.8
+LONGEST_CANCEL_S = 2.0
+
+
+def records(runs: Path) -> int:
+    """Lines of records that runs have written by now."""
+    return sum(path.read_bytes().count(b"\n") for path in runs.glob("*/patching_records_*"))
+
+
+def rate(runs: Path, seconds: float) -> float:
+    """Records a second over a stretch of time."""
+    before, started = records(runs), time.monotonic()
+    time.sleep(seconds)
+    return (records(runs) - before) / (time.monotonic() - started)
+
+
+def measure(page: Page, address: str, runs: Path, rounds: int, seconds: float) -> tuple[list[float], float]:
+    """Watched over unwatched speed of each round, and the seconds from a press on Cancel to a page that says so."""
+    page.goto(f"{address}/{QUERY}")
+    page.get_by_role("button", name="Settings and run").click(timeout=120_000)
+    page.get_by_role("button", name="Run on all pairs").click()
+    page.get_by_text("So far, of n").wait_for(timeout=120_000)
+    ratios = []
+    for number in range(rounds):
+        speeds = {}
+        for watched in (True, False) if number % 2 == 0 else (False, True):
+            page.goto(f"{address}/{QUERY}" if watched else "about:blank")
+            if watched:
+                page.get_by_text("So far, of n").wait_for(timeout=120_000)
+            time.sleep(3)  # what opening or leaving the page costs is not watching
+            speeds[watched] = rate(runs, seconds)
+        ratios.append(speeds[True] / speeds[False])
+        print(f"round {number + 1}: {speeds[True]:.1f} records/s watched, {speeds[False]:.1f} unwatched")
+    page.goto(f"{address}/{QUERY}")
+    cancel = page.get_by_role("button", name="Cancel").first
+    cancel.wait_for(timeout=120_000)
+    started = time.monotonic()
+    cancel.click()
+    page.get_by_text("was stopped").first.wait_for(timeout=120_000)
+    return ratios, time.monotonic() - started
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each stretch")
+    parser.add_argument("--port", type=int, default=8590)
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder) / "runs"
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(asked.port)]
+        given = {"PATCHBAY_RUNS": str(runs), "STREAMLIT_SERVER_HEADLESS": "true"}
+        quiet = subprocess.DEVNULL
+        server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **given}, stdout=quiet, stderr=quiet)
+        address = f"http://localhost:{asked.port}"
+        try:
+            wait_for(f"{address}/_stcore/health")
+            with sync_playwright() as driver:
+                browser = driver.chromium.launch(executable_path=asked.chromium)
+                ratios, cancel_s = measure(browser.new_page(), address, runs, asked.rounds, asked.seconds)
+                browser.close()
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+    middle = statistics.median(ratios)
+    print(f"watched / unwatched: median {middle:.2f} of {', '.join(f'{one:.2f}' for one in ratios)}")
+    print(f"Cancel: {cancel_s:.1f} s")
+    return int(middle < FLOOR or cancel_s > LONGEST_CANCEL_S)
+
+
+def wait_for(address: str, seconds: float = 120.0) -> None:
+    """Until a server answers."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

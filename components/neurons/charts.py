@@ -1,0 +1,144 @@
+"""Figures of a neuron ablation: tables in, plotly figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from components.charts.parts import (
+    FONT_PX,
+    UNFADED,
+    add_band,
+    line_of,
+    new_figure,
+    reference_line,
+)
+from interp_core.looks import GREY, NEURONS, Look
+
+MEASURES: Mapping[str, str] = {
+    "head_ood": "Head out of domain",
+    "head_id": "Head in domain",
+    "domain_probe": "Domain probe, frozen",
+    "task_probe": "Task probe, frozen",
+    "domain_refit": "Domain probe, refitted",
+    "task_refit": "Task probe, refitted",
+}
+
+
+def position(k: float) -> float:
+    """Where a dose stands on the axis: its logarithm, with room for 0."""
+    return float(np.log2(k + 1))
+
+
+def dose_response(curve: pd.DataFrame, report: Mapping[str, Any], measure: str, selected: int | None) -> go.Figure:
+    """A measure against the number of neurons that are ablated, K; the line is the unedited model.
+
+    Bands: 95 % intervals of the ranked sets, 95 % of the draws of the random ones. Every point carries its K.
+    """
+    title = MEASURES[measure] + (" (accuracy)" if measure.startswith("head") else " (balanced accuracy)")
+    figure = new_figure(title)
+    for name in ("random", "matched", "domain", "task"):
+        rows = curve[(curve["set"] == name) & curve[measure].notna()].sort_values("k")
+        if not len(rows):
+            continue
+        look, x = NEURONS[name], rows["k"].map(position).to_numpy()
+        if name != "matched":
+            add_band(figure, x, rows[f"{measure}_low"].to_numpy(), rows[f"{measure}_high"].to_numpy(), look)
+        counted = f" ({int(rows['draws'].max())} draws)" if name in ("random", "matched") else ""
+        figure.add_scatter(
+            x=x,
+            y=rows[measure],
+            mode="lines+markers",
+            name=look.name + counted,
+            line=line_of(look),
+            marker={"color": look.colour, "symbol": look.marker, "size": 9 if look.strong else 7},
+            cliponaxis=False,
+            customdata=[
+                [int(k), _hover(row, measure, look)] for k, (_, row) in zip(rows["k"], rows.iterrows(), strict=True)
+            ],
+            hovertemplate="%{customdata[1]}<extra></extra>",
+            **UNFADED,
+        )
+    if measure in report["base"]:
+        base = report["base"][measure]
+        reference_line(figure, base)
+        figure.add_annotation(
+            x=1, xref="paper", xanchor="right", y=base, yanchor="bottom", showarrow=False,
+            text=f"K = 0: {base:.3f}", font={"size": FONT_PX - 1},
+        )  # fmt: skip
+    drawn = pd.concat([curve[f"{measure}{end}"] for end in ("", "_low", "_high")]).dropna()
+    if len(drawn):
+        figure.update_yaxes(range=_room(drawn), tickformat=".2f")
+    doses = report["doses"]
+    figure.update_xaxes(
+        title_text="neurons ablated, K (logarithmic)", tickvals=[position(k) for k in doses],
+        ticktext=list(map(str, doses)), range=[-0.25, position(doses[-1]) + 0.25],
+    )  # fmt: skip
+    if selected is not None:
+        figure.add_vline(x=position(selected), line={"color": GREY, "width": 2}, layer="below")
+        figure.add_annotation(
+            x=position(selected), y=1, yref="paper", yanchor="bottom", showarrow=False, text=f"<b>K = {selected}</b>",
+            font={"size": FONT_PX},
+        )  # fmt: skip
+    return figure
+
+
+def _room(values: pd.Series, least: float = 0.08) -> list[float]:
+    """Limits of an axis: a little beyond the values, and never so near that rounding looks like change."""
+    low, high = float(values.min()), float(values.max())
+    spare = max(0.06 * (high - low), (least - (high - low)) / 2, 0.01)
+    return [low - spare, high + spare]
+
+
+def _hover(row: pd.Series, measure: str, look: Look) -> str:
+    lines = [f"<b>{look.name}</b>, K = {int(row['k'])}", f"{MEASURES[measure]}: {row[measure]:.3f}"]
+    low, high = row[f"{measure}_low"], row[f"{measure}_high"]
+    if low == low:
+        what = "95 % of draws" if row["draws"] > 1 else "95 % interval"
+        lines.append(f"{what} {low:.3f} to {high:.3f}")
+    if row["k"]:
+        lines.append(f"against K = 0: {row[f'{measure}_change']:+.3f}")
+    return "<br>".join(lines)
+
+
+def trade_off(curve: pd.DataFrame, report: Mapping[str, Any], selected: int | None) -> go.Figure:
+    """Accuracy of the head out of domain against in domain, a point a dose: up is better out of domain."""
+    figure = new_figure("head out of domain (accuracy)")
+    for name in ("random", "task", "domain"):
+        rows, look = curve[curve["set"] == name].sort_values("k"), NEURONS[name]
+        figure.add_scatter(
+            x=rows["head_id"],
+            y=rows["head_ood"],
+            mode="lines+markers+text" if name != "random" else "lines+markers",
+            name=look.name,
+            text=[str(int(k)) if k else "" for k in rows["k"]],
+            textposition="top center",
+            textfont={"size": FONT_PX - 2},
+            line={**line_of(look), "width": 1.5},
+            marker={
+                "color": look.colour,
+                "symbol": look.marker,
+                "size": [13 if k == selected else 8 for k in rows["k"]],
+            },
+            cliponaxis=False,
+            customdata=[[int(k)] for k in rows["k"]],
+            hovertemplate=f"<b>{look.name}</b>, K = %{{customdata[0]}}<br>in domain %{{x:.3f}}<br>out of domain "
+            "%{y:.3f}<extra></extra>",
+            **UNFADED,
+        )
+    base = report["base"]
+    figure.add_scatter(
+        x=[base["head_id"]], y=[base["head_ood"]], mode="markers", name="unedited", hoverinfo="skip",
+        marker={"symbol": "star", "size": 15, "color": GREY}, **UNFADED,
+    )  # fmt: skip
+    rows = curve[curve["set"] != "matched"]
+    figure.update_xaxes(
+        title_text="head in domain (accuracy)", showgrid=True, range=_room(rows["head_id"]), tickformat=".2f"
+    )
+    figure.update_yaxes(range=_room(rows["head_ood"]), tickformat=".2f")
+    figure.update_layout(height=360)
+    return figure

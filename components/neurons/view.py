@@ -1,0 +1,225 @@
+"""The Neurons page's view of a run: doses, trade-off, verdict, the neurons, and the clips that changed.
+
+A click on a dose reruns this and asks the model nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from components import form, server, state
+from components.charts import clicks
+from components.export import Drawn, facts
+from components.guard import readable_errors
+from components.neurons import charts as neurons_charts
+from components.player import clip_audio
+from components.player.ab_player import ab_player
+from components.shown import Shown
+from components.widgets import choice, choosing, chosen_of, halves, picking_table, stepped
+from components.words import md
+from interp_core.errors import InterpError
+from interp_core.experiments.neurons.limits import LIMITS
+from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.experiments.neurons.sweep import AblationResult
+from interp_core.models.subject import Subject
+from interp_core.sites import STAGES
+
+CHANGED = ("changed", "put right", "put wrong", "all")
+VERDICTS = {"selective": ":green-badge[:material/check: selective]", "undecided": ":gray-badge[undecided]",
+            "not selective": ":gray-badge[:material/close: not selective]"}  # fmt: skip
+
+
+def suits(subject: Subject, usual: AblateRequest) -> None:
+    """InterpError for a model of pictures, which the page has no way to show."""
+    if subject.takes == "pictures":
+        raise InterpError(
+            f"{subject.name} sees pictures; run it on the command line: python -m interp_core ablate --corpus …"
+        )
+
+
+def offers(subject: Subject, usual: AblateRequest) -> form.Offers:
+    """The sites of the open model, as `ablate --at` takes them, and the columns of the clips."""
+    stages = [kind for kind in subject.stages if kind not in ("logits", "mixed")]
+    stages.sort(key=lambda kind: (kind != "pooled", STAGES.index(kind)))
+    inside = [kind for kind in ("resid_post", "mlp_act", "attn_out", "mlp_out", "head_out") if kind in subject.kinds]
+    columns = sorted({name for clip in server.engine().manifest(usual).clips for name in clip.labels})
+    return {
+        "at": form.Open((*stages, *(f"{kind}:{layer}" for kind in inside for layer in range(subject.n_layers)))),
+        "task": columns,
+        "domain": columns,
+        "units": columns,
+    }
+
+
+def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
+    """Draw the run and everything that can be clicked in it."""
+    result: AblationResult = shown.result
+    left, right = halves("neurons", (1.3, 1))
+    with left:
+        measure, k = _choose(result)
+        plot = st.container()
+    with right, readable_errors():
+        _verdict(result)
+        _clips(shown, asked, subject, k)
+    with plot:
+        figure = _dose(result, measure, k)
+    with left, readable_errors():
+        _trade(result, k)
+        _neurons(result)
+        _computed(result)
+        with st.expander("What the verdict means, and what it does not", icon=":material/info:"):
+            st.markdown(LIMITS)
+    report = result.report
+    title = f"{neurons_charts.MEASURES[measure]}: {report['verdict']}\n{facts(shown, report['site'], report['kind'])}"
+    return Drawn(figure, title, measure)
+
+
+def _choose(result: AblationResult) -> tuple[str, int]:
+    names = [text for name, text in neurons_charts.MEASURES.items() if name in result.report["base"]]
+    chosen = st.selectbox("Measure", names, key=state.NEU_MEASURE, bind=state.BOUND, width=220)
+    measure = next((name for name, text in neurons_charts.MEASURES.items() if text == chosen), "head_ood")
+    doses, fixed = [f"{k:d}" for k in result.report["doses"]], str(result.report["evidence"]["k"])
+    helps = ("fewer neurons", "more neurons")
+    return measure, int(stepped("Neurons ablated, K", doses, fixed, key=state.NEU_K, helps=helps, name="neu"))
+
+
+def _dose(result: AblationResult, measure: str, k: int) -> go.Figure:
+    figure = neurons_charts.dose_response(result.curve, result.report, measure, k)
+    base = result.report["base"][measure]
+
+    def clicked(dose: int) -> None:
+        if dose in result.report["doses"]:
+            st.session_state[state.NEU_K] = str(dose)
+
+    clicks.show(
+        figure, key=state.NEU_CURVE, on_click=clicked,
+        alt=f"{neurons_charts.MEASURES[measure]} against the number of ablated neurons; unedited {base:.3f}.",
+    )  # fmt: skip
+    for name, reason in result.report["refused"].items():
+        st.caption(f":material/block: {md(neurons_charts.MEASURES[name])} is not measured: {md(reason)}.")
+    return figure
+
+
+def _trade(result: AblationResult, k: int) -> None:
+    st.markdown("**In domain against out of domain**: numbers are K")
+    clicks.show(
+        neurons_charts.trade_off(result.curve, result.report, k), key=state.NEU_TRADE,
+        alt="Accuracy out of domain against accuracy in domain, a point a dose.",
+    )  # fmt: skip
+
+
+def _verdict(result: AblationResult) -> None:
+    report, evidence = result.report, result.report["evidence"]
+    st.markdown(f"At K = {md(evidence['k'])}, fixed beforehand: {VERDICTS[report['verdict']]}  \n{md(report['why'])}.")
+    rows = [
+        ("domain probe, drop", evidence["domain_drop"], f"random at most {_number(evidence['random_drop'])}"),
+        ("head out of domain, change", evidence["ood_change"], _interval(evidence["ood_low"], evidence["ood_high"])),
+        ("the same, random of like weight", evidence["matched_change"], "mean over draws"),
+        ("task probe, change", evidence["task_change"], "within 0.02 is allowed"),
+    ]
+    lines = [f"| {md(name)} | **{md(_number(value))}** | {md(beside)} |" for name, value, beside in rows]
+    st.markdown("\n".join(["| change | value | beside |", "|---|---|---|", *lines]))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:+.3f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None or math.isnan(low):
+        return "no interval: too few units"
+    return f"95 % {low:+.3f} to {high:+.3f}"
+
+
+def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None:
+    """The clips whose answer changed at this dose; one that is clicked can be heard."""
+    result: AblationResult = shown.result
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        name = choice("Without those best for", ["domain", "task"], key=state.NEU_SET)
+        which = st.selectbox("Clips", CHANGED, key=state.NEU_CLIPS, bind=state.BOUND, width=130)
+    rows = result.answers
+    rows = rows[(rows["set"] == name) & (rows["k"] == k)]
+    before, after = rows["base"] == rows["task"], rows["answer"] == rows["task"]
+    moved = rows["base"] != rows["answer"]
+    kept = {"changed": moved, "put right": ~before & after, "put wrong": before & ~after}.get(which or "", moved | True)
+    listed = rows[kept].reset_index(drop=True)
+    st.caption(
+        f"K = {k}: {int(moved.sum())} of {len(rows)} answers change, {int((~before & after).sum())} put right, "
+        f"{int((before & ~after).sum())} put wrong. Click one to hear it."
+    )
+    if not moved.any():
+        _first_that_changes(result, name, k)
+    table = listed[["clip_id", "split", "task", "base", "answer", "domain"]].rename(
+        columns={"clip_id": "clip", "task": "true", "base": "unedited", "answer": "without"}
+    )
+    ids = listed["clip_id"].tolist()
+    clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
+    table.insert(1, "hear", clip_audio.urls(ids, clips))
+    picking_table(
+        table, ids, choosing(state.NEU_CLIP), key=state.NEU_TABLE, height=250, column_config=clip_audio.hear(),
+        empty="No clip of this sort at this dose. Choose “all” to hear every clip, or take out more neurons.",
+        alt="Clips whose answer changes when the neurons are ablated.",
+    )  # fmt: skip
+    chosen = chosen_of(state.NEU_CLIP, clips.keys() & set(rows["clip_id"]), ids)
+    if chosen is None:
+        return
+    row = rows[rows["clip_id"] == chosen].iloc[0]
+    st.markdown(
+        f"**{md(chosen)}**: truly {md(row['task'])}; unedited :blue-badge[{md(row['base'])}] → without the {k} neurons "
+        f":violet-badge[{md(row['answer'])}]"
+    )
+    ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.NEU_PLAYER)
+
+
+def _first_that_changes(result: AblationResult, name: str, k: int) -> None:
+    """Where no answer changes at a dose, lead to the first dose at which any does."""
+    rows = result.answers
+    changed = rows[(rows["set"] == name) & (rows["base"] != rows["answer"])]
+    if len(changed):
+        first = int(changed["k"].min())
+        st.button(
+            f"Go to K = {first:d}, the first dose at which an answer changes", key="neu_first",
+            on_click=choosing(state.NEU_K), args=(str(first),), icon=":material/arrow_forward:",
+        )  # fmt: skip
+    else:
+        st.caption("No answer changes at any dose of this run.")
+
+
+def _neurons(result: AblationResult) -> None:
+    with st.expander("Top neurons", icon=":material/table:"):
+        table = result.scores.sort_values("domain_rank")
+        st.dataframe(
+            table[["neuron", "domain_rank", "domain_coef", "domain_univariate", "task_rank", "task_coef", "impact"]],
+            hide_index=True,
+            height=320,
+            alt="Scores of every neuron for the domain and for the task.",
+        )
+        k = str(result.report["evidence"]["k"])
+        shared = result.report["overlap"][k]
+        agreement = result.report["score_agreement"]["domain"]
+        st.caption(
+            f"Of the {md(k)} best for the domain and for the task {md(shared['shared'])} are the same; chance gives "
+            f"{shared['expected']:.1f} (hypergeometric p = {shared['p']:.3f}). Both ways of scoring the domain agree "
+            f"with a rank correlation of {md(_number(agreement))}."
+        )
+
+
+def _computed(result: AblationResult) -> None:
+    report = result.report
+    with st.expander("How this was computed, and the numbers", icon=":material/fact_check:"):
+        counts = "; ".join(
+            f"{name} {part['clips']} clips of {part['units']} units" for name, part in report["counts"].items()
+        )
+        lines = [
+            f"Site {report['site']}, {report['width']} neurons, {report['kind']} ablation; {report['ablations']} sets.",
+            f"Route: {report['route']}.",
+            f"Splits: {report['splits']}. {counts}.",
+            *(f"{neurons_charts.MEASURES[name]}: {method}." for name, method in report["intervals"].items()),
+            "Areas over log2(K + 1): "
+            + ", ".join(f"{n} {v:+.3f}" for n, v in report["areas"].items() if v is not None),
+        ]
+        st.markdown("\n".join(f"- {md(line)}" for line in lines))
+        st.dataframe(result.curve, hide_index=True, alt="The sweep as a table.")

@@ -1,0 +1,64 @@
+"""What the theme cannot say about a page: margins, the colour of a chart's words, columns that stack, larger type.
+
+Rules of style only, from here and nowhere else: nothing that a visitor or a file names stands in them.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+STACKS = "stacks_"
+"""Begins the key of a container whose columns go below each other where a page is narrow."""
+HEADING = "heading"
+"""The key of the container with a page's title."""
+BAR = "bar"
+"""The key of the container with the origin of the run on show and its export."""
+NARROW_PX = 1100
+
+# Streamlit leaves 80 pixels at each side, which charts need more than the page does, and 60 above for a bar with one
+# button in it; where the sidebar is folded away that bar holds the way back to it, and the room stays.
+_MARGINS = f"""
+[data-testid='stMainBlockContainer'] {{ padding-left: 2.5rem; padding-right: 2.5rem; }}
+[data-testid='stAppViewContainer']:not(:has([data-testid='stExpandSidebarButton']))
+  [data-testid='stMainBlockContainer'] {{ padding-top: 1.5rem; }}
+[data-testid='stHeader'] {{ background: transparent; }}
+[data-testid='stHeader'], [data-testid='stHeader'] * {{ pointer-events: none !important; }}
+[data-testid='stHeader'] :is(button, a, button *, a *) {{ pointer-events: auto !important; }}
+.st-key-{HEADING} {{ padding-right: 2rem; }}
+.st-key-{HEADING} h1 {{ white-space: nowrap; padding: 0; }}
+.st-key-{HEADING} > [data-testid='stElementContainer']:has([data-testid='stMarkdown'] p) {{ order: 3;
+  flex: 1 0 100%; }}
+.st-key-{HEADING} > [data-testid='stElementContainer']:has([data-testid='stHeading']) {{ flex: 1 1 0; }}
+.st-key-{HEADING} > :is([data-testid='stLayoutWrapper'], .stVerticalBlock) {{ flex: 0 0 auto; }}
+.st-key-{BAR} {{ flex-wrap: nowrap; }}
+.st-key-{BAR} > [data-testid='stElementContainer'] {{ flex: 1 1 0; min-width: 0; }}
+[data-testid='stMainBlockContainer'] [data-testid='stVerticalBlock'] {{ gap: 0.65rem; }}
+"""
+# Streamlit's own grey for the words of a chart is 3.7:1 on white; here they take the colour of the page's text. The
+# green of its code is too faint for a caption.
+_CHART_WORDS = """
+[data-testid='stCaptionContainer'] code { color: inherit; }
+.js-plotly-plot :is(.xtick, .ytick, .cbaxis, .cbtitle) text,
+  .js-plotly-plot :is(.xtitle, .ytitle, .annotation-text, .gtitle) { fill: currentColor !important; }
+"""
+_STACKED = f"""
+@media (max-width: {NARROW_PX}px) {{
+  .st-key-{HEADING} h1 {{ white-space: normal; }}
+  [class*='st-key-{STACKS}'] > [data-testid='stLayoutWrapper'] > [data-testid='stHorizontalBlock'],
+  [class*='st-key-{STACKS}'] > [data-testid='stHorizontalBlock'] {{ flex-direction: column; }}
+  [class*='st-key-{STACKS}'] > [data-testid='stLayoutWrapper'] > [data-testid='stHorizontalBlock']
+    > [data-testid='stColumn'] {{ width: 100%; flex: 1 1 auto; }}
+}}
+"""
+_PRESENTED = f"""
+[data-testid='stMain'] :is([data-testid='stMarkdownContainer'] p, [data-testid='stWidgetLabel'] p) {{
+  font-size: 1.15rem; }}
+[data-testid='stMain'] :is(.st-key-{HEADING}, .st-key-{BAR}) {{ display: none; }}
+[data-testid='stMain'] [data-testid='stVerticalBlock'] {{ gap: 0.5rem; }}
+[data-testid='stMain'] [data-testid='stMainBlockContainer'] {{ padding-top: 0.75rem !important; }}
+"""
+
+
+def apply(*, presented: bool) -> None:
+    """Put the rules on the page; `presented`: those of the presenter mode too."""
+    st.html(f"<style>{_MARGINS}{_CHART_WORDS}{_STACKED}{_PRESENTED if presented else ''}</style>")

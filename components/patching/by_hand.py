@@ -1,0 +1,142 @@
+"""Two clips by hand: any clip as A, any as B, no label needed. The target is what the model answers for B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from components import server, state
+from components.charts import clicks
+from components.charts.answers import label_logits
+from components.guard import readable_errors
+from components.patching import charts
+from components.patching.answers import prompt_names
+from components.player import clip_audio
+from components.player.ab_player import ab_player
+from components.widgets import choice
+from components.words import layer_of, layer_text, layer_title, md, option
+from interp_core.data.clips import Clip
+from interp_core.errors import InterpError
+from interp_core.experiments.patching.experiment import pair_by_hand, patch_by_hand
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.models.subject import Subject
+
+
+@st.fragment
+def draw(asked: PatchRequest, subject: Subject) -> None:
+    """Choose A and B, hear both, and see every layer's answer at once."""
+    with readable_errors():
+        clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
+        if len(clips) < 2:
+            raise InterpError(f"two clips by hand need two clips, and the manifest holds {len(clips)}; add one.")
+        left, right = st.columns([1, 1.3], gap="medium")
+        with left:
+            a, b = _choose(clips)
+            audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
+            ab_player(audio[0], audio[1], key=state.PLAYER)
+        with right:
+            answer, labels = _curve(_with_all_questions(asked), subject, a, b)
+        with left:
+            _logits(answer, labels)
+
+
+def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
+    ids = list(clips)
+
+    def swap() -> None:
+        one, other = st.session_state[state.HAND_A], st.session_state[state.HAND_B]
+        st.session_state[state.HAND_A], st.session_state[state.HAND_B] = other, one
+
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        a = st.selectbox("A, whose answer is changed", ids, key=state.HAND_A, bind=state.BOUND)
+        st.button("⇄", key="swap", on_click=swap, help="A becomes B and B becomes A")
+        b = st.selectbox("B, whose states are patched in", ids, index=1, key=state.HAND_B, bind=state.BOUND)
+    return clips[a], clips[b]
+
+
+def _with_all_questions(asked: PatchRequest) -> PatchRequest:
+    """With the further questions of a demo, which are the controls of the first."""
+    demo = server.engine().demo(asked.model)
+    further = tuple(text for _, text in demo.prompts) if demo else ()
+    return replace(asked, prompts=tuple(dict.fromkeys((*asked.prompts, *further))))
+
+
+def _curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.Series, tuple[str, ...]]:
+    """The sweep over all layers; the record of the layer that is chosen, and the labels of its logits."""
+    names = [option(name) for name in prompt_names(asked.model, asked.prompts)]
+    number = 0
+    if len(names) > 1:
+        number = names.index(choice("Question", names, key=state.HAND_PROMPT, bind=None))
+    with st.spinner("Patching every layer …"):
+        swept = [_swept(subject.weights_hash, asked.key, a.digest, b.digest, n, asked, a, b) for n in range(len(names))]
+    records, labels = swept[number], _labels(subject, asked, number)
+    layers = records["layer"].tolist()
+    flips = records[records["patched_prediction"] == records["target"]]["layer"].tolist()
+    first = records.iloc[0]
+    st.markdown(_verdict(first, layers, flips))
+    slot = st.container()
+    layer = _choose_layer(layers, flips)
+    others = {names[n]: table for n, table in enumerate(swept) if n != number and _labels(subject, asked, n) == labels}
+    with slot:
+        said = f"Probability of {first['target']} after a patch at each layer; {len(flips)} layers flip."
+        _show(charts.hand_curve(records, labels, others, selected_layer=layer), layers, said)
+    if others:
+        st.caption(
+            "Grey: the same two clips under the other questions, each toward what B answers to it. Questions and "
+            "answers are set in the sidebar."
+        )
+    return records[records["layer"] == layer].iloc[0], labels
+
+
+def _logits(at: pd.Series, labels: tuple[str, ...]) -> None:
+    """Every label's logit at the chosen layer."""
+    title = layer_title(at["layer"])
+    st.markdown(f"**{title}**: the answer is **{md(at['patched_prediction'])}**.")
+    clicks.show(
+        label_logits(labels, at["base_logits"], at["patched_logits"], at["donor_logits"], at["target"]),
+        key="hand_logits",
+        alt=f"Label logits at {title}: A answers {at['base_prediction']}, patched {at['patched_prediction']}, "
+        f"B {at['donor_prediction']}.",
+    )
+
+
+def _labels(subject: Subject, asked: PatchRequest, prompt: int) -> tuple[str, ...]:
+    return subject.labels(asked.labels, asked.prompts[prompt], several_tokens=asked.several_tokens).labels
+
+
+def _verdict(first: pd.Series, layers: Sequence[int], flips: Sequence[int]) -> str:
+    answers = f"A :blue-badge[{md(first['base_prediction'])}] · B :orange-badge[{md(first['donor_prediction'])}]  \n"
+    if first["base_prediction"] == first["target"]:
+        return f"{answers}Both are answered alike, so there is nothing to flip: choose another B, or other answers."
+    if not flips:
+        return f"{answers}**At no layer B's states turn A's answer into {md(first['target'])}.**"
+    where = ", ".join(map(layer_text, flips))
+    return f"{answers}**The answer flips to {md(first['target'])} at {len(flips)} of {len(layers)} layers**: {where}."
+
+
+def _choose_layer(layers: Sequence[int], flips: Sequence[int]) -> int:
+    texts = [layer_text(layer) for layer in layers]
+    usual = layer_text((flips or layers)[-1])
+    chosen = st.select_slider("Layer", texts, value=usual, key=state.HAND_LAYER, bind=state.BOUND)
+    return layer_of(chosen) if chosen in texts else layer_of(usual)
+
+
+def _show(figure: go.Figure, layers: Sequence[int], alt: str) -> None:
+    def clicked(layer: int) -> None:
+        if layer in layers:
+            st.session_state[state.HAND_LAYER] = layer_text(layer)
+
+    clicks.show(figure, key=state.HAND_CURVE, on_click=clicked, alt=alt)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _swept(
+    weights: str, key: str, a: str, b: str, prompt: int, _asked: PatchRequest, _a: Clip, _b: Clip
+) -> pd.DataFrame:
+    """Records by layer; `weights`, `key` and the digests name what they come from."""
+    pair = pair_by_hand(server.engine(), _asked, _a, _b, prompt=prompt)
+    return patch_by_hand(server.engine(), _asked, pair, prompt=prompt, alphas=(1.0,))

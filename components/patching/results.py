@@ -1,0 +1,115 @@
+"""A finished run, laid out so that a click finds its rows without searching: nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from components.shown import Shown
+from interp_core.experiments.patching.one_pair import best_layer, flipped
+from interp_core.experiments.patching.run import PatchingResult
+
+GROUP = ["kind", "prompt", "alpha"]
+
+
+class Indexed:
+    """A result by kind, prompt, strength and layer.
+
+    Attributes:
+        kinds, prompts, layers: in the order of the run; prompts are their texts, layers ascend from -1 (embeddings).
+        alphas: strengths of the matched sweep, the largest first.
+        best_layer: the layer with the highest headline rate of the first kind under the first prompt, and
+        best_pair: by kind, the first pair that flips there (else the first pair): where a page opens.
+    """
+
+    def __init__(self, result: PatchingResult) -> None:
+        self.result = result
+        metrics, records = result.metrics, result.records
+        matched = records[records["condition"] == "matched"]
+        self.kinds: tuple[str, ...] = tuple(dict.fromkeys(line["kind"] for line in result.pairs))
+        self.prompts = result.prompts
+        self.layers = tuple(sorted(int(layer) for layer in matched["layer"].unique()))
+        self.alphas = tuple(sorted((float(a) for a in matched["alpha"].unique()), reverse=True))
+        self.lines: dict[str, Mapping[str, Any]] = {line["pair_id"]: line for line in result.pairs}
+        self._metrics = {_key(k): rows.reset_index(drop=True) for k, rows in metrics.groupby(GROUP, sort=False)}
+        self._doses = {_key(k): rows for k, rows in metrics.groupby(["kind", "prompt"], sort=False)}
+        self._records = {_key(k): rows.set_index("pair_id") for k, rows in matched.groupby([*GROUP, "layer"])}
+        self.best_layer = self._best_layer()
+        self.best_pair = {kind: self._best_pair(kind) for kind in self.kinds}
+        self.methods = records["method"].value_counts().to_dict()
+
+    def pairs(self, kind: str) -> list[str]:
+        """Pair ids of a kind, in draw order."""
+        return [pair_id for pair_id, line in self.lines.items() if line["kind"] == kind]
+
+    def metrics(self, kind: str, prompt: int, alpha: float) -> pd.DataFrame:
+        """Metrics of every condition and layer; the controls ran at one strength only and stand beside every other."""
+        here = self._metrics.get((kind, prompt, alpha), self.result.metrics.iloc[:0])
+        if "random" in set(here["condition"]):
+            return here
+        dose = self._doses.get((kind, prompt), here)
+        return pd.concat([here, dose[dose["condition"] != "matched"].assign(alpha=alpha)], ignore_index=True)
+
+    def doses(self, kind: str, prompt: int) -> pd.DataFrame:
+        """Metrics of every strength."""
+        return self._doses.get((kind, prompt), self.result.metrics.iloc[:0])
+
+    def row(self, kind: str, prompt: int, alpha: float, condition: str, layer: int) -> pd.Series | None:
+        """One row of the metrics, if it is there."""
+        rows = self.metrics(kind, prompt, alpha)
+        rows = rows[(rows["condition"] == condition) & (rows["layer"] == layer)]
+        return rows.iloc[0] if len(rows) else None
+
+    def at_layer(self, kind: str, prompt: int, alpha: float, layer: int) -> pd.DataFrame:
+        """Records of the matched patch at a layer, one row a pair, by pair_id."""
+        return self._records.get((kind, prompt, alpha, layer), self.result.records.iloc[:0].set_index("pair_id"))
+
+    def outcome(self, pair_id: str, kind: str, prompt: int, alpha: float, layer: int) -> pd.Series | None:
+        """What became of one pair at a layer."""
+        rows = self.at_layer(kind, prompt, alpha, layer)
+        return rows.iloc[list(rows.index).index(pair_id)] if pair_id in rows.index else None
+
+    def lens(self, kind: str, prompt: int) -> pd.DataFrame:
+        """Logit lens of a kind under a prompt; empty where the run has none."""
+        return _part(self.result.lens, kind, prompt)
+
+    def knockout(self, kind: str, prompt: int) -> pd.DataFrame:
+        """Attention knockout of a kind under a prompt; empty where the run has none."""
+        return _part(self.result.knockout, kind, prompt)
+
+    def _best_layer(self) -> int:
+        if not self.kinds or not self.layers:
+            return -1
+        rows = self.metrics(self.kinds[0], 0, self.alphas[0])
+        rows = rows[rows["condition"] == "matched"]
+        return best_layer(rows) if len(rows) else self.layers[0]
+
+    def _best_pair(self, kind: str) -> str:
+        rows = self.at_layer(kind, 0, self.alphas[0], self.best_layer)
+        flips = rows[flipped(rows)]
+        return str(flips.index[0]) if len(flips) else self.pairs(kind)[0]
+
+
+def _key(group: Any) -> tuple[Any, ...]:
+    kind, *rest = group
+    return (str(kind), *(value.item() if hasattr(value, "item") else value for value in rest))
+
+
+def _part(table: pd.DataFrame, kind: str, prompt: int) -> pd.DataFrame:
+    if table.empty:
+        return table
+    here = table[table["kind"] == kind]
+    return here[here["prompt"] == prompt] if "prompt" in here else here
+
+
+def indexed(shown: Shown) -> Indexed:
+    """The run on show, laid out."""
+    return _indexed(shown.key, shown.result)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Laying out the run …")
+def _indexed(key: str, _result: PatchingResult) -> Indexed:
+    return Indexed(_result)

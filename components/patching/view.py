@@ -1,0 +1,327 @@
+"""The patching page's view of a run: curve, selected layer, the pairs there, the selected pair. Numbers come from the
+run or from the engine; here they are only placed.
+
+A click on a layer reruns this and nothing else, and asks the model nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+from matplotlib.figure import Figure
+from streamlit.delta_generator import DeltaGenerator
+
+from components import form, state
+from components.charts import clicks
+from components.charts.parts import at_height
+from components.charts.words import alt_text
+from components.export import Drawn, facts
+from components.guard import readable_errors
+from components.patching import charts, explain, pair_panel
+from components.patching.answers import prompt_names
+from components.patching.pair_panel import Look
+from components.patching.results import Indexed, indexed
+from components.player import clip_audio
+from components.shown import Shown
+from components.widgets import choice, choosing, halves, picking_table, stepped
+from components.words import layer_of, layer_text, layer_title, md, option, share
+from interp_core.data.clips import Clip
+from interp_core.errors import InterpError
+from interp_core.experiments.patching import figures
+from interp_core.experiments.patching.one_pair import flipped
+from interp_core.experiments.patching.plan import fitting
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.models.subject import Subject
+
+PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
+VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response")
+RATES = {
+    "reachable": "flip_to_target_rate_reachable",
+    "eligible": "flip_to_target_rate_eligible",
+    "all pairs": "flip_to_target_rate",
+    "any change": "flip_from_base_rate",
+}
+DELTAS = {
+    "log-probability": "delta_logprob_target_mean",
+    "logit": "delta_logit_target_mean",
+    "target − own": "delta_logit_diff_mean",
+}
+
+
+SITES = ("resid_post", "attn_out", "mlp_out", "head_out", "cross_out", "cross_head_out")
+POSITIONS = ("audio", "question", "last", "all")
+
+
+def offers(subject: Subject, usual: PatchRequest) -> form.Offers:
+    """Sites, spans, controls and curves that mean something for the open model."""
+    controls, flow = fitting(subject)
+    return {
+        "site": form.Open(site for site in SITES if site in subject.kinds),
+        "positions": form.Open(span for span in POSITIONS if span in subject.spans),
+        "controls": controls,
+        "flow": flow,
+    }
+
+
+def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
+    """Draw the run and everything that can be clicked in it."""
+    _check(shown, subject)
+    explain.by_construction(shown)
+    index = indexed(shown)
+    names = prompt_names(request.model, index.prompts)
+    place = _places(state.presenting())
+    with place.controls:
+        kind, prompt, view, measure, strength = _choose_curve(index, names)
+    with place.layer:
+        layer = _choose_layer(index)
+    with place.chooser:
+        pair_id = _choose_pair(index, kind)
+    look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id)
+    with place.pair, readable_errors():  # before the curve: its text is there first
+        pair_panel.draw(shown, request, subject, look, verdict=place.verdict, player=place.player)
+    with place.curve:
+        figure = _curve(index, look)
+    with place.below:
+        _layer_summary(index, look)
+        conditions = index.metrics(kind, prompt, strength)["condition"]
+        explain.words(kind, index.prompts[prompt], measure, {*conditions} if view == "Flip rate" else set())
+        _pairs_at_layer(index, look, pair_panel.clips_of(shown, request))
+        explain.numbers(index, kind, prompt, strength)
+        explain.computed(shown, index)
+        explain.limits()
+    return _drawn(shown, request, index, names, look, figure)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where each part of the view stands."""
+
+    controls: DeltaGenerator
+    curve: DeltaGenerator
+    layer: DeltaGenerator
+    chooser: DeltaGenerator
+    verdict: DeltaGenerator
+    player: DeltaGenerator
+    pair: DeltaGenerator
+    below: DeltaGenerator
+
+
+def _places(presenting: bool) -> _Places:
+    """Curve and pair beside each other; before an audience verdict, curve, player, then the rest."""
+    if presenting:
+        verdict, curve, player, chooser, layer, controls, below, pair = (st.container() for _ in range(8))
+        return _Places(controls, curve, layer, chooser, verdict, player, pair, below)
+    controls = st.container()
+    left, right = halves("patching", (1.2, 1))
+    curve, layer, below = (left.container() for _ in range(3))
+    chooser, verdict, player, pair = (right.container() for _ in range(4))
+    return _Places(controls, curve, layer, chooser, verdict, player, pair, below)
+
+
+def _drawn(
+    shown: Shown, request: PatchRequest, index: Indexed, names: list[str], look: Look, figure: go.Figure
+) -> Drawn:
+    """The figure on screen for its export; on paper all questions of the run stand beside each other."""
+    of_kind = shown.result.metrics[shown.result.metrics["kind"] == look.kind]
+    n = sum(line["kind"] == look.kind for line in shown.result.pairs)
+    settings = shown.config["settings"]
+    about = facts(shown, str(settings["site"]), f"{settings['positions']} positions")
+
+    def picture() -> Figure:
+        delta = look.view == "Logit change"
+        title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs (n = {n})\n{about}"
+        return (figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names)
+
+    title = f"{look.view} · question: {look.prompt_name} · {look.kind} pairs (n = {n})\n{about}"
+    row = index.outcome(look.pair_id, look.kind, look.prompt, look.strength, look.layer)
+    pair = None if row is None else pair_panel.on_paper(shown, request, look, row)
+    return Drawn(figure, title, f"{look.kind}-{look.view}", picture, pair)
+
+
+def _check(shown: Shown, subject: Subject) -> None:
+    """Say so where the run on show was made with other weights than those that are open; InterpError if it is empty."""
+    if not shown.result.records.size or not shown.result.pairs:
+        raise InterpError("the run holds no pairs; run it again.")
+    if shown.weights_hash != subject.weights_hash:
+        st.warning(
+            f"The run on show was made with other weights ({md(shown.weights_hash[:12])}) than those that are open "
+            f"({md(subject.weights_hash[:12])}): patches by hand will not agree with it. Run it again."
+        )
+
+
+# ---- selection: the widgets are called before what they decide is drawn ---------------------------------------------
+
+
+def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str, float]:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        kind = state.shared(
+            st.segmented_control,
+            "Pairs",
+            index.kinds,
+            default=index.kinds[0],
+            required=True,
+            format_func=option,
+            key=state.KIND,
+            on_change=state.select_kind_with(index.best_pair),
+            help="prosody: same words, another voice. semantic: same voice, other words.",
+        )
+        name = names[0]
+        if index.prompts != ("",):  # a model that is asked nothing has no question to choose
+            name = choice(
+                "Question",
+                names,
+                key=state.PROMPT,
+                format_func=option,
+                help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
+            )
+        view = st.selectbox("View", VIEWS, key=state.VIEW, bind=state.BOUND, width=175)
+        measure = ""
+        if view in ("Flip rate", "Dose-response", "Logit change"):
+            options = list(DELTAS if view == "Logit change" else RATES)
+            measure = st.selectbox(
+                "Pairs counted" if view != "Logit change" else "Measured in",
+                options,
+                key=state.MEASURE,
+                bind=state.BOUND,
+                width=150,
+                help="reachable: the answer is not yet the target, and B itself gets it. eligible: not yet the target."
+                if view != "Logit change"
+                else "Log-probability is among the answer words: a shift common to all of them cancels.",
+            )
+        strength = index.alphas[0]
+        if len(index.alphas) > 1 and view != "Dose-response":
+            texts = [f"{alpha:g}" for alpha in index.alphas]
+            chosen = st.selectbox("Strength", texts, key=state.STRENGTH, bind=state.BOUND, width=90)
+            strength = index.alphas[texts.index(chosen)]
+    return kind or index.kinds[0], names.index(name) if name in names else 0, view or VIEWS[0], measure, strength
+
+
+def _choose_layer(index: Indexed) -> int:
+    texts = [layer_text(layer) for layer in index.layers]
+    helps = ("one layer down", "one layer up")
+    return layer_of(stepped("Layer", texts, layer_text(index.best_layer), key=state.LAYER, helps=helps, name="layer"))
+
+
+def _choose_pair(index: Indexed, kind: str) -> str:
+    ids = index.pairs(kind)
+
+    def step(by: int) -> None:
+        st.session_state[state.PAIR] = ids[(ids.index(st.session_state[state.PAIR]) + by) % len(ids)]
+
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        chosen = state.shared(
+            st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=ids.index(index.best_pair[kind]),
+            label_visibility="collapsed",
+        )  # fmt: skip
+        st.button("‹", key="pair-before", on_click=step, args=(-1,), shortcut="p", help="previous pair")
+        st.button("›", key="pair-after", on_click=step, args=(1,), shortcut="n", help="next pair")
+    return chosen if chosen in ids else index.best_pair[kind]
+
+
+# ---- the curve ------------------------------------------------------------------------------------------------------
+
+
+def _curve(index: Indexed, look: Look) -> go.Figure:
+    """Draw what the view asks for; the first figure takes clicks where its axis is the layer."""
+    metrics = index.metrics(look.kind, look.prompt, look.strength)
+    lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
+    column, layer = "flip_to_target_rate_reachable", look.layer
+    if look.view == "Dose-response":
+        column = RATES[look.measure]
+        figure = charts.dose_response(index.doses(look.kind, look.prompt), layer, value=column)
+        _show(figure, index, alt=f"Dose-response at {layer_title(layer)}: {column} against the strength alpha.")
+        if len(index.alphas) == 1:
+            st.caption("This run has one strength; add more under Settings and run. One pair by hand: on the right.")
+        return figure
+    if look.view == "Logit change":
+        column = DELTAS[look.measure]
+        figure = charts.delta_curve(metrics, column, selected_layer=layer, flow=())
+    elif look.view == "Recovered":
+        column = "recovered"
+        figure = charts.delta_curve(metrics, column, selected_layer=layer, flow=())
+    elif look.view == "Information flow":
+        figure = charts.flip_curve(metrics, selected_layer=layer, controls=(), lens=lens if len(lens) else None)
+    else:
+        column = RATES[look.measure]
+        figure = charts.flip_curve(metrics, selected_layer=layer, rate=column, flow=())
+    _show(figure, index, alt=alt_text(metrics, rate=column, selected_layer=layer), clickable=True)
+    if look.view == "Information flow" and len(knockout):
+        st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")
+        _show(
+            charts.knockout_curve(knockout, selected_layer=layer),
+            index,
+            alt="Changed answers when the audio may not be read in a window of layers.",
+            key="knockout",
+            clickable=True,
+        )
+    return figure
+
+
+def _show(figure: go.Figure, index: Indexed, *, alt: str, key: str = state.CURVE, clickable: bool = False) -> None:
+    def clicked(layer: int) -> None:
+        if layer in index.layers:
+            st.session_state[state.LAYER] = layer_text(layer)
+
+    if state.presenting():
+        figure = at_height(figure, PRESENTED_PX)
+    clicks.show(figure, key=key, alt=alt, on_click=clicked if clickable else None)
+
+
+def _layer_summary(index: Indexed, look: Look) -> None:
+    """The selected layer in a sentence."""
+    matched = index.row(look.kind, look.prompt, look.strength, "matched", look.layer)
+    if matched is None:
+        return
+    rate = "flip_to_target_rate_reachable"
+    flips = share(matched, rate, "reachable_count")
+    text = f"**{layer_title(look.layer)}**: {flips} of the reachable pairs flip to the target"
+    low, high = matched[f"{rate}_low"], matched[f"{rate}_high"]
+    if low == low and high == high:
+        text += f", 95 % interval {100 * low:.0f} to {100 * high:.0f} %"
+    random = index.row(look.kind, look.prompt, look.strength, "random", look.layer)
+    if random is not None:
+        text += f"; with a random donor {share(random, rate, 'reachable_count')}"
+    p = matched["p_adjusted"]
+    text += "." if p != p else "; adjusted p < 0.001." if p < 0.001 else f"; adjusted p = {p:.3f}."
+    st.markdown(text)
+
+
+def _pairs_at_layer(index: Indexed, look: Look, clips: Mapping[str, Clip]) -> None:
+    """The pairs at the selected layer; a row that is clicked becomes the selected pair."""
+    rows = index.at_layer(look.kind, look.prompt, look.strength, look.layer)
+    flips = flipped(rows)
+    only = choice("Pairs at this layer", ["flipping", "all"], key=state.ONLY_FLIPS, label_visibility="collapsed")
+    listed = (
+        rows[flips] if only != "all" else rows.assign(flips=flips).sort_values("flips", ascending=False, kind="stable")
+    )
+    st.caption(
+        f"{int(flips.sum())} of {len(rows)} pairs flip to the target at {layer_title(look.layer).lower()}. "
+        "Click one to hear it."
+    )
+    table = pd.DataFrame(
+        {
+            "pair": listed.index,
+            "hear A": clip_audio.urls(listed["recipient"], clips),
+            "hear B": clip_audio.urls(listed["donor"], clips),
+            "A alone": listed["base_prediction"].to_numpy(),
+            "patched": listed["patched_prediction"].to_numpy(),
+            "target": listed["target"].to_numpy(),
+            "B alone": listed["donor_prediction"].to_numpy(),
+            "A": listed["recipient"].to_numpy(),
+            "B": listed["donor"].to_numpy(),
+        }
+    )
+    picking_table(
+        table,
+        list(listed.index),
+        choosing(state.PAIR),
+        key=state.FLIP_TABLE,
+        height=250,
+        column_config={**clip_audio.hear("hear A"), **clip_audio.hear("hear B")},
+        empty="No pair flips to the target here. Choose “all” to see every pair, or click another layer.",
+        alt="Pairs at the selected layer: answer before and after the patch, target, and the donor's own answer.",
+    )

@@ -1,0 +1,339 @@
+"""One parser, one run and one progress line for all commands, derived from the requests. Torch waits until used."""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from interp_core.errors import InterpError
+from interp_core.experiments import EXPERIMENTS, Registered
+from interp_core.options import add_options, declared, from_args, joined_words
+from interp_core.request import Request
+from interp_core.shards import Shard
+from interp_core.slurm import script
+
+DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+CHECK_PAIRS = 5
+NOTE = (
+    "The fast routes are held to the reference (the model's own forward, one hook at a time) to 1e-4 in float32, on "
+    "the first pairs of every run too. A decoder whose layers slide or share keys falls back from the shortcut to the "
+    "wavefront by itself; each record says which route it took."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    about = "Interventions on speech and audio models."
+    made = argparse.ArgumentParser(prog="python -m interp_core", description=about, allow_abbrev=False)
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, registered in EXPERIMENTS.items():
+        text = registered.request.about
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run_experiment, stops=True, registered=registered)
+        _add_config(command)
+        add_options(command, registered.request)
+        command.add_argument("--out", required=True, help="the run folder, written as the run goes")
+        command.add_argument(
+            "--resume", action="store_true", help="go on with the run in --out; what is done is not computed again"
+        )
+        command.add_argument(
+            "--shard", metavar="I/N", help="only this part of the run, in a folder of its own below --out: i/n, or env "
+            "for the task of a Slurm array; `merge` makes one run of all parts",
+        )  # fmt: skip
+    text = "check a model and its clips: audio spans, self-patch, fast = reference"
+    command = commands.add_parser("check", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=check, registered=EXPERIMENTS["patch"])
+    _add_config(command)
+    add_options(command, EXPERIMENTS["patch"].request)
+    text = "write a finished run as one HTML file that opens anywhere"
+    command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=report)
+    command.add_argument("folder", metavar="RUN", help="the run folder, of any experiment")
+    command.add_argument("--out", dest="file", metavar="FILE", required=True, help="the HTML file, which must be new")
+    text = "make one run of the folders of all its shards"
+    command = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=merge, stops=True)
+    command.add_argument("folders", metavar="DIR", nargs="+", help="the folders that --shard made, all of them")
+    command.add_argument("--out", required=True, help="the run folder; one that a killed merge left is gone on with")
+    text = "print an sbatch script that runs a command in shards and merges them; nothing is submitted"
+    command = commands.add_parser("slurm", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=slurm)
+    command.add_argument("--shards", type=int, default=8, help="tasks of the array (default 8)")
+    command.add_argument("--time", default="04:00:00", help="limit of each task (default 04:00:00)")
+    command.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="a further option, like --sbatch=--gres=gpu:1"
+    )
+    command.add_argument("line", metavar="-- COMMAND …", nargs=argparse.REMAINDER, help="the command, with its --out")
+    commands.add_parser("models", help="list bundled models and supported families").set_defaults(run=models)
+    return made
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", help="run what an earlier run's config file says; options that are given beside it win"
+    )
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """The request that the options make; what wins over a config file is named."""
+    registered: Registered = args.registered
+    cls, given = registered.request, from_args(registered.request, args)
+    if args.config is None:
+        return cls(**given)
+    saved = cls.from_config(read_config_file(Path(args.config)))
+    flags = {one.name: one for one in declared(cls)}
+    won = [word for name, value in given.items() if value != getattr(saved, name) for word in flags[name].typed(value)]
+    if won:
+        tell(f"not as in {args.config}: {', '.join(won)}")
+    return replace(saved, **given)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The object in a config file. Errors: InterpError."""
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InterpError(f"{path} cannot be read ({error.strerror}); give an earlier run's config file.") from error
+    except (ValueError, RecursionError) as error:
+        raise InterpError(f"{path} is no JSON file ({error}); give an earlier run's config file.") from error
+    if not isinstance(config, dict):
+        raise InterpError(f"{path} holds no settings; give an earlier run's config file.")
+    return config
+
+
+def run_experiment(args: argparse.Namespace) -> int:
+    """Run one experiment into a folder."""
+    request, out = request_of(args), Path(args.out)
+    request.check()
+    if not args.out.strip():
+        raise InterpError("--out is empty; name the run folder, such as runs/first (the current one is .).")
+    from interp_core.engine import Engine
+    from interp_core.experiments.basis import TITLE
+    from interp_core.experiments.basis import line as basis
+    from interp_core.experiments.experiment import run
+
+    shard = None if args.shard is None else Shard.read(args.shard, os.environ)
+    experiment, engine = args.registered.load(), Engine()
+    runs = experiment.requests(engine, request, tell)
+    if shard is not None and set(runs) != {""}:
+        raise InterpError("--shard deals one run, and this command stands for several; give one of them.")
+    for name, one in runs.items():
+        if name:
+            tell(name)
+        bar = ProgressLine()
+        ready = experiment.prepare(engine, one, bar)
+        for row in ready.manifest.skipped:
+            tell(f"left out: {row}")
+        for note in (*ready.manifest.notes, *ready.notes):
+            tell(note)
+        subject = ready.store.subject.name
+        if shard is not None:
+            print(_sharded(args, experiment, ready, shard, bar))
+            return DONE
+        result = run(
+            experiment,
+            engine,
+            one,
+            out=out / name,
+            resume=args.resume,
+            progress=bar,
+            announce=lambda cost, subject=subject: tell(f"{subject}: {cost}"),  # type: ignore[misc]
+            ready=ready,
+        )
+        bar.end()
+        for line in experiment.summary(result):
+            tell(line)
+        tell(f"{TITLE}: {basis(result.config)}")
+    print(out)
+    return DONE
+
+
+def _sharded(args: argparse.Namespace, experiment: Any, ready: Any, shard: Shard, bar: "ProgressLine") -> Path:
+    from interp_core.experiments.sharded import run_shard
+
+    subject = ready.store.subject.name
+    folder = run_shard(
+        experiment, ready, shard, Path(args.out), resume=args.resume, progress=bar,
+        announce=lambda cost: tell(f"{subject}, all shards: {cost}"),
+    )  # fmt: skip
+    bar.end()
+    tell(
+        f"shard {shard} has its chunks, and no results yet; when all {shard.count} are done: python -m interp_core "
+        f"merge {shlex.quote(args.out)}/shard-*-of-{shard.count} --out={shlex.quote(f'{args.out}/merged')}"
+    )
+    return folder
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Make one run of shards."""
+    if not args.out.strip():
+        raise InterpError("--out is empty; name the run folder, such as runs/first.")
+    from interp_core.experiments.sharded import merge as merged
+
+    bar = ProgressLine()
+    experiment, result = merged([Path(folder) for folder in args.folders], Path(args.out), progress=bar)
+    bar.end()
+    for line in experiment.summary(result):
+        tell(line)
+    print(args.out)
+    return DONE
+
+
+def slurm(args: argparse.Namespace) -> int:
+    """Print the script."""
+    words = args.line[1:] if args.line[:1] == ["--"] else args.line
+    made = parser().parse_args(joined_words(words)) if words and words[0] in EXPERIMENTS else None
+    if made is None or made.resume or made.shard is not None:
+        raise InterpError(
+            f"slurm needs the command of an experiment ({', '.join(EXPERIMENTS)}) behind --, without --shard and "
+            "--resume, which the script adds."
+        )
+    request_of(made).check()
+    print(script(words, made.out, args.shards, args.time, args.sbatch, sys.executable), end="")
+    return DONE
+
+
+STOP = threading.Event()
+"""Set by a signal, read by `ProgressLine` at each step."""
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Within, SIGTERM and SIGUSR1 stop the work at its next step, a second one at once."""
+    names = [name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has no SIGUSR1
+    if threading.current_thread() is not threading.main_thread():
+        names = []
+    STOP.clear()
+    before = {getattr(signal, name): signal.signal(getattr(signal, name), _ask) for name in names}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ask(*_: Any) -> None:
+    if STOP.is_set():
+        raise KeyboardInterrupt
+    STOP.set()
+
+
+def check(args: argparse.Namespace) -> int:
+    """Run the checks of patching alone."""
+    request = request_of(args)
+    from interp_core.engine import Engine
+    from interp_core.experiments.patching.experiment import check as run_check
+
+    settings: Any = {"pilot": request.pilot or CHECK_PAIRS, "controls": (), "flow": ()}
+    report, notes = run_check(Engine(), replace(request, **settings))  # type: ignore[arg-type]
+    for note in notes:
+        tell(note)
+    for clip in report.audio_span["clips"]:
+        at = f"{clip['audio_start']}-{clip['audio_stop'] - 1}"
+        held = f"{clip['holds']} at {at}" if "holds" in clip else f"audio {at} ({clip['audio_seconds']} s)"
+        print(f"{clip['clip']}: {clip['n_pos']} positions, {held}{_around(clip)}")
+    for one in report.self_patch["checks"]:
+        route = f" ({one['method']})" if "method" in one else ""
+        print(f"passed  {one['check']}{route}: {one['max_difference']:.2g}, allowed {one['allowed']:.2g}")
+    return DONE
+
+
+def _around(clip: dict[str, Any]) -> str:
+    """The tokens beside the audio span, where positions are tokens."""
+    if "tokens_before" not in clip:
+        return ""
+    before, after = " ".join(clip["tokens_before"][-3:]), " ".join(clip["tokens_after"][:3])
+    return f", after {before!r}, before {after!r}; readout after {clip['readout_token']!r}"
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the report of a run folder."""
+    file = Path(args.file)
+    if not args.file.strip() or file.exists() or not file.parent.is_dir():
+        raise InterpError(f"--out {args.file!r} must name a new file in a folder that is there, such as report.html.")
+    from interp_core.engine import Engine
+    from interp_core.experiments import experiment_of
+    from interp_core.experiments.experiment import open_result
+    from interp_core.experiments.report.page import report as written
+    from interp_core.runs import read_config
+    from interp_core.storage import replace_file
+
+    folder = Path(args.folder)
+    result = open_result(experiment_of(read_config(folder)["command"]), folder)
+    replace_file(file, written(result, Engine()))
+    print(file)
+    return DONE
+
+
+def models(args: argparse.Namespace) -> int:
+    """List what ships, what can be opened, and how it is patched."""
+    from interp_core.models.bundled import demos
+    from interp_core.models.families import Family, families
+    from interp_core.sites import STAGES
+
+    print("bundled (--model NAME, with clips of their own):")
+    for demo in demos().values():
+        print(f"  {demo.name:<22} {demo.title}")
+    alike: dict[Family, list[str]] = {}
+    for family in families():
+        alike.setdefault(replace(family, name=""), []).append(family.name)
+    print("\nfamilies:")
+    for family, names in alike.items():
+        print(textwrap.fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  "))
+        seen = "causal" if family.causal else "bidirectional"
+        inside = [site for site in family.sites if site not in STAGES]
+        stages = [site for site in family.sites if site in STAGES]
+        behind = f"; behind the blocks {', '.join(stages)}" if stages else ""
+        for what, told in (
+            ("--model", family.opens),
+            ("sites", f"{', '.join(inside)} ({seen}){behind}"),
+            ("readout", family.readout),
+            ("sweep", ", ".join(family.methods)),
+            ("checked on", family.verified),
+        ):
+            print(textwrap.fill(told, 110, initial_indent=f"    {what:<11} ", subsequent_indent=" " * 16))
+    print(f"\n{textwrap.fill(NOTE, 110)}")
+    return DONE
+
+
+def tell(text: str) -> None:
+    """A line for the person at the screen; stdout is for what scripts read."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class ProgressLine:
+    """Done of total, rate and remaining time on one line of stderr, or a line now and then where that is no screen."""
+
+    def __init__(self) -> None:
+        self._started = self._shown = time.monotonic()
+        self._first: int | None = None
+        self._screen = sys.stderr.isatty()
+        self._drawn = False
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if STOP.is_set():
+            raise KeyboardInterrupt
+        now = time.monotonic()
+        if self._first is None or done < self._first:  # another count has begun
+            self._first, self._started = done, now
+        if now - self._shown < (0.2 if self._screen else 10) and (done < total or not total):
+            return
+        self._shown, self._drawn = now, True
+        rate = (done - self._first) / max(now - self._started, 1e-9)
+        left = f"{(total - done) / rate:.0f} s left" if rate else "estimating"
+        text = f"{done}/{total}  {rate:.1f}/s  {left}  {note}" if total else note  # how much there is is not known
+        print(f"\r{text:<79}" if self._screen else text, end="" if self._screen else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._screen and self._drawn:
+            print(file=sys.stderr)

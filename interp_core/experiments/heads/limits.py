@@ -1,0 +1,11 @@
+"""What the numbers of the experiment do not show, as a list in markdown: on its page and in its report."""
+
+LIMITS = """
+- A head that separates the classes **need not be used** by the model: that is what the ablation is for. A head whose
+  mean over time separates nothing may still be used, through what happens at single positions.
+- The ratio looks at each dimension alone: classes that differ in how dimensions go together are missed, and the probe
+  beside it sees them.
+- Classes differ in loudness, length and recording too. Heads may separate recordings, not sounds; related clips are
+  kept together, as far as the manifest says which they are.
+- Taking one head away can be made up for by others; taking it to zero can be stranger to the model than any sound.
+"""

@@ -1,0 +1,248 @@
+"""Layer patching as an experiment: what a request leaves open, what it runs, and single pairs by hand."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from interp_core.data.clips import Clip
+from interp_core.data.corpora import Corpus
+from interp_core.data.manifest import Manifest
+from interp_core.data.pairs import NAMED_KINDS, Pair, PairSet, acoustic_differences, build_pairs, parse_kinds
+from interp_core.data.relabel import as_answers, both_sides
+from interp_core.engine import Engine
+from interp_core.errors import InterpError
+from interp_core.experiments.answers import low_mass
+from interp_core.experiments.basis import of_pairs
+from interp_core.experiments.checks import CheckReport, run_checks
+from interp_core.experiments.clips import ClipReader
+from interp_core.experiments.cost import Cost
+from interp_core.experiments.experiment import Experiment, Ready
+from interp_core.experiments.patching import files
+from interp_core.experiments.patching.cost import estimate
+from interp_core.experiments.patching.plan import Plan, check_window, plan
+from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.run import (
+    PatchingResult,
+    base_predictions,
+    pair_line,
+    patch_pair,
+    patches_of,
+    run_patching,
+)
+from interp_core.jobs import Progress, silent
+from interp_core.sinks import Sink
+from interp_core.trace.store import CleanStore
+
+BY_HAND = "by hand"
+"""The kind of a pair that somebody put together."""
+MOST_ANSWERS = 30
+"""A classifier of more classes than this is asked about those that the manifest names."""
+
+
+class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
+    """See `Experiment`; the plan is what `plan` lays out."""
+
+    request = PatchRequest
+    files = files
+
+    def prepare(self, engine: Engine, request: PatchRequest, progress: Progress = silent) -> Ready[PatchRequest, Plan]:
+        request.check()
+        check_positions(request.positions or "audio", request.align)
+        parse_kinds(request.filled().kinds)
+        engine.manifest(request)  # a first time before the model is opened, which may take a minute
+        found = resolve(engine, request)
+        store = engine.store(request, progress)
+        manifest, pairs = clips_of(engine, found, store), pairs_of(engine, found)
+        made = plan(store.subject, pairs, manifest.clips, found)
+        check_window(made, store)
+        facts = {
+            "donors_answer_by_construction": made.by_construction,
+            "donors_answer_but_for_padding": made.but_for_padding,
+            "shortcut_refusal": store.subject.shortcut_refusal(),
+            "unanswered": both_sides(manifest.clips, pairs.kinds[0].target_column, found.labels),
+        }
+        notes = []
+        if not request.site and found.kind != "resid_post":
+            nearly = "nearly " if made.padding_stays else ""
+            notes.append(
+                f"patching {found.kind}: at resid_post the donor's answer would come out {nearly}by construction"
+            )
+        elif made.construction:
+            notes.append(f"at {found.kind} {made.construction}, whatever the layer; choose --site attn_out")
+        for prompt, labels in zip(found.prompts, made.labels, strict=True):
+
+            def kept(clip: Clip, prompt: str = prompt) -> Tensor:
+                return store.run(clip, prompt, (found.kind,)).logits[None]
+
+            notes += low_mass(ClipReader(store, prompt), [pair.recipient for pair in pairs.pairs], labels, kept)
+        used = tuple({c.clip_id: c for p in pairs.pairs for c in (p.recipient, p.donor)}.values())
+        rests_on = of_pairs(pairs.report, manifest.clips)
+        return Ready(request, found, engine, store, manifest, made, facts, tuple(notes), used, rests_on)
+
+    def cost(self, ready: Ready[PatchRequest, Plan]) -> Cost:
+        return estimate(ready.plan, ready.store)
+
+    def compute(self, ready: Ready[PatchRequest, Plan], sink: Sink, progress: Progress) -> PatchingResult:
+        pairs = ready.plan.pairs
+        for kind in pairs.kinds:
+            sink.jsonl(f"pair_list_{kind.name}.jsonl", map(pair_line, pairs.of(kind.name)))
+        result = run_patching(ready.plan, ready.store, ready.manifest.clips, ready.config, sink=sink, progress=progress)
+        # How the donors of each kind sound different is what the reader of a flip rate has to know.
+        used = {c.clip_id: c for p in pairs.pairs for c in (p.recipient, p.donor)}
+        measured = ready.engine.acoustics(list(used.values()), ready.store.subject.sample_rate)
+        report = {
+            **result.reports["pair_construction_report"],
+            "acoustic_differences": acoustic_differences(pairs.pairs, measured),
+            "acoustics": {clip_id: asdict(a) for clip_id, a in sorted(measured.items())},
+        }
+        return replace(result, reports={**result.reports, "pair_construction_report": report})
+
+    def summary(self, result: PatchingResult) -> Iterator[str]:
+        matched = result.metrics[(result.metrics.condition == "matched") & (result.metrics.prompt == 0)]
+        for kind, rows in matched.groupby("kind", sort=False):
+            best: dict[Any, Any] = max(rows.to_dict("records"), key=lambda row: row["flip_to_target_rate_reachable"])
+            layer = "the embeddings" if best["layer"] == -1 else f"layer {best['layer']}"
+            rate, reachable = best["flip_to_target_rate_reachable"], best["reachable_count"]
+            reach = f"{rate:.2f} of {reachable} reachable ones flip at {layer}" if reachable else "none is reachable"
+            yield f"{kind}: {best['n']} pairs; {reach}"
+
+
+PATCHING = Patching()
+
+
+def resolve(engine: Engine, request: PatchRequest) -> PatchRequest:
+    """Fill in what the request leaves open: a demo's own words, else the model's, else the default ones."""
+    demo = engine.demo(request.model)
+    own: dict[str, Any] = {}
+    if demo is not None:
+        own = {"kinds": demo.kinds, "labels": demo.labels, "site": demo.site, "positions": demo.positions}
+        # Its further prompts ask about the labels that its own clips have; of other clips only the first is asked.
+        texts = tuple(text for _, text in demo.prompts)
+        own["prompts"] = texts if request.manifest is None else texts[:1]
+    if (
+        not (request.labels or own.get("labels"))
+        or not (request.prompts or own.get("prompts"))
+        or not (request.site or own.get("site"))
+    ):
+        subject = engine.subject(request)
+        own["labels"] = own.get("labels") or answers_of(engine, request, subject.answers)
+        own["prompts"] = own.get("prompts") or subject.prompts_for(request.labels or own["labels"])
+        own["site"] = own.get("site") or subject.default_site
+    if request.corpus and not request.kinds:
+        own["kinds"] = _kinds_in(engine.corpus(request), request.filled(**own).kinds)
+    return request.filled(**own)
+
+
+def _kinds_in(corpus: Corpus, kinds: str) -> str:
+    """The kinds of pair that a corpus can make: all sentences of RAVDESS mean the same, so no two differ in that."""
+    one_value = {str(column) for column in corpus.clips if corpus.clips[column].nunique() < 2}
+    names = kinds.split(",")
+    return ",".join(n for n in names if n not in NAMED_KINDS or NAMED_KINDS[n].differ not in one_value) or kinds
+
+
+def answers_of(engine: Engine, request: PatchRequest, answers: tuple[str, ...]) -> tuple[str, ...]:
+    """A classifier's classes; of many those that the clips name."""
+    if len(answers) <= MOST_ANSWERS:
+        return answers
+    seen = {value for clip in engine.manifest(request).clips for value in clip.labels.values()}
+    return tuple(answer for answer in answers if answer in seen)
+
+
+def clips_of(engine: Engine, found: PatchRequest, store: CleanStore) -> Manifest:
+    """The clips of a resolved request, labels that are an answer but for case and blanks read as it."""
+    return as_answers(engine.manifest(found, store.limits), found.labels)
+
+
+def pairs_of(engine: Engine, request: PatchRequest) -> PairSet:
+    """Build the pairs of a request."""
+    found = resolve(engine, request)
+    store = engine.store(found)
+    made = build_pairs(
+        clips_of(engine, found, store).clips,
+        parse_kinds(found.kinds),
+        labels=found.labels,
+        max_pairs=found.max_pairs,
+        seed=found.seed,
+    )
+    if found.pilot is None:
+        return made
+    kept = tuple(p for kind in made.kinds for p in made.of(kind.name)[: found.pilot])
+    return replace(made, pairs=kept, report={**made.report, "pilot": found.pilot})
+
+
+def check(engine: Engine, request: PatchRequest) -> tuple[CheckReport, tuple[str, ...]]:
+    """Run the checks of a request alone; their report, and what there is to know before a run.
+
+    Raises:
+        CheckFailed: one does not hold.
+    """
+    ready = PATCHING.prepare(engine, request)
+    made = ready.plan
+    patches = patches_of(made, ready.store, made.chunks[0])[0]
+    asked = ready.request.prompts[0]
+    return run_checks(ready.store, made.pairs.pairs, made.labels[0], asked, patches, made.spec), (
+        *ready.manifest.notes,
+        *ready.notes,
+    )
+
+
+def pair_by_hand(engine: Engine, request: PatchRequest, recipient: Clip, donor: Clip, *, prompt: int = 0) -> Pair:
+    """Two clips as a pair without any label: its target is what the model answers for the donor, unedited."""
+    found = resolve(engine, request)
+    asked = replace(found, prompts=(found.prompts[prompt],))
+    (answer,) = base_predictions(engine.store(found), [donor], asked)
+    name = f"{recipient.clip_id} <- {donor.clip_id}"
+    return Pair(name, BY_HAND, recipient, donor, answer["prediction"], "")
+
+
+def patch_by_hand(
+    engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0, alphas: Sequence[float] = (1.0,)
+) -> pd.DataFrame:
+    """Sweep one pair; see `patch_pair`."""
+    found = resolve(engine, request)
+    return patch_pair(engine.store(found), pair, found, prompt=prompt, alphas=alphas)
+
+
+def window_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> Replaced:
+    """What the time window in `request.positions` replaces in a pair's recipient.
+
+    Raises:
+        InterpError: the positions are no time window, or it lies outside one of the clips.
+    """
+    found = resolve(engine, request)
+    window = time_window(found.positions)
+    if window is None:
+        raise InterpError(f"positions {found.positions!r} are no time window; give one like 0.5-1.2 (seconds).")
+    store = engine.store(found)
+    a, b = (store.prompted(clip, found.prompts[prompt]) for clip in (pair.recipient, pair.donor))
+    return replaced_by(a, b, window, found.align)
+
+
+def base_table(engine: Engine, request: PatchRequest, progress: Progress = silent) -> pd.DataFrame:
+    """Ask the model about every clip, unedited: one row a clip and prompt."""
+    found = resolve(engine, request)
+    store = engine.store(found)
+    clips = clips_of(engine, found, store).clips
+    rows, total = [], len(clips) * len(found.prompts)
+    for row in base_predictions(store, clips, found):
+        rows.append(row)
+        progress(len(rows), total, "base predictions")
+    return pd.DataFrame(rows)
+
+
+__all__ = [
+    "PATCHING",
+    "InterpError",
+    "Patching",
+    "base_table",
+    "check",
+    "pair_by_hand",
+    "pairs_of",
+    "patch_by_hand",
+    "resolve",
+    "window_by_hand",
+]

@@ -1,0 +1,76 @@
+"""A patching run and its folder: what goes into which file, and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp_core.errors import InterpError
+from interp_core.experiments.figures import save_png
+from interp_core.experiments.patching import figures
+from interp_core.experiments.patching.run import PatchingResult
+from interp_core.runs import RunWriter
+from interp_core.storage import read_csv, read_json, read_lines, read_records
+
+REPORTS = ("tokenization_report", "pair_construction_report", "sanity_check_self_patch", "sanity_check_audio_span")
+
+
+def write(writer: RunWriter, result: PatchingResult) -> None:
+    """Write what a finished run adds to its records: metrics, curves, reports, information flow."""
+    for name, report in result.reports.items():
+        writer.write_json(f"{name}.json", report)
+    for kind in dict.fromkeys(line["kind"] for line in result.pairs):
+        of_kind = result.metrics[result.metrics.kind == kind]
+        writer.write_csv(f"patching_metrics_{kind}.csv", of_kind[of_kind.condition == "matched"])
+        writer.write_csv(f"control_metrics_{kind}.csv", of_kind[of_kind.condition != "matched"])
+        shown, title = result.shown(kind), result.title(kind)
+        save_png(figures.flip_rate_figure(shown, title), writer.path(f"flip_rate_curve_{kind}.png"))
+        save_png(figures.delta_logit_figure(shown, title), writer.path(f"delta_logit_curve_{kind}.png"))
+    if len(result.lens):
+        writer.write_csv("logit_lens.csv", result.lens)
+    if len(result.knockout):
+        writer.write_csv("knockout.csv", result.knockout)
+
+
+def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
+    """Read a run folder; one that is not finished is read as far as it is there.
+
+    Raises:
+        InterpError: a file that a finished run must have is missing, or one is broken. Only the last line of the
+            records of an unfinished run may be cut short: it is left out.
+    """
+    finished = bool(config.get("finished"))
+    present = sorted(path for path in folder.iterdir() if path.is_file())
+
+    def named(*starts: str) -> list[Path]:
+        return [path for start in starts for path in present if path.name.startswith(start)]
+
+    pairs = {path: read_lines(path, finished) for path in named("pair_list_") if path.suffix == ".jsonl"}
+    if finished:
+        needed = ["pair_construction_report.json"]
+        for path, listed in pairs.items():
+            kind = path.stem.removeprefix("pair_list_")
+            needed += [f"patching_records_{kind}.jsonl", f"patching_metrics_{kind}.csv"] if listed else []
+        missing = [name for name in needed if not (folder / name).exists()]
+        if missing or not pairs:
+            raise InterpError(f"{folder} lacks {', '.join(missing or ['pair_list_*.jsonl'])}; restore it or run again.")
+    records = [row for path in named("patching_records_", "control_records_") for row in read_records(path, finished)]
+    metrics = []
+    for path in named("patching_metrics_", "control_metrics_"):
+        metrics.append(read_csv(path))
+        if lacking := {"kind", "condition", "layer"} - set(metrics[-1].columns):
+            raise InterpError(f"{path} lacks the columns {', '.join(sorted(lacking))}; restore it or run again.")
+    return PatchingResult(
+        config=config,
+        records=pd.DataFrame(records),
+        metrics=pd.concat(metrics, ignore_index=True) if metrics else pd.DataFrame(),
+        pairs=[row for listed in pairs.values() for row in listed],
+        reports={name: read_json(path) for name in REPORTS if (path := folder / f"{name}.json").exists()},
+        lens=_optional(folder / "logit_lens.csv"),
+        knockout=_optional(folder / "knockout.csv"),
+    )
+
+
+def _optional(path: Path) -> pd.DataFrame:
+    return read_csv(path) if path.exists() else pd.DataFrame()

@@ -1,0 +1,146 @@
+"""One pair of a run on paper: the curve of its kind, both spectrograms, and its label logits at one layer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from interp_core.data.mel import MEL_FLOOR_DB, MEL_STEP_DB, mel_levels, pitch_marks
+from interp_core.experiments.example import Example, Sound
+from interp_core.experiments.facts import signature
+from interp_core.experiments.figures import Figure, quiet, style
+from interp_core.experiments.patching.figures import flip_rate_panel
+from interp_core.looks import BLUE, GREY, RUNS, VERMILLION
+
+SHOWN_DB = 70.0
+"""Of both spectrograms, below the louder one's peak."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run a pair is looked at: kind of pair, question, strength, layer (-1 for the embeddings)."""
+
+    kind: str
+    prompt: int
+    alpha: float
+    layer: int
+
+    def metrics(self, metrics: pd.DataFrame) -> pd.DataFrame:
+        """Of the matched patch at this strength; controls at theirs."""
+        rows = metrics[(metrics["kind"] == self.kind) & (metrics["prompt"] == self.prompt)]
+        return rows[(rows["condition"] != "matched") | (rows["alpha"] == self.alpha)]
+
+    def records(self, records: pd.DataFrame) -> pd.DataFrame:
+        """Of the matched patch, one row a pair, by pair_id."""
+        matched = records[(records["condition"] == "matched") & (records["kind"] == self.kind)]
+        here = (matched["prompt"] == self.prompt) & (matched["alpha"] == self.alpha) & (matched["layer"] == self.layer)
+        return matched[here].set_index("pair_id")
+
+
+def flipped(rows: pd.DataFrame) -> pd.Series:
+    """Which records are a flip to the target: it was not the answer before, and is now."""
+    return (rows["base_prediction"] != rows["target"]) & (rows["patched_prediction"] == rows["target"])
+
+
+def best_layer(rows: pd.DataFrame) -> int:
+    """The layer with the highest headline rate of matched metrics, the last of those that share it: there the effect is
+    still whole, and is about to end.
+    """
+    rows = rows.sort_values("layer")
+    rates = rows["flip_to_target_rate_reachable"].fillna(-1)
+    return int(rows.loc[rates[rates >= rates.max()].index[-1], "layer"])
+
+
+def examples(
+    config: Mapping[str, Any], records: pd.DataFrame, metrics: pd.DataFrame, kinds: Sequence[str], most: int
+) -> list[Example]:
+    """Pairs at the layer where most of their kind flip, those that flip first; the kinds in turn."""
+    found: list[list[Example]] = []
+    alpha = float(records.loc[records["condition"] == "matched", "alpha"].max())
+    for kind in kinds:
+        place = Place(kind, 0, alpha, -1)
+        of_kind = place.metrics(metrics)
+        place = Place(kind, 0, alpha, best_layer(of_kind[of_kind["condition"] == "matched"]))
+        rows = place.records(records)
+        rows = rows.assign(flips=flipped(rows)).sort_values("flips", ascending=False, kind="stable").head(most)
+        found.append([_example(config, row, metrics, place) for _, row in rows.iterrows()])
+    turns = [one[turn] for turn in range(most) for one in found if turn < len(one)]
+    return turns[:most]
+
+
+def _example(config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: Place) -> Example:
+    said = (
+        f"A is answered {row['base_prediction']!r}, B {row['donor_prediction']!r}; with B at {_named(place.layer)}, "
+        f"alpha {place.alpha:g}, A is answered {row['patched_prediction']!r} (target {row['target']!r})."
+    )
+    draw = partial(pair_figure, config, row, metrics, place)
+    return Example(str(row.name), row["recipient"], row["donor"], said, draw)
+
+
+def pair_figure(
+    config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: Place, a: Sound, b: Sound
+) -> Figure:
+    """Both spectrograms on one scale of dB and one of time, above the curve of the kind and the logits of the pair.
+
+    Args:
+        config: of the run.
+        row: the pair's record at the place; its name is the pair's id.
+        metrics: of the whole run.
+        a, b: the recordings.
+    """
+    figure = Figure(figsize=(10, 8), dpi=150, layout="constrained", facecolor="white")
+    grid = figure.subplots(2, 2, height_ratios=(1, 1.25))
+    settings = config["settings"]
+    n = int(place.metrics(metrics).query("condition == 'matched'")["n"].max())
+    about = signature(config, str(settings["site"]), f"{settings['positions']} positions", f"route {row['method']}")
+    asked = f" · question {place.prompt + 1}" if len(settings["prompts"]) > 1 else ""
+    title = (
+        f"Pair {row.name}, {_named(place.layer)}, alpha {place.alpha:g}{asked} · {place.kind} pairs (n = {n})\n{about}"
+    )
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    _spectrograms(grid[0], (a, b), (str(row["base_prediction"]), str(row["donor_prediction"])))
+    curve: Axes = grid[1, 0]
+    flip_rate_panel(curve, place.metrics(metrics), place.prompt)
+    curve.axvline(place.layer, color=GREY, linewidth=1.2, zorder=1)
+    _logits(grid[1, 1], settings["labels"], row)
+    return figure
+
+
+def _named(layer: int) -> str:
+    return "the embeddings" if layer == -1 else f"layer {layer}"
+
+
+def _spectrograms(grid: Sequence[Axes], sounds: tuple[Sound, Sound], answers: tuple[str, str]) -> None:
+    drawn = [mel_levels(sound.samples, sound.sample_rate) for sound in sounds]
+    levels = [MEL_FLOOR_DB + MEL_STEP_DB * values.astype(float) for values, _ in drawn]
+    top = max(float(values.max()) for values in levels)
+    longest = max(len(sound.samples) / sound.sample_rate for sound in sounds)
+    for axes, side, sound, answer, colour, values, (_, step) in zip(
+        grid, "AB", sounds, answers, (BLUE, VERMILLION), levels, drawn, strict=True
+    ):
+        extent = (-step / 2, (values.shape[1] - 0.5) * step, 0, 1)
+        axes.imshow(
+            values, aspect="auto", origin="lower", extent=extent, cmap="Greys", vmin=top - SHOWN_DB, vmax=top,
+            interpolation="nearest",
+        )  # fmt: skip
+        marks = pitch_marks(sound.sample_rate)
+        axes.set_yticks([mark["share"] for mark in marks], [mark["text"] for mark in marks], fontsize=8)
+        axes.set(xlim=(0, longest), xlabel="seconds")
+        title = f"{side}: {sound.label}, answered {answer}"
+        axes.set_title(title, color=colour, fontsize=9, loc="left", parse_math=False)
+
+
+def _logits(axes: Axes, labels: Sequence[str], row: pd.Series) -> None:
+    at = np.arange(len(labels))
+    for run, column in (("base", "base_logits"), ("donor", "donor_logits"), ("patched", "patched_logits")):
+        look = RUNS[run]
+        axes.plot(row[column], at, label=look.name, **style(look) | {"linestyle": ""})
+    names = [f"{label} (target)" if label == row["target"] else str(label) for label in labels]
+    quiet(axes)
+    axes.set_yticks(at, names, fontsize=9, parse_math=False)
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="logit")
+    axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))

@@ -1,0 +1,157 @@
+"""A patching run as a person asks for it: which pairs, under which settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+from interp_core.choices import DEFAULT_PROMPT, EMOTIONS, Method
+from interp_core.errors import InterpError
+from interp_core.options import option
+from interp_core.request import Request
+from interp_core.sites import OF_HEADS, STAGES, Kind, check_kind
+
+Align = Literal["truncate", "resample"]
+Control = Literal["random", "noise", "no-conflict", "prefix"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+FlowCurve = Literal["question", "last", "lens", "knockout"]
+FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
+DEFAULT_MAX_PAIRS = 100
+
+
+def read_pair_limit(text: str) -> int | dict[str, int]:
+    """`100`, or `prosody=100,semantic=50`. Errors: InterpError for anything else."""
+    parts = [part.partition("=") for part in text.split(",")]
+    try:
+        limits = {name.strip(): int(count) for name, sign, count in parts if sign}
+        return limits if len(limits) == len(parts) else int(text)
+    except ValueError as error:
+        raise InterpError(f"--max-pairs {text!r}: give a number like 100, or prosody=100,semantic=50.") from error
+
+
+def write_pair_limit(limit: int | Mapping[str, int]) -> str:
+    """What `read_pair_limit` reads back."""
+    return str(limit) if isinstance(limit, int) else ",".join(f"{name}={count}" for name, count in limit.items())
+
+
+@dataclass(frozen=True)
+class PatchRequest(Request):
+    """Layer patching over pairs of clips; what is left empty is the model's own, or the default of `filled`."""
+
+    kinds: str = option(
+        "",
+        "pairs: prosody, semantic, or same=COLUMN,differ=COLUMN; those of a demo, or prosody,semantic, unless given",
+        label="Kinds of pair",
+    )
+    max_pairs: int | Mapping[str, int] = option(
+        DEFAULT_MAX_PAIRS,
+        "pairs of a kind: a number for every kind, or prosody=100,semantic=50",
+        read=read_pair_limit,
+        write=write_pair_limit,
+        label="Most pairs a kind",
+    )
+    prompts: tuple[str, ...] = option(
+        (), "the question; repeat for several. The model's own, or the default one, unless given", flag="prompt",
+        repeat=True, label="Questions, one a line",
+    )  # fmt: skip
+    labels: tuple[str, ...] = option(
+        (), "the answers that compete, like yes,no; the model's own unless given", label="Answers"
+    )
+    site: str = option(
+        "",
+        "resid_post, attn_out, mlp_out, head_out (all heads), head_out:HEAD, …; see `models`. Where it is left out, "
+        "one at which patching can say something about the model",
+        label="Site",
+        placeholder="resid_post, attn_out, head_out:3 …",
+    )
+    positions: str = option("", "audio (default), question, last, all, or START-STOP in seconds", label="Positions")
+    layers: tuple[int, ...] | None = option(
+        None, "all, or a list like 0,4,8 (-1 = the embeddings)", none="all", label="Layers", rare=True
+    )
+    align: Align = option("truncate", "where A and B differ in length", label="Where A and B differ in length")
+    alphas: tuple[float, ...] = option(
+        (1.0,),
+        "strengths, like 1.0,0.5: (1 - alpha) · A + alpha · B; controls run at the first",
+        flag="alpha",
+        least=0,
+        most=1,
+        label="Strengths alpha",
+    )
+    controls: tuple[Control, ...] = option(
+        CONTROLS, "what the effect is compared with, or none", none="none", label="Controls", wide=True
+    )
+    flow: tuple[FlowCurve, ...] = option(
+        FLOWS, "information flow beside the curve, or none", none="none", label="Information flow", wide=True
+    )
+    method: Method = option(
+        "fast",
+        "the route: fast takes the cheapest that is exact, reference is one forward a layer",
+        label="Method",
+        rare=True,
+    )
+    knockout_width: int = option(
+        3, "layers of an attention-knockout window", least=1, label="Knockout window, layers", rare=True
+    )
+    several_tokens: Literal["refuse", "first"] = option(
+        "refuse", "labels of several tokens: refuse them, or compare their first tokens", flag="multi-token"
+    )
+    checks: bool = option(True, "check self-patch, whole donor and fast = reference before the sweep", decides=False)
+
+    command: ClassVar[str] = "patch"
+    config_file: ClassVar[str] = "patching_config.json"
+    about: ClassVar[str] = "patch B's activations into A, layer by layer, over pairs of clips"
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its site, without the head."""
+        return check_kind(self.site.partition(":")[0].strip() or "resid_post")
+
+    @property
+    def head(self) -> int | None:
+        """The head of its site; None for all of them."""
+        _, sign, text = self.site.partition(":")
+        return int(text) if sign else None
+
+    @property
+    def title(self) -> str:
+        return f"{super().title}" + (f": {self.kinds}" if self.kinds else "")
+
+    def filled(self, **own: Any) -> "PatchRequest":
+        """With everything that is left open at `own`, or at the default where that says nothing."""
+        usual = {
+            "kinds": "prosody,semantic",
+            "site": "resid_post",
+            "positions": "audio",
+            "labels": EMOTIONS,
+            "prompts": (DEFAULT_PROMPT,),
+        }
+        values = {name: getattr(self, name) or own.get(name) or value for name, value in usual.items()}
+        return replace(self, **values)  # type: ignore[arg-type]
+
+    def conflicts(self) -> list[str]:
+        found = []
+        try:
+            if self.kind in STAGES:
+                found.append(f"site {self.site!r} stands behind all layers, so there are no layers to sweep there")
+            elif self.head is not None and self.kind not in OF_HEADS:
+                found.append(
+                    f"a head is patched at site {' or '.join(OF_HEADS)}, not at {self.kind}; set the site, or leave "
+                    "the head out"
+                )
+        except InterpError as error:
+            found.append(str(error).rstrip("."))
+        except ValueError:
+            found.append(f"site {self.site!r}: give one head by its number, like head_out:3, or head_out for all")
+        if not self.alphas:
+            found.append("alpha: give one or more strengths between 0 and 1")
+        if len(set(self.alphas)) < len(self.alphas):
+            found.append(f"alpha {list(self.alphas)}: give each strength once")
+        if self.layers is not None and not self.layers:
+            found.append("no layer was given; give all or a list like 0,4,8")
+        if len(set(self.prompts)) < len(self.prompts):
+            found.append("one prompt is given twice; give different ones")
+        return found
+
+    @classmethod
+    def upgraded(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        head = saved.pop("head", None)  # version 0.1 kept it apart
+        return saved if head is None else {**saved, "site": f"{saved['site']}:{head}"}

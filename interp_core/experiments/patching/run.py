@@ -1,0 +1,366 @@
+"""Layer patching between two clips: if A's audio positions at a layer become B's, does the answer move toward B?
+
+A run is a list of *chunks*: some pairs under one prompt, one strength and one condition. Chunks are the unit of
+progress, of cancelling and of resuming, and their make-up depends on the settings alone, so that a run that was
+killed and resumed ends with the same numbers to the last digit.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from interp_core.data.clips import Clip
+from interp_core.data.columns import choose_cluster_column, cluster_map
+from interp_core.data.pairs import Pair, PairSet
+from interp_core.errors import CheckFailed
+from interp_core.experiments.checks import CheckReport, run_checks
+from interp_core.experiments.example import Example
+from interp_core.experiments.experiment import Result
+from interp_core.experiments.patching import figures, one_pair
+from interp_core.experiments.patching.controls import seed_of
+from interp_core.experiments.patching.flow import knockout_table, lens_table
+from interp_core.experiments.patching.limits import LIMITS
+from interp_core.experiments.patching.metrics import base_accuracy, summarise
+from interp_core.experiments.patching.plan import Chunk, Plan, fitting, site_spec
+from interp_core.experiments.patching.positions import align_positions
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.jobs import Progress, silent
+from interp_core.models.labels import LabelTokens
+from interp_core.models.subject import Subject
+from interp_core.sinks import Sink
+from interp_core.trace.patch import Patch
+from interp_core.trace.store import CleanStore
+from interp_core.trace.sweep import sweep
+
+REACHABLE, ANY_CHANGE = "flips to the target, of reachable pairs", "any change of the answer, of all pairs"
+"""Of a run that goes on."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PatchingResult(Result):
+    """One patching run, finished: what the pages draw and a run folder keeps.
+
+    Attributes:
+        pairs: one dict a pair: pair_id, kind, recipient, donor, target, column.
+        records: one row a prompt, alpha, condition, pair and layer.
+        metrics: one row a kind, prompt, alpha, condition and layer.
+        reports: tokenization_report, pair_construction_report, sanity_check_self_patch, sanity_check_audio_span.
+        lens, knockout: information-flow tables; empty where not asked for.
+    """
+
+    pairs: Sequence[Mapping[str, Any]]
+    records: pd.DataFrame
+    metrics: pd.DataFrame
+    reports: Mapping[str, Any]
+    lens: pd.DataFrame = field(default_factory=pd.DataFrame)
+    knockout: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout}
+
+    def figure(self) -> Figure:
+        """Flip rates by layer of the first kind of pair; `figures` draws the others."""
+        kind = self.pairs[0]["kind"]
+        return figures.flip_rate_figure(self.shown(kind), self.title(kind))
+
+    def figures(self) -> dict[str, Figure]:
+        found: dict[str, Figure] = {}
+        for kind in self.kinds:
+            shown, title = self.shown(kind), self.title(kind)
+            found[f"flip_rate_curve_{kind}"] = figures.flip_rate_figure(shown, title)
+            found[f"delta_logit_curve_{kind}"] = figures.delta_logit_figure(shown, title)
+        return found
+
+    def checks(self) -> Sequence[Mapping[str, Any]]:
+        return self.reports.get("sanity_check_self_patch", {}).get("checks", ())
+
+    def examples(self, most: int) -> list[Example]:
+        return one_pair.examples(self.config, self.records, self.metrics, self.kinds, most)
+
+    limits = LIMITS
+    profile_x = "layer"
+
+    def profile(self) -> pd.DataFrame:
+        rows = self.metrics[self.metrics["condition"] == "matched"]
+        series = [
+            f"{kind}, question {prompt + 1}, alpha {alpha:g}: flips to the target, of reachable pairs"
+            for kind, prompt, alpha in zip(rows["kind"], rows["prompt"], rows["alpha"], strict=True)
+        ]
+        values = rows["flip_to_target_rate_reachable"].to_numpy()
+        return pd.DataFrame({"series": series, "x": rows["layer"].to_numpy(), "value": values})
+
+    def shown(self, kind: str) -> pd.DataFrame:
+        """What a figure of a kind of pair draws: metrics under the first question, controls at the first strength."""
+        rows = self.metrics[(self.metrics["kind"] == kind) & (self.metrics["prompt"] == 0)]
+        return rows[rows["alpha"] == rows.loc[rows["condition"] == "matched", "alpha"].iloc[0]]
+
+    def title(self, kind: str) -> str:
+        """Of the figures of a kind of pair."""
+        return f"{self.model_name}: {kind} pairs, {self.config['settings']['site']}"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of pairs, in the order of the run."""
+        return tuple(dict.fromkeys(line["kind"] for line in self.pairs))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.config["settings"]["labels"])
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(self.config["settings"]["prompts"])
+
+
+def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch], list[float], list[Clip | None]]:
+    """Return a chunk's patches, the share of the span that each covers, and the donor of each."""
+    settings = plan.settings
+    prompt = settings.prompts[chunk.prompt]
+    positions = chunk.condition if chunk.condition in ("question", "last", "prefix") else settings.positions
+    patches: list[Patch] = []
+    covered: list[float] = []
+    donors: list[Clip | None] = []
+    for pair in chunk.pairs:
+        donor: Clip | None = plan.random_donors[pair.pair_id] if chunk.condition == "random" else pair.donor
+        recipient = store.run(pair.recipient, prompt, (plan.spec.kind,))
+        if chunk.condition == "noise":
+            donor = None
+            aligned = align_positions(recipient.prompted, recipient.prompted, positions, settings.align)
+            seed = seed_of(settings.seed, "noise", pair.pair_id)
+            patches.append(Patch(recipient, None, aligned.positions, aligned.source, chunk.alpha, seed))
+        else:
+            assert donor is not None, "only noise has no donor"
+            run = store.run(donor, prompt, (plan.spec.kind,))
+            aligned = align_positions(recipient.prompted, run.prompted, positions, settings.align)
+            patches.append(Patch(recipient, run, aligned.positions, aligned.source, chunk.alpha))
+        covered.append(aligned.covered)
+        donors.append(donor)
+    return patches, covered, donors
+
+
+def run_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str, Any]]:
+    """Sweep one chunk and return its records, pair by pair and layer by layer."""
+    patches, covered, donors = patches_of(plan, store, chunk)
+    labels = plan.labels[chunk.prompt]
+    found = sweep(store.subject, patches, labels, plan.spec, method=plan.settings.method)
+    patched = found.label_logits.numpy()
+    mass = found.log_mass.exp().numpy()
+    records = []
+    for i, (pair, patch) in enumerate(zip(chunk.pairs, patches, strict=True)):
+        base, base_mass = _read(labels, patch.recipient.logits)
+        donor, _ = (None, None) if patch.donor is None else _read(labels, patch.donor.logits)
+        for at, layer in enumerate(plan.spec.layers):
+            records.append(
+                {
+                    "kind": chunk.kind,
+                    "prompt": chunk.prompt,
+                    "alpha": chunk.alpha,
+                    "condition": chunk.condition,
+                    "site": plan.spec.kind,
+                    "pair_id": pair.pair_id,
+                    "layer": layer,
+                    "recipient": pair.recipient.clip_id,
+                    "donor": None if donors[i] is None else donors[i].clip_id,  # type: ignore[union-attr]
+                    "target": pair.target,
+                    "base_prediction": labels.labels[int(np.argmax(base))],
+                    "donor_prediction": None if donor is None else labels.labels[int(np.argmax(donor))],
+                    "patched_prediction": labels.labels[int(patched[i, at].argmax())],
+                    "base_logits": base,
+                    "donor_logits": donor,
+                    "patched_logits": _rounded(patched[i, at]),
+                    "base_label_mass": base_mass,
+                    "patched_label_mass": round(float(mass[i, at]), 6),
+                    "span_covered": round(covered[i], 4),
+                    "method": found.methods[i],
+                }
+            )
+    return records
+
+
+def run_patching(
+    plan: Plan,
+    store: CleanStore,
+    clips: Sequence[Clip],
+    config: Mapping[str, Any],
+    *,
+    sink: Sink,
+    progress: Progress = silent,
+) -> PatchingResult:
+    """Run a plan: checks, then every chunk, then the information flow, then the metrics.
+
+    Args:
+        plan: what to run.
+        store: clean runs.
+        clips: all clips of the manifest, for base accuracy.
+        config: kept in the result.
+        sink: takes chunks as they are done and gives back those that an earlier run finished.
+        progress: called with (done, total, note) and may raise to cancel.
+    Raises:
+        CheckFailed: a pre-run check did not hold.
+    """
+    settings, pairs = plan.settings, plan.pairs.pairs
+    flows = flows_of(settings, store.subject)
+    used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
+    total = sum(len(chunk.pairs) for chunk in plan.chunks) + used * len(flows)
+    done = 0
+
+    def step(count: int, note: str) -> None:
+        nonlocal done
+        done += count
+        progress(done, total, note)
+
+    step(0, "checking the model")
+    checks = CheckReport({"skipped": True}, {"skipped": True})
+    if settings.checks:
+        first = patches_of(plan, store, plan.chunks[0])[0]
+        try:
+            checks = run_checks(store, pairs, plan.labels[0], settings.prompts[0], first, plan.spec)
+        except CheckFailed as error:
+            for name, report in error.report.items():
+                sink.json(f"sanity_check_{name}.json", report)
+            raise
+    for name in {chunk.records_file: None for chunk in plan.chunks}:
+        sink.expect(name, plan.expected(name))
+    rows: list[dict[str, Any]] = []
+    for chunk in plan.chunks:
+        if sink.skips(plan.group_of(chunk)):
+            continue
+        kept = sink.records(chunk.records_file, chunk.number)
+        if kept is None:
+            kept = sink.keep_records(chunk.records_file, chunk.number, run_chunk(plan, store, chunk))
+        rows += kept
+        sink.show(partial(rates_so_far, rows, settings))
+        step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
+    lens, knock = pd.DataFrame(), pd.DataFrame()
+    column = choose_cluster_column(clips)
+    if "lens" in flows:
+        lens = _per_prompt(
+            plan,
+            lambda n, p, t: lens_table(store, pairs, p, t, lambda: step(0, "logit lens"), sink=sink, first=n * used),
+        )
+        step(used, "logit lens")
+    if "knockout" in flows:
+        knock = _per_prompt(
+            plan,
+            lambda n, p, t: knockout_table(
+                store,
+                pairs,
+                p,
+                t,
+                settings.knockout_width,
+                lambda: step(0, "attention knockout"),
+                clusters=cluster_map(clips, column),
+                sink=sink,
+                first=n * used,
+            ),
+        )
+        step(used, "attention knockout")
+    sink.gather()
+    records = pd.DataFrame(rows)
+    metrics = summarise(records, settings.labels, cluster_map(clips, column), seed=settings.seed, cluster_column=column)
+    reports = {
+        "tokenization_report": {"prompts": [tokens.report for tokens in plan.labels]},
+        "pair_construction_report": {
+            **plan.pairs.report,
+            "random_donor_missing": sorted({p.pair_id for p in pairs} - set(plan.random_donors)),
+            "base_accuracy": base_accuracy(records, clips, settings.labels),
+        },
+        "sanity_check_self_patch": checks.self_patch,
+        "sanity_check_audio_span": checks.audio_span,
+    }
+    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock)
+
+
+def rates_so_far(rows: Sequence[Mapping[str, Any]], settings: PatchRequest) -> pd.DataFrame:
+    """Rates of the chunks that are done: matched, first question, first strength; no intervals.
+
+    Args:
+        rows: records, to which another thread may add meanwhile.
+    """
+    records = pd.DataFrame(list(rows))
+    here = (records["condition"] == "matched") & (records["prompt"] == 0) & (records["alpha"] == settings.alphas[0])
+    records = records[here]
+    base, patched, donor = (records[f"{name}_prediction"] for name in ("base", "patched", "donor"))
+    reachable = (base != records["target"]) & (donor == records["target"])
+    tables = [
+        part.groupby([records["kind"], records["layer"]]).agg(value="mean", n="size").reset_index().assign(series=said)
+        for said, part in (
+            (REACHABLE, (patched == records["target"])[reachable]),
+            (ANY_CHANGE, patched != base),
+        )
+    ]
+    curves = pd.concat(tables, ignore_index=True).rename(columns={"layer": "x"})
+    return curves.assign(series=curves["kind"] + ": " + curves["series"])[["series", "x", "value", "n"]]
+
+
+def flows_of(settings: PatchRequest, subject: Subject) -> list[str]:
+    """Return which curves along the clean runs are drawn; both belong to whole blocks, knockout to keys held fixed."""
+    fits = fitting(subject)[1] if settings.kind == "resid_post" else ()
+    return [flow for flow in ("lens", "knockout") if flow in settings.flow and flow in fits]
+
+
+def patch_pair(
+    store: CleanStore, pair: Pair, settings: PatchRequest, *, prompt: int = 0, alphas: Sequence[float] = (1.0,)
+) -> pd.DataFrame:
+    """Sweep one pair by hand, at several strengths in one go.
+
+    Returns:
+        Records as of `run_chunk`, condition "matched", one row an alpha and layer.
+    """
+    subject = store.subject
+    settings = replace(settings, controls=(), flow=(), alphas=tuple(alphas))
+    settings.check()
+    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
+    spec = site_spec(subject, settings)
+    made = Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
+    rows = [
+        record
+        for number, alpha in enumerate(alphas)
+        for record in run_chunk(made, store, Chunk(number, pair.kind, prompt, alpha, "matched", (pair,)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def base_predictions(store: CleanStore, clips: Sequence[Clip], settings: PatchRequest) -> Iterator[dict[str, Any]]:
+    """Yield what the model answers for each clip under each prompt, unedited: one dict a clip and prompt."""
+    for number, prompt in enumerate(settings.prompts):
+        labels = store.subject.labels(settings.labels, prompt, several_tokens=settings.several_tokens)
+        for clip in clips:
+            logits, mass = _read(labels, store.run(clip, prompt).logits)
+            yield {
+                "clip_id": clip.clip_id,
+                "prompt": number,
+                "prediction": labels.labels[int(np.argmax(logits))],
+                "logits": logits,
+                "label_mass": mass,
+            }
+
+
+def pair_line(pair: Pair) -> dict[str, Any]:
+    """Return a pair as its line in pair_list_{kind}.jsonl."""
+    ids = {"recipient": pair.recipient.clip_id, "donor": pair.donor.clip_id}
+    labels = {f"{side}_labels": dict(getattr(pair, side).labels) for side in ids}
+    return {"pair_id": pair.pair_id, "kind": pair.kind, **ids, "target": pair.target, "column": pair.column, **labels}
+
+
+def _per_prompt(plan: Plan, table: Callable[[int, str, LabelTokens], pd.DataFrame]) -> pd.DataFrame:
+    frames = [
+        table(number, prompt, tokens).assign(prompt=number)
+        for number, (prompt, tokens) in enumerate(zip(plan.settings.prompts, plan.labels, strict=True))
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _read(labels: LabelTokens, logits: torch.Tensor) -> tuple[list[float], float]:
+    at, mass = labels.read(logits[None])
+    return _rounded(at[0].cpu().numpy()), round(float(mass.exp()), 6)
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(v), 5) for v in values]

@@ -1,0 +1,80 @@
+"""How every condition is told apart: one name, colour, dash and marker, in a run folder's figures and on the pages.
+
+Never by colour alone: within one figure no two looks share a marker. BLUE is the recipient A and what an edit makes of
+its answer, VERMILLION is the donor B and nothing else; controls are grey.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Dash = Literal["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
+Marker = Literal[
+    "circle", "square", "x", "triangle-up", "cross", "diamond", "triangle-down", "hexagon", "star-diamond",
+]  # fmt: skip
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # of Okabe and Ito's palette
+OCHRE, GREY = "#A87900", "#7A7A7A"
+CATEGORIES = (GREEN, PURPLE, OCHRE, GREY)  # for what has no look of its own, such as the classes of a corpus
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one condition is called and drawn.
+
+    Attributes:
+        name: as legends have it.
+        colour: #RRGGBB, 3:1 or more against white and against the dark theme's #171614.
+        dash, marker: in words; a figure library's own signs for them stand where it draws.
+        strong: drawn thicker, as what a figure is about.
+    """
+
+    name: str
+    colour: str
+    dash: Dash = "solid"
+    marker: Marker = "circle"
+    strong: bool = False
+
+
+PATCHING: Mapping[str, Look] = {
+    "matched": Look("patched from B", BLUE, strong=True),
+    "random": Look("random donor", GREY, "dash", "square"),
+    "noise": Look("matched noise", GREY, "dot", "x"),
+    "no-conflict": Look("no-conflict donor", GREY, "longdashdot", "triangle-up"),
+    "prefix": Look("prefix positions", GREY, "longdash", "cross"),
+    "question": Look("question positions", GREEN, "dashdot", "diamond"),
+    "last": Look("last position", PURPLE, "longdash", "triangle-down"),
+}
+ANY_CHANGE = replace(PATCHING["no-conflict"], name="no conflict, any change")
+"""Of the pairs without a conflict where a curve counts every change of the answer: they have no target to move to."""
+LENS: Mapping[str, Look] = {
+    "base": Look("logit lens, A", BLUE, "dot", "hexagon"),
+    "donor": Look("logit lens, B", VERMILLION, "dash", "star-diamond"),
+}
+KNOCKOUT: Mapping[str, Look] = {
+    "last": Look("the last position cannot read the audio", PURPLE, "dash", "triangle-down"),
+    "text": Look("no text position can read the audio", GREEN, "solid", "diamond", strong=True),
+}
+RUNS: Mapping[str, Look] = {  # of one pair, and the models of a comparison
+    "base": Look("A as it is", BLUE),
+    "donor": Look("B", VERMILLION, "dash", "square"),
+    "patched": Look("A after the patch", PURPLE, "dot", "diamond"),
+}
+NEURONS: Mapping[str, Look] = {
+    "domain": Look("best for the domain", GREEN, strong=True),
+    "task": Look("best for the task", PURPLE, "dash", "square", strong=True),
+    "random": Look("random", GREY, "dot", "x"),
+    "matched": Look("random of like weight", GREY, "dashdot", "diamond"),
+}
+FLIPPED: Mapping[str, Look] = {
+    "ranked": Look("neurons of the target", GREEN, strong=True),
+    "random": Look("random neurons", GREY, "dot", "x"),
+}
+HEADS: Mapping[str, Look] = {
+    "block": Look("block, between attention and MLP", GREEN),
+    "stage": Look("stage or layer output", PURPLE, "dash", "square"),
+}
+SIDE_BY_SIDE: Mapping[str, Look] = {  # two runs of one experiment
+    "one": Look("run 1", GREEN, strong=True),
+    "other": Look("run 2", PURPLE, "dash", "square", strong=True),
+}

@@ -1,0 +1,80 @@
+"""Which files of a model decide its numbers, and what they hold: weights, settings, processor, tokenizer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from interp_core.digests import digest_or_none
+from interp_core.errors import InterpError
+from interp_core.models.adapters import adapter_files, with_base
+from interp_core.models.source import resolve
+from interp_core.models.weight_files import weight_file_of
+
+ENDINGS = frozenset(
+    {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".json", ".txt", ".jinja", ".model", ".tiktoken"}
+)
+BELOW = ("audio", "checkpoints", "speech-lora", "tokenizer")
+"""Folders inside a model's that hold parts of it; of others only adapters count."""
+OF_TRAINING = frozenset(
+    {"trainer_state.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"}
+    | {f"{part}_results.json" for part in ("all", "eval", "train", "predict", "test")}
+)
+"""What a trainer leaves beside a model and nothing reads."""
+PAPERS = ("readme", "license", "notice")
+
+
+OF_THE_ADAPTER = "adapter/"
+"""Before the names of the files of an adapter that is merged into the model."""
+
+
+def deciding_files(name: str, adapter: str = "") -> dict[str, str]:
+    """File -> SHA-256 of all that decides the numbers of a model, as it is on this machine now.
+
+    Args:
+        name, adapter: as `open_model` takes them.
+    Returns:
+        By the path below the model's folder; {} where nothing is there (yet), such as a hub id that was never fetched.
+    """
+    try:
+        source = Path(resolve(name))
+        if not source.exists():
+            source = Path(snapshot_download(name, local_files_only=True))
+        source = weight_file_of(str(source)) or source
+        base, folder = with_base(name, str(source), adapter)
+        source = Path(base)
+    except (InterpError, OSError, ValueError):
+        return {}
+    root = source.parent if source.is_file() else source
+    found = {path.relative_to(root).as_posix(): digest_or_none(path) for path in _files(source)}
+    merged = [] if folder is None else adapter_files(folder)
+    found |= {f"{OF_THE_ADAPTER}{path.name}": digest_or_none(path) for path in merged}
+    return {name: digest for name, digest in sorted(found.items()) if digest is not None}
+
+
+def _files(source: Path) -> Iterator[Path]:
+    if source.is_file():  # a captioner's tokenizer lies beside it
+        yield source
+        yield from _of_folder(source.parent / "tokenizer")
+        return
+    yield from _of_folder(source)
+    for folder in _listed(source):
+        if folder.name in BELOW:
+            yield from _of_folder(folder)
+        elif not folder.is_file():
+            yield from (folder / name for name in ("adapter_config.json", "adapter_model.safetensors"))
+
+
+def _of_folder(folder: Path) -> Iterator[Path]:
+    for path in _listed(folder):
+        if path.suffix.lower() not in ENDINGS or path.name in OF_TRAINING or path.name.lower().startswith(PAPERS):
+            continue
+        if path.is_file():
+            yield path
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []

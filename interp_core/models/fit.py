@@ -1,0 +1,178 @@
+"""Whether the files of a folder are of one model: sizes are judged before memory is taken, weights by name and shape.
+
+The library makes up weights that are missing, drops those that a config has no place for, and takes the memory that a
+config asks for before it looks at the weights. Each of these would end in another model than the one that was meant.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp_core.errors import InterpError, few
+from interp_core.models.source import reading, refuse_absent, weight_files
+
+_COUNTS = re.compile(r"(layers|blocks|depths?|experts|stages|codebooks|quantizers|n_layer)$")
+_SIZES = re.compile(r"size|dim|width|channels|embd|d_model|features|positions|buckets|bins")
+_NEVER_BELOW_0 = re.compile(r"(num|n|encoder|decoder)_\w*layers?$")
+"""Others may be places in a list, counted from its end."""
+_MOST_BLOCKS = 1000
+"""More than any model has; what is built in loops takes time and memory also without its weights."""
+_SLACK = 10_000_000
+"""Numbers that a model may have beyond what its files hold: tables that follow from a formula."""
+_EXTRACTOR = {
+    **dict.fromkeys(("feature_size", "num_mel_bins", "n_mels"), 4096),
+    **dict.fromkeys(("n_fft", "fft_window_size", "win_length", "hop_length", "max_length"), 1 << 20),
+    **dict.fromkeys(("chunk_length", "max_length_s"), 3600),
+    **dict.fromkeys(("nb_max_samples", "n_samples"), 1 << 28),
+    "nb_max_frames": 1 << 20,
+    "sampling_rate": 768_000,
+}
+"""The most that a setting of a feature extractor may be; beyond, a table or a padded clip would fill the memory."""
+_WRAPPED = {r"^((module|_orig_mod)\.)+": "", r"\._orig_mod\.": "."}
+"""What data parallel and compiled models put before the names of their weights."""
+
+
+def load_weights(name: str, source: str, model_class: Any, config: Any, **how: Any) -> Any:
+    """Make the library's model of a folder, with all of its weights and no others.
+
+    Args:
+        name: for messages.
+        source: the folder.
+        model_class: the library's class, or AutoModel.
+        config: the folder's.
+        how: further arguments of `from_pretrained`.
+    Raises:
+        InterpError: a config that asks for far more than the files hold, weights that are missing, of another shape, or
+            of blocks that the config leaves out.
+    """
+    check_counts(name, config)
+    _check_room(name, source, model_class, config)
+    # Where peft is installed the library would put on an adapter that lies beside the weights, and then report what the
+    # adapter lacks instead of what the model lacks; so it is told to look for one where there is none.
+    how["adapter_kwargs"] = {"subfolder": "no-adapter-here"}
+    how["key_mapping"] = {**_WRAPPED, **how.get("key_mapping", {})}
+    hf, loaded = reading(
+        name,
+        "weights",
+        lambda: model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **how),
+    )
+    # Of training alone: it stands for masked frames, and some published folders leave it out.
+    refuse_absent(name, (key for key in loaded["missing_keys"] if not key.endswith("masked_spec_embed")))
+    if wrong := [
+        f"{key} {list(held)} where {list(fits)} fits" for key, held, fits in sorted(loaded["mismatched_keys"])
+    ]:
+        raise InterpError(
+            f"the weights of {name} do not fit its config: {few(wrong)}; take config.json and weights of one model."
+        )
+    if surplus := sorted(_surplus(hf, loaded["unexpected_keys"])):
+        raise InterpError(
+            f"the weights of {name} hold {few(surplus)}, of blocks that its config.json leaves out, so it would be "
+            "half a model; correct the number of layers in config.json."
+        )
+    return hf
+
+
+def check_extractor_files(name: str, folder: Path) -> None:
+    """Refuse settings of a feature extractor that would fill the memory. Broken files are left to their reader."""
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            about = json.loads((folder / file).read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        for key, value in _numbers(about):
+            if key in _EXTRACTOR and not 0 < value <= _EXTRACTOR[key]:
+                raise InterpError(
+                    f"{file} of {name} says {key}={value:g}, expected a number from 1 to {_EXTRACTOR[key]}; copy the "
+                    "file of the original model."
+                )
+
+
+def check_bands(name: str, config: Any, extractor: Any) -> None:
+    """Refuse a feature extractor that makes another number of mel bands than the model takes."""
+    made = getattr(extractor, "num_mel_bins", None) or getattr(extractor, "feature_size", None)
+    taken = next((value for key, value in _numbers(config.to_dict()) if key == "num_mel_bins"), None)
+    if taken is not None and isinstance(made, int) and made != taken:
+        raise InterpError(
+            f"the feature extractor of {name} makes {made} mel bands, but its config says that the model takes "
+            f"{taken:g}; copy preprocessor_config.json of the original model into its folder."
+        )
+
+
+def check_counts(name: str, config: Any) -> None:
+    wrong = [
+        f"{key}={value:g}"
+        for key, value in _numbers(config.to_dict())
+        if (_COUNTS.search(key) and value > _MOST_BLOCKS) or (_NEVER_BELOW_0.match(key) and value < 0)
+    ]
+    if wrong:
+        raise InterpError(
+            f"config.json of {name} says {few(wrong)}, expected 0 to {_MOST_BLOCKS}; copy the config of the original "
+            "model."
+        )
+
+
+def _check_room(name: str, source: str, model_class: Any, config: Any) -> None:
+    """Compare what the config describes, built without memory, with the size of the files."""
+    held = sum(file.stat().st_size for file in weight_files(source) if file.suffix != ".json")
+    if not held:
+        return  # the library says which file it wants
+    most = 2 * held + _SLACK  # two numbers a byte at most
+    for key, value in _numbers(config.to_dict()):
+        if _SIZES.search(key) and value > most:  # some modules take memory for one row of it on the way
+            raise InterpError(_too_large(name, f"{key}={value:g}", held))
+
+    def build() -> nn.Module:
+        with torch.device("meta"):
+            if hasattr(model_class, "from_config"):
+                return model_class.from_config(copy.deepcopy(config))
+            kind = model_class.config_class  # a part of a larger model has a config of its own inside
+            own = copy.deepcopy(config) if isinstance(config, kind) else kind.from_pretrained(source)
+            return model_class(own)
+
+    empty = reading(name, "config", build)
+    asked = sum(tensor.numel() for tensor in (*empty.parameters(), *empty.buffers()))
+    if asked > most:
+        raise InterpError(_too_large(name, f"a model of {asked:.2g} numbers", held))
+
+
+def _too_large(name: str, what: str, held: int) -> str:
+    return (
+        f"config.json of {name} describes {what}, but its weight files hold {held:.2g} bytes; take config.json and "
+        "weights of one model."
+    )
+
+
+def _numbers(about: Any) -> Iterable[tuple[str, float]]:
+    """Every number of a config with the name of its entry, outermost first; one by one of a list."""
+    inner = []
+    for key, value in about.items() if isinstance(about, Mapping) else ():
+        if isinstance(value, Mapping):
+            inner.append(value)
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, int | float) and not isinstance(one, bool):
+                yield str(key), one
+    for value in inner:
+        yield from _numbers(value)
+
+
+def _surplus(hf: nn.Module, unexpected: Iterable[str]) -> list[str]:
+    """Weights of blocks that a list of the model is too short for; those of parts that it has not are none of these."""
+    lists = {name: len(module) for name, module in hf.named_modules() if isinstance(module, nn.ModuleList)}
+    base = f"{getattr(hf, 'base_model_prefix', '')}."
+
+    def left_out(key: str) -> bool:
+        parts = key.split(".")
+        numbered = [(".".join(parts[:i]), int(part)) for i, part in enumerate(parts) if part.isdecimal()]
+        return any(
+            number >= lists[name]
+            for place, number in numbered
+            for name in {place, place.removeprefix(base)} & lists.keys()
+        )
+
+    return list(filter(left_out, unexpected))

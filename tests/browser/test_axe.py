@@ -1,0 +1,52 @@
+"""No page has a serious fault of accessibility, in light and in dark, with the run that ships with its model on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.drive import wait_for, wait_idle
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {  # what has to be there before the page is looked at
+    "": ".stPageLink, [data-testid='stPageLink']",
+    "patching": ".st-key-curve .js-plotly-plot .annotation-text",
+    "patching?present=true": ".st-key-curve .js-plotly-plot .annotation-text",
+    "pairs": ".st-key-player",
+    "compare": ".st-key-cmp_map .js-plotly-plot .xtick",
+    "neurons": ".st-key-neu_curve .js-plotly-plot .xtick",
+    "signflip": ".st-key-sf_matrix .js-plotly-plot .xtick",
+    "heads": ".st-key-heads_map .js-plotly-plot .xtick",
+    "recordings": "h1",
+    "runs": "[data-testid='stDataFrame']",
+}
+# axe does not measure what is drawn as SVG: the colour of a chart's words against the page, as WCAG has it.
+FAINT = """least => {
+  const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const page = light(getComputedStyle(document.querySelector('[data-testid="stApp"]')).backgroundColor);
+  const words = ':is(.xtick, .ytick, .cbaxis, .cbtitle) text, :is(.xtitle, .ytitle, .annotation-text, .legendtext)';
+  return [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => [...plot.querySelectorAll(words)])
+    .map(word => [word.textContent, light(getComputedStyle(word).fill)])
+    .filter(([, ink]) => (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05) < least).map(([text]) => text);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page_name", PAGES)
+def test_no_page_has_a_serious_fault(serve: Any, open_page: Any, tmp_path_factory: Any, page_name: str, scheme: str):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="requirements-dev.txt brings axe")
+    runs = tmp_path_factory.getbasetemp() / "axe-runs"
+    page = open_page(f"{serve(ROOT / 'app.py', env={'PATCHBAY_RUNS': str(runs)})}/{page_name}", scheme=scheme)
+    wait_for(page, "place => !!document.querySelector(place)", PAGES[page_name], timeout=120)
+    wait_idle(page, timeout=60)
+    page.wait_for_timeout(500)
+    found = axe.Axe().run(page).response["violations"]
+    serious = [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found if one["impact"] in ("serious", "critical") for node in one["nodes"]
+    ]  # fmt: skip
+    assert serious == []
+    assert page.evaluate(FAINT, 4.5) == []

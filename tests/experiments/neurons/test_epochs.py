@@ -1,0 +1,72 @@
+"""Checkpoints over epochs: found by name, chosen by what is asked, ablated each into its own folder."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from interp_core.__main__ import main
+from interp_core.cli import BAD_INPUT, DONE
+from interp_core.engine import Engine
+from interp_core.errors import InterpError
+from interp_core.experiments.neurons.epochs import checkpoints, chosen
+from interp_core.experiments.neurons.experiment import NEURONS
+from interp_core.experiments.neurons.request import AblateRequest
+from tests.experiments.neurons.test_neurons_experiment import QUICK, pictures
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """(run folder with three epochs, corpus): epoch 2's head always answers tumour, epoch 10's is the first upside
+    down."""
+    root = tmp_path_factory.mktemp("training")
+    model, corpus = pictures(root)
+    state = torch.load(model, weights_only=True)
+    (root / "run" / "checkpoints").mkdir(parents=True)
+    for epoch, factor, bias in ((1, 1.0, 0.0), (2, 0.0, 5.0), (10, -1.0, 0.0)):
+        changed = {**state, "fc.weight": factor * state["fc.weight"], "fc.bias": 0 * state["fc.bias"]}
+        changed["fc.bias"][1] = bias
+        torch.save(changed, root / "run" / "checkpoints" / f"epoch_{epoch}.pt")
+    return root / "run", corpus, len(state["fc.bias"])
+
+
+def asked(training, epoch):
+    run, corpus, n = training
+    labels = ("normal", "tumor", *(f"other {i}" for i in range(n - 2)))
+    return AblateRequest(
+        str(run), str(corpus), device="cpu", corpus="camelyon17", draws=2, labels=labels, epoch=epoch, **QUICK
+    )
+
+
+def test_checkpoints_are_found_by_their_numbers_in_order(training):
+    assert list(checkpoints(str(training[0]))) == [1, 2, 10]
+    with pytest.raises(InterpError, match="holds no checkpoint of an epoch"):
+        checkpoints(str(training[1]))
+
+
+def test_the_best_is_that_of_the_unedited_models_and_peeking_is_said(training):
+    said, accuracy = [], partial(NEURONS.accuracy, Engine())
+    scores = {e: accuracy(one) for e, one in chosen(asked(training, "all"), accuracy).items()}
+    assert scores[2] == (0.5, 0.5)  # half of the patches are tumour
+    for choice, place in (("best-id", 0), ("peak-ood", 1)):
+        (best,) = chosen(asked(training, choice), accuracy, said.append)
+        assert scores[best][place] == max(score[place] for score in scores.values())
+    assert sum("too high" in line for line in said) == 1
+    with pytest.raises(InterpError, match="epoch 3 is not among 1, 2, 10"):
+        chosen(asked(training, "3"), accuracy)
+    with pytest.raises(InterpError, match="is no number and none of all"):
+        chosen(asked(training, "latest"), accuracy)
+
+
+def test_every_epoch_gets_a_folder_of_its_own(training, tmp_path, capsys):
+    run, corpus, n = training
+    labels = ",".join(["normal", "tumor", *(f"other {i}" for i in range(n - 2))])
+    command = ["ablate", "--model", str(run), "--manifest", str(corpus), "--corpus", "camelyon17", "--device", "cpu"]
+    command += ["--ks", "0,4", "--draws", "2", "--refits", "0", "--labels", labels, "--out", str(tmp_path / "out")]
+    assert main([*command, "--epoch", "all"]) == DONE
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert folders == ["epoch_00001", "epoch_00002", "epoch_00010"]
+    saved = json.loads((tmp_path / "out" / "epoch_00010" / "neuron_ablation.json").read_text())
+    assert saved["epoch"] == 10 and saved["run_id"] == "epoch_00010"
+    assert main([*command, "--epoch", "last"]) == BAD_INPUT

@@ -1,0 +1,165 @@
+"""A folder is one model: half of one, weights of other shapes, absurd sizes and odd names are refused by name."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks import fuzz_models, fuzzing
+from interp_core.errors import InterpError
+from interp_core.models.load import open_model
+from interp_core.trace.clean import clean_runs, prompt_clip
+from tests.families.audio_llms import FAMILIES
+from tests.families.encoders import save_ast, save_clap, save_wavlm, save_whisper
+from tests.families.subjects import CASES
+from tests.tiny import tone
+from tests.tiny_opens2s import save_opens2s
+
+Save = Callable[[Path], Path]
+LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
+QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
+OTHERS: dict[str, Save] = {"ast": save_ast, "clap": save_clap, "omnispeech": save_opens2s, **FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def wavlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_wavlm(tmp_path_factory.mktemp("fit") / "model")
+
+
+@pytest.fixture
+def folder(wavlm: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(wavlm, tmp_path / "model"))
+
+
+def change(file: Path, **entries: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+
+
+def refused(name: str | Path) -> str:
+    with pytest.raises(InterpError) as error:
+        open_model(str(name), device="cpu")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def counts(config: dict[str, Any], place: tuple[str, ...] = ()):
+    """Where a config says how many layers a part has that is read, and how many."""
+    for key, value in config.items():
+        if isinstance(value, dict) and key not in ("talker_config", "token2wav_config", "vision_config"):
+            yield from counts(value, (*place, key))
+        elif key in LAYERS and isinstance(value, int) and not key.startswith("decoder") or key == "decoder_layers":
+            yield (*place, key), value
+
+
+def less_one(config: Any, place: tuple[str, ...]) -> None:
+    for key in place[:-1]:
+        config = config[key]
+    config[place[-1]] -= 1
+    if "layer_types" in config:
+        config["layer_types"] = config["layer_types"][: config[place[-1]]]
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS if name not in QUICK)]
+)
+def test_a_config_with_fewer_layers_than_the_weights_is_refused_by_a_weights_name(name: str, tmp_path: Path) -> None:
+    folder = {**OTHERS, **QUICK}[name](tmp_path / "model")
+    file = folder / "config.json"
+    whole = file.read_text()
+    by_stage = "depths" in json.loads(whole).get("audio_config", {})  # the layers' number is then their sum
+    tried = 0
+    for place, number in counts(json.loads(whole)):
+        if place[0] in ("tts_lm_config",) or number < 1 or by_stage:
+            continue
+        config = json.loads(whole)
+        less_one(config, place)
+        file.write_text(json.dumps(config))
+        assert re.search(rf"weights (of|in) .* hold \S*layers?\.{number - 1}\.", refused(folder)), place
+        tried += 1
+    if by_stage:
+        change(file, audio_config={**json.loads(whole)["audio_config"], "depths": [1, 1, 1, 1]})
+        assert "of blocks that its config.json leaves out" in refused(folder)
+    else:
+        assert tried
+    file.write_text(whole)
+    assert open_model(str(folder), device="cpu").n_layers > 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"num_hidden_layers": 0}, "hold wavlm.encoder.layers.0."),
+        ({"num_hidden_layers": -1}, "says num_hidden_layers=-1, expected 0 to 1000"),
+        ({"num_hidden_layers": 100_000}, r"says num_hidden_layers=100000, expected 0 to 1000"),
+        ({"hidden_size": 10**9}, r"describes hidden_size=1e\+09, but its weight files hold .* bytes"),
+        ({"intermediate_size": 10**7}, "describes a model of .* numbers, but its weight files hold"),
+        ({"intermediate_size": 51}, r"do not fit its config: wavlm\S*intermediate_dense.bias \[48\] where \[51\] fits"),
+    ],
+)
+def test_sizes_that_are_not_those_of_the_weights_are_refused(folder: Path, entries: dict, words: str) -> None:
+    change(folder / "config.json", **entries)
+    assert re.search(words, refused(folder))
+
+
+def test_a_model_without_layers_is_refused_even_if_its_weights_have_none(folder: Path) -> None:
+    change(folder / "config.json", num_hidden_layers=0)
+    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if ".layers." not in k}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "0 layers, which leaves nothing to edit" in refused(folder)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_of_data_parallel_and_compiled_models_lead_to_the_same_weights(
+    folder: Path, wavlm: Path, prefix: str
+) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({prefix + k: v.clone() for k, v in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    one, two = (open_model(str(path), device="cpu").hf.state_dict() for path in (folder, wavlm))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path / "whisper")
+    file = folder / "preprocessor_config.json"
+    bands = json.loads(file.read_text())["feature_size"]
+    change(file, feature_size=bands + 8)
+    assert f"makes {bands + 8} mel bands, but its config says that the model takes {bands}" in refused(folder)
+    change(file, feature_size=bands, chunk_length=10**9)
+    assert "says chunk_length=1e+09, expected a number from 1 to 3600" in refused(folder)
+
+
+def test_what_the_library_fails_on_in_a_run_names_the_clip(wavlm: Path) -> None:
+    subject = open_model(str(wavlm), device="cpu")
+    stem = prompt_clip(subject, tone(0.5, 300), "", "a")
+    subject.hf.wavlm.encoder.layers[1].final_layer_norm = torch.nn.LayerNorm(3)
+    with pytest.raises(InterpError, match=r"fails on clip 'a' \(.*of one model"):
+        clean_runs(subject, [stem])
+
+
+@pytest.mark.parametrize("name", fuzz_models.NAMES)
+def test_an_odd_name_is_one_sentence(name: str) -> None:
+    assert len(refused(name)) < 500
+
+
+def test_links_in_circles_and_folders_in_the_place_of_files_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "leads nowhere" in refused(tmp_path / "loop") or "no folder or file" in refused(tmp_path / "loop")
+    for name in ("preprocessor_config.json", "model.safetensors", "config.json"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        assert len(refused(folder)) > 20
+
+
+def test_mutated_folders_and_files_are_answered_or_refused(tmp_path: Path) -> None:
+    some = {name: CASES[name].write for name in ("wavlm-base", "whisper-encoder", "spoof-wavlm-erm", "resnet")}
+    some["qwen2_audio"] = FAMILIES["qwen2_audio"]
+    (tmp_path / "whole").mkdir()
+    tally = fuzzing.run(fuzz_models.cases(some, tmp_path, 30, 0))
+    assert not tally.faults, str(tally)
+    assert tally.counts["fine"] > 2 and tally.counts["refused"] > 10

@@ -1,0 +1,213 @@
+"""No option is ignored: each one that decides a run changes a number of its result or is refused, no other does."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from interp_core.engine import Engine
+from interp_core.errors import InterpError
+from interp_core.experiments import EXPERIMENTS, experiment_of
+from interp_core.experiments.experiment import run
+from interp_core.options import declared
+from tests.corpus import write_corpus
+from tests.experiments.heads_cases import CLASSES
+from tests.experiments.heads_cases import write_clips as write_noises
+from tests.experiments.heads_cases import write_manifest as write_noise_manifest
+from tests.experiments.neuron_clips import write_clips, write_model
+from tests.families.encoders import save_clap_audio
+from tests.spoof_pairs import save_pair, write_spoof_corpus
+from tests.tiny import RATE, tone
+
+REFUSED = "refused"
+FOR_ALL = {
+    "model": ("nothing", REFUSED),
+    "manifest": ("nowhere.csv", REFUSED),
+    "corpus": ("nonsense", REFUSED),
+    "part": ("middle", REFUSED),
+    "adapter": ("nowhere", REFUSED),
+    "map_labels": (("nobody says this=that",), REFUSED),
+    "device": ("tpu", REFUSED),
+    "dtype": "bfloat16",
+    "max_seconds": (0.01, REFUSED),
+    "seed": 7,
+}
+"""Option -> another value; with what else is asked in both runs, and REFUSED, behind it where that is so."""
+TEXTS = {"train": "text_id=t0,text_id=t1,text_id=t2", "id": "text_id=t3,text_id=t4", "ood": "text_id=t5"}
+PROBED = {"stages": (), "maps": (), "patch": ("auto:1",)}
+CODEC = {**PROBED, "domain": "codec"}
+"""Of `compare`, whose probes take their time."""
+CHANGES = {
+    "patch": {
+        "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 1, "batch_size": 1,
+        "probe": ("prosody_label", REFUSED),
+        "kinds": "semantic", "max_pairs": 2, "prompts": ("Judge the voice.",), "labels": ("sad", "happy"),
+        "site": "attn_out", "positions": "last", "layers": (1, 3), "align": "resample", "alphas": (0.5,),
+        "controls": (), "flow": ("lens",), "method": "reference", "knockout_width": (2, {"flow": ("knockout",)}),
+        "several_tokens": ("first", {"labels": ("happy", "melancholic", "sad")}), "checks": True,
+    },
+    "signflip": {
+        "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 8, "batch_size": 2, "probe": "speaker",
+        "target": "happy", "topk": 3, "kind": "zero", "frames": "all", "reduce": "abs_sum", "layers": (1,), "draws": 3,
+        "task": "speaker", "units": "text_id", "labels": ("w", "x", "y", "z"), "prompt": ("Which?", REFUSED),
+    },
+    "ablate": {
+        "max_clips": 20, "skip_bad": (True, {"bad row": True}), "pilot": 5, "batch_size": 1,
+        "probe": ("speaker", REFUSED), "at": "resid_post:1", "task": ("speaker", REFUSED), "domain": "text_id",
+        "train": ("text_id=t0,text_id=t1", TEXTS), "id": ("text_id=t7", TEXTS), "ood": ("text_id=t6", TEXTS),
+        "units": "text_id", "labels": ("wxyz", REFUSED), "prompt": ("Which?", REFUSED), "ks": (0, 3), "kind": "flip",
+        "score": "univariate", "draws": 4, "refits": 0, "epoch": ("3", REFUSED),
+    },
+    "heads": {
+        "max_clips": 14, "skip_bad": (True, {"bad row": True}), "pilot": 3, "batch_size": 1,
+        "probe": ("group", {"ablate": ("zero",), "label": "label"}, REFUSED),
+        "label": "group", "per_class": 3, "classes": ("hum", "tone"), "groups": "none", "clips": "all", "draws": 39,
+        "probes": "none", "ablate": ("mean",), "prompt": ("Which?", REFUSED), "pt": True,
+    },
+    "compare": {
+        "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 10, "batch_size": 2,
+        "probe": ("label", REFUSED),
+        "donor": ("nothing", REFUSED), "donor_adapter": ("nowhere", REFUSED),
+        "patch": ("cumulative",), "stages": (), "maps": ("ridge",),
+        "map_at": ("pooled",), "weights": False, "reverse": True, "skip_null": True,
+        "label": "attack_label", "speaker": "utterance",
+        "group": "speaker", "domain": ("codec", PROBED), "attack": "codec", "bonafide_index": 1,
+        "labels": ("bonafide", REFUSED), "prompt": ("Which?", REFUSED), "probe_draws": (9, CODEC),
+        "probe_clips": (12, CODEC),
+        "cka_bytes": 1 << 20, "checks": True,
+    },
+}  # fmt: skip
+ROWS = [(command, name) for command in sorted(CHANGES) for name in {**FOR_ALL, **CHANGES[command]}]
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_folder, tmp_path_factory):
+    """The request of each command from which one option at a time is changed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("reach")
+    neurons, clips = str(write_model(folder / "wavlm")), str(write_clips(folder / "clips"))
+    base, donor = map(str, save_pair(folder / "pair", "tuned"))
+    clap = str(save_clap_audio(folder / "clap", depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)))
+    noises = write_noises(folder / "noises", CLASSES * 8, seconds=(0.5,))
+    of = {command: registered.request for command, registered in EXPERIMENTS.items()}
+    return {
+        "patch": of["patch"](
+            str(tiny_folder), str(write_corpus(folder / "corpus")), device="cpu", kinds="prosody", max_pairs=4, flow=(),
+            controls=("random",), checks=False, site="resid_post", labels=("happy", "sad", "neutral"),
+        ),
+        "signflip": of["signflip"](neurons, clips, device="cpu", draws=2, topk=4, layers=(0, 1)),
+        "ablate": of["ablate"](neurons, clips, device="cpu", draws=2, ks=(0, 2), refits=1),
+        "heads": of["heads"](
+            clap, str(write_noise_manifest(folder / "noises", noises, train=6)), device="cpu", draws=19, probes="wide",
+            probe="label",
+        ),
+        "compare": of["compare"](
+            base, str(write_spoof_corpus(folder / "spoof", speakers=4, utterances=2, codecs=("NONE", "C01"))),
+            device="cpu", donor=donor, patch=("each",), stages=("mixed",), maps=("mean",), domain="none",
+            probe_draws=0, reverse=False, checks=False,
+        ),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(cache_bytes=1 << 28)
+
+
+@pytest.fixture(scope="module")
+def made(engine):
+    """Runs in memory, each request once: the tables of numbers, or what was said against it."""
+    kept = {}
+
+    def of(request):
+        if request not in kept:
+            try:
+                kept[request] = run(experiment_of(request.command), engine, request)
+            except InterpError as error:
+                kept[request] = str(error)
+        return kept[request]
+
+    return of
+
+
+def with_bad_row(request):
+    """A manifest with a row more, whose clip cannot be taken; the others as they were."""
+    path = request.manifest.replace(".csv", "-bad.csv")
+    folder = path.rpartition("/")[0]
+    soundfile.write(f"{folder}/short.wav", tone(0.01, 200), RATE)
+    lines = open(request.manifest).read().splitlines()
+    first = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+    row = {**first, "clip_id": "short", "path": "short.wav"}
+    with open(path, "w") as file:
+        file.write("\n".join([*lines, ",".join(row.values())]) + "\n")
+    return replace(request, manifest=path)
+
+
+def numbers(result):
+    """Every table and what is reported, as text; not the reports of checks, which say how exact the routes are."""
+    tables = {name: table.round(6).to_csv() for name, table in result.tables().items()}
+    reports = {name: str(getattr(result, name, "")) for name in ("report", "findings", "notes", "parts")}
+    said = getattr(result, "reports", {})
+    return {**tables, **reports, **{name: str(said[name]) for name in said if not name.startswith("sanity")}}
+
+
+def near(one, other):
+    """Whether all tables hold the same, numbers but for rounding."""
+    for name, table in one.tables().items():
+        again = other.tables()[name]
+        assert list(again) == list(table) and len(again) == len(table), name
+        for column in table:
+            if pd.api.types.is_numeric_dtype(table[column]):
+                np.testing.assert_allclose(
+                    again[column], table[column], rtol=1e-3, atol=1e-4, err_msg=f"{name} {column}"
+                )
+            elif not table[column].map(lambda value: isinstance(value, list)).any():
+                assert (again[column].fillna("") == table[column].fillna("")).all(), (name, column)
+    return True
+
+
+def test_every_declared_option_is_tried():
+    for command, registered in EXPERIMENTS.items():
+        tried = {**FOR_ALL, **CHANGES[command]}
+        assert set(tried) == {one.name for one in declared(registered.request)}, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command, name", ROWS, ids=lambda value: value)
+def test_an_option_changes_the_result_or_is_refused(plain, engine, made, command, name):
+    given = {**FOR_ALL, **CHANGES[command]}[name]
+    value, *more = given if _says_more(given) else [given]
+    base = plain[command]
+    [option] = [one for one in declared(type(base)) if one.name == name]
+    for beside in filter(lambda one: isinstance(one, dict), more):
+        base = with_bad_row(base) if "bad row" in beside else replace(base, **beside)
+    other = replace(base, **{name: value})
+    assert other != base, "the same value changes nothing"
+    result = made(other)
+    if REFUSED in more:
+        assert isinstance(result, str), f"{option.flag} was taken"
+        assert not isinstance(made(base), str), made(base)
+        return
+    assert not isinstance(result, str), result
+    config = json.loads(json.dumps(dict(result.config), default=str))
+    kept = {
+        **config["settings"],
+        **{key: config[key] for key in ("device", "dtype")},
+        "donor": other.__dict__.get("donor"),
+    }
+    assert kept[name] == json.loads(json.dumps(value)), "the config says another value"
+    before = made(base)
+    if isinstance(before, str):
+        assert name in ("skip_bad", "several_tokens"), before
+    elif option.about.decides:
+        assert numbers(result) != numbers(before), f"{option.flag} changes nothing"
+    else:
+        assert near(result, before)
+
+
+def _says_more(given):
+    return isinstance(given, tuple) and any(isinstance(one, dict) or one == REFUSED for one in given[1:])

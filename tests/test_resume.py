@@ -1,0 +1,192 @@
+"""A run that is killed goes on with --resume: what is done is not computed again, and the files end up the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from interp_core.engine import Engine
+from interp_core.experiments import EXPERIMENTS, experiment_of
+from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.run import ANY_CHANGE, REACHABLE
+from interp_core.jobs import Cancelled
+from interp_core.sinks import Watched
+
+QUICK = {"device": "cpu", "dtype": "float32"}
+REQUESTS = {
+    "patch": PatchRequest("demo-emotion", kinds="prosody", max_pairs=4, batch_size=2, checks=False,
+                          prompts=("Judge the voice.",), controls=("random",), **QUICK),
+    "heads": EXPERIMENTS["heads"].request("demo-emotion-wavlm", label="prosody_label", pilot=2, draws=19, probes="none",
+                                          ablate=("zero",), batch_size=3, **QUICK),
+    "ablate": AblateRequest("demo-emotion-wavlm", at="resid_post:4", pilot=6, draws=2, refits=0, ks=(2,), **QUICK),
+    "signflip": EXPERIMENTS["signflip"].request("demo-emotion-wavlm", pilot=10, draws=2, layers=(2, 4), **QUICK),
+    "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
+                                              probe_draws=0, checks=False, **QUICK),
+}  # fmt: skip
+
+
+SHOWN: dict[Path, Watched] = {}
+"""What the run into a folder showed while it went on."""
+OPENED: dict = {}
+PROBES: dict = {}
+
+
+def fresh_engine() -> Engine:
+    """An engine without a clean run in its cache; models are opened, and probes fitted, once for all of them."""
+    engine = Engine()
+    engine._models, engine._probes = OPENED, PROBES
+    return engine
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Uninterrupted runs, each made once: folder and how often blocks ran."""
+    made = {}
+
+    def of(command):
+        if command not in made:
+            out = tmp_path_factory.mktemp("whole") / command
+            made[command] = (out, blocks_run(command, out))
+        return made[command]
+
+    return of
+
+
+@contextmanager
+def counted(engine, request):
+    """How often the first block of each model of a request is called."""
+    calls = [0]
+
+    def count(*_):
+        calls[0] += 1
+
+    names = [request.model, *filter(None, [getattr(request, "donor", "")])]
+    if request.command == "compare":
+        names = ["demo-spoof-erm", "demo-spoof-dann"]
+    handles = [engine.open(name, "cpu", "float32").blocks[0].register_forward_hook(count) for name in names]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def blocks_run(command, out, *, stop_after=None, resume=False):
+    """Run a request into a folder; the calls of the models' first blocks. `stop_after` cancels at that many steps."""
+    engine, request, steps = fresh_engine(), REQUESTS[command], [0]
+    watched = SHOWN[out] = Watched()
+
+    def progress(done, total, note=""):
+        if note.startswith("fitting a probe"):
+            return
+        steps[0] += 1
+        if stop_after is not None and steps[0] > stop_after:
+            raise Cancelled
+
+    with counted(engine, request) as calls:
+        ready = experiment_of(command).prepare(engine, request)  # the probe of demo-events is fitted here
+        calls[0] = 0
+        try:
+            made = experiment_of(command)
+            run(made, engine, request, out=out, resume=resume, progress=progress, ready=ready, watched=watched)
+        except Cancelled:
+            assert stop_after is not None
+    return calls[0], steps[0]
+
+
+def same_files(whole: Path, other: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert {path.name for path in other.iterdir()} == names, "nothing is missing, and no chunk is left behind"
+    for name in sorted(names):
+        if not name.endswith("_config.json") and name != "neuron_ablation.json":  # times; the folder's own name
+            assert (whole / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def told(command, result):
+    """What the curves of a run that has gone on to its end have to be, by (series, x)."""
+    if command == "compare":
+        rows = result.summary[result.summary["mode"] != ""]
+        return {("answers that change", row.model): row.answers_changed for row in rows.itertuples()}
+    if command == "patch":
+        rows = result.metrics[result.metrics["condition"] == "matched"]
+        rates = {REACHABLE: "flip_to_target_rate_reachable", ANY_CHANGE: "flip_from_base_rate"}
+        return {
+            (f"{row['kind']}: {said}", row["layer"]): row[rate]
+            for row in rows.to_dict("records")
+            for said, rate in rates.items()
+        }
+    profile = result.profile()
+    return dict(zip(zip(profile["series"], profile["x"], strict=True), profile["value"], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(REQUESTS))
+def test_what_a_run_shows_while_it_goes_on_ends_at_its_result(command, wholes):
+    folder, _ = wholes(command)
+    curves, result = SHOWN[folder](), open_result(experiment_of(command), folder)
+    assert len(curves) > 0 and (curves["n"] > 0).all()
+    right = told(command, result)
+    for row in curves.itertuples():
+        assert row.value == pytest.approx(right[row.series, row.x], abs=1e-6), (row.series, row.x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(REQUESTS))
+def test_a_run_that_was_stopped_goes_on_without_repeating_a_forward_pass(command, wholes, tmp_path):
+    whole, (passes, steps) = wholes(command)
+    out = tmp_path / "run"
+    before, _ = blocks_run(command, out, stop_after=steps // 3)
+    assert 0 < before < passes, "it was stopped on the way"
+    after, _ = blocks_run(command, out, resume=True)
+    # The chunk that it was stopped in is the only one that may run twice.
+    assert before + after <= passes + (passes // 4), (before, after, passes)
+    assert after < passes
+    same_files(whole, out)
+    again, _ = blocks_run(command, out, resume=True)
+    assert again == 0, "a finished folder is read back"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(REQUESTS))
+def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_files(command, wholes, tmp_path):
+    whole, (passes, _) = wholes(command)
+    out = tmp_path / "run"
+    line = REQUESTS[command].command_line(str(out)).split(" ", 1)[1]
+    arguments = ["bash", "-c", f"exec {sys.executable} {line}"]
+    # Sums over several threads differ in their last digits from sums over one.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    wait_for_a_chunk(process, out)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    after, _ = blocks_run(command, out, resume=True)
+    assert after < passes, "the chunks of the killed run are not computed again"
+    same_files(whole, out)
+
+
+def wait_for_a_chunk(process: subprocess.Popen, out: Path, seconds: float = 120) -> None:
+    """Until two chunks are there, or one for five seconds: the kill may come while the last one is written."""
+    until, seen = time.monotonic() + seconds, 0.0
+    while time.monotonic() < until and process.poll() is None:
+        kept = len([*out.glob("chunk_*.npz")]) + sum(p.read_bytes().count(b"\n") for p in out.glob("*_records_*"))
+        if kept and not seen:
+            seen = time.monotonic()
+        if kept > 1 or (seen and time.monotonic() > seen + 5):
+            return
+        time.sleep(0.02)
+
+
+def test_the_counter_counts():
+    engine, request = fresh_engine(), REQUESTS["signflip"]
+    with counted(engine, request) as calls:
+        subject = engine.open(request.model, "cpu", "float32")
+        assert isinstance(subject.blocks[0], nn.Module) and calls == [0]

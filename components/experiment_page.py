@@ -192,7 +192,7 @@ def _so_far(job: Job[Any]) -> None:
             st.caption(f"So far, of n = {n}: no intervals and no controls yet, and the numbers still move.")
             clicks.show(so_far.figure(curves), key=state.SO_FAR, alt=so_far.alt(curves))
 
-    st.fragment(body, run_every=LOOK_EVERY_S)()
+    st.fragment(body, run_every=2 * LOOK_EVERY_S)()
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the models and reading the clips …")

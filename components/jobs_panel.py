@@ -17,6 +17,7 @@ from interp_core.jobs import Job
 from interp_core.request import model_named
 
 POLL_SECONDS = 1.0
+SIDE_POLL_SECONDS = 2.0  # each poll takes its time from the job that it asks about
 KEPT_IN_VIEW = 3
 
 _MARK = {"done": ":material/check:", "failed": ":material/error:", "cancelled": ":material/block:"}
@@ -25,7 +26,7 @@ _MARK = {"done": ":material/check:", "failed": ":material/error:", "cancelled": 
 def panel() -> None:
     """The sidebar's view of jobs and memory."""
     active = any(job.active for job in server.jobs())
-    st.fragment(_panel, run_every=POLL_SECONDS if active else None)()
+    st.fragment(_panel, run_every=SIDE_POLL_SECONDS if active else None)()
 
 
 def _panel() -> None:

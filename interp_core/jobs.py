@@ -37,7 +37,31 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 
 class Cancelled(BaseException):
-    """Raised by progress inside cancelled work; not an Exception, so that `except Exception` lets it pass."""
+    """Raised inside cancelled work; not an Exception, so that `except Exception` lets it pass."""
+
+
+_of_thread = threading.local()
+
+
+def stop_if_cancelled() -> None:
+    """Between two steps of work, however small: raise `Cancelled` if this thread works for a job that is to stop."""
+    job = getattr(_of_thread, "job", None)
+    if job is not None and job.to_stop:
+        raise Cancelled
+
+
+class PassLock:
+    """The reentrant lock that each pass of a model holds; no pass of a job that is to stop begins."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        stop_if_cancelled()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class Job(Generic[T]):
@@ -114,6 +138,11 @@ class Job(Generic[T]):
         """Whether somebody asked it to stop."""
         return self._cancel.is_set()
 
+    @property
+    def to_stop(self) -> bool:
+        """Whether its work has to end: somebody asked for it, or the program is ending."""
+        return self._cancel.is_set() or not threading.main_thread().is_alive()
+
     def elapsed_seconds(self) -> float:
         """Seconds of running, so far or in all; 0 while it is queued."""
         if self._started is None:
@@ -135,7 +164,7 @@ class Job(Generic[T]):
             return max(0.0, (self._total - last_done) * seconds_a_step - since)
 
     def cancel(self) -> None:
-        """Ask it to stop: at once if it is queued, at its next call of progress if it runs, not at all if finished."""
+        """Ask it to stop: at once if it is queued, before its next pass of a model if it runs, else not."""
         self._cancel.set()
         with self._lock:
             if self._status == "queued":
@@ -147,7 +176,7 @@ class Job(Generic[T]):
 
     def _progress(self, done: int, total: int, note: str = "") -> None:
         """Record a step, stop cancelled work, and let other threads have the locks that work has just released."""
-        if self._cancel.is_set() or not threading.main_thread().is_alive():  # or the program is ending
+        if self.to_stop:
             raise Cancelled
         now = time.monotonic()
         with self._lock:
@@ -170,9 +199,9 @@ class Job(Generic[T]):
             self._started = time.monotonic()
             work = self._work
         assert work is not None  # dropped only when a job is finished
+        _of_thread.job = self
         try:
-            if not threading.main_thread().is_alive():
-                raise Cancelled
+            stop_if_cancelled()
             result = work(self._progress)
         except Cancelled:
             self._end("cancelled")
@@ -187,6 +216,8 @@ class Job(Generic[T]):
             self._end("failed", error=sentence, details=text)
         else:
             self._end("done", result=result)
+        finally:
+            _of_thread.job = None
 
     def _end(
         self, status: Status, result: T | None = None, error: str | None = None, details: str | None = None
@@ -252,7 +283,7 @@ class JobManager:
             key: names the work and all that its result depends on.
             title: what a person is told that it does.
             work: called in a worker thread with `progress(done, total, note="")`, which it calls between its steps and
-                lets raise; no model's lock is held during that call.
+                lets raise; no model's lock is held during that call. A `PassLock` taken in that thread raises too.
             so_far: called from any thread while it runs: what it has come to by now.
             place: the folder in which its result will lie, if anywhere.
         """

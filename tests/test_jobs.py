@@ -16,7 +16,7 @@ import pytest
 
 from interp_core import jobs as jobs_module
 from interp_core.errors import InterpError
-from interp_core.jobs import Cancelled, Job, JobManager, Progress
+from interp_core.jobs import Cancelled, Job, JobManager, PassLock, Progress
 
 T = TypeVar("T")
 SOON = 10.0  # seconds after which a test gives up
@@ -142,6 +142,29 @@ def test_a_running_job_stops_at_its_next_step_and_a_queued_one_never_starts(mana
     gate.go.set()
     assert finished(running).status == "cancelled"
     assert (running.result, running.error, waiting.calls) == (None, None, 0)
+
+
+def test_no_pass_of_a_job_begins_once_it_is_cancelled_and_those_of_others_go_on(manager: JobManager) -> None:
+    lock, begun, go, passes = PassLock(), threading.Event(), threading.Event(), [0]
+
+    def passing(progress: Progress) -> None:
+        for _ in range(3):
+            with lock, lock:  # as a hooked pass within a pass
+                passes[0] += 1
+            begun.set()
+            assert go.wait(SOON)
+
+    job = manager.submit("a", "A", passing)
+    assert begun.wait(SOON)
+    job.cancel()
+    with lock:  # of a thread that works for no job
+        pass
+    go.set()
+    assert finished(job).status == "cancelled" and passes == [1]
+    with lock:
+        pass
+    again = manager.submit("a", "A", passing)  # the next job of the same thread is not meant
+    assert finished(again).status == "done" and passes == [4]
 
 
 def test_cancelling_passes_through_work_that_catches_exceptions(manager: JobManager) -> None:

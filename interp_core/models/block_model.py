@@ -1,6 +1,5 @@
 """A loaded library model: its sizes, its list of blocks, and the module where each site is."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -10,6 +9,7 @@ from torch import nn
 
 from interp_core.digests import joined
 from interp_core.errors import InterpError
+from interp_core.jobs import PassLock
 from interp_core.models.arch import SITE_MODULES, Blocks, Side, kinds_of
 from interp_core.sites import OF_HEADS, STAGES, Kind, Site
 
@@ -48,7 +48,7 @@ class BlockModel:
     weights_hash: str
     hf: Any
     arch: Blocks
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    lock: PassLock = field(default_factory=PassLock, repr=False)
     files: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     """File -> SHA-256 of all that decides its numbers, as it was opened; {} where that is not known."""
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp_core.choices import METHODS, Method
 from interp_core.errors import InterpError
+from interp_core.jobs import stop_if_cancelled
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
@@ -195,6 +196,7 @@ def _travel(
 
     last = subject.n_layers - 1
     for layer in range(-1, subject.n_layers):
+        stop_if_cancelled()
         if layer >= 0:
             if spec.kind == "resid_pre" and layer == 0 and layer in spec.layers:
                 # What enters the first block is also what a readout that mixes layers reads there.

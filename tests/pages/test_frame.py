@@ -142,7 +142,7 @@ def test_a_run_that_goes_on_shows_what_it_has_come_to_and_one_that_is_stopped_go
     monkeypatch.setattr(patching_run, "run_chunk", slowly)
     at = button(open_app(**SHORT), "Run it now").click().run()
     (job,) = server_engine().jobs.jobs()
-    assert begun.wait(60)
+    assert begun.wait(120), (job.status, job.error, job.done, job.total, job.note)
     at = at.run()
     assert "So far, of n = 2" in words(at) and faults(at) == []
     (chart,) = at.get("plotly_chart")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp_core.jobs import JobManager, Progress
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.sites import Site
@@ -111,3 +112,30 @@ def test_threads_that_sweep_patch_run_and_cut_at_once_get_the_numbers_of_a_threa
 
     with ThreadPoolExecutor(4) as pool:
         assert [future.result() for future in [pool.submit(loop, 2 * n) for n in range(4)]] == [[], [], [], []]
+
+
+def test_a_sweep_of_a_cancelled_job_stops_between_two_layers_and_leaves_no_hook(tiny: AudioLLM, runs: Runs) -> None:
+    a, b = runs["middle"], runs["long"]
+    audio = torch.arange(*a.prompted.audio)
+    manager, submitted, swept = JobManager(), threading.Event(), []
+
+    def work(progress: Progress) -> Tensor:
+        hooks = [tiny.blocks[layer].register_forward_hook(lambda *_, at=layer: reached(at)) for layer in range(5)]
+        try:
+            assert submitted.wait(30)
+            patch = Patch(a, b, audio, audio.double())
+            return sweep(tiny, [patch], LABELS, SiteSpec(layers=tuple(range(-1, 5)))).label_logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def reached(layer: int) -> None:
+        swept.append(layer)
+        if layer == 2:
+            job.cancel()
+
+    job = manager.submit("sweep", "Sweep", work)
+    submitted.set()
+    assert job.wait(30) and job.status == "cancelled" and swept == [0, 1, 2]
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in tiny.blocks)
+    assert manager.close(30)

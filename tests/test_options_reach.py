@@ -44,7 +44,7 @@ CODEC = {**PROBED, "domain": "codec"}
 CHANGES = {
     "patch": {
         "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 1, "batch_size": 1,
-        "probe": ("prosody_label", REFUSED),
+        "probe": ("prosody_label", REFUSED), "pairs": (("nobody <- nobody else",), REFUSED),
         "kinds": "semantic", "max_pairs": 2, "prompts": ("Judge the voice.",), "labels": ("sad", "happy"),
         "site": "attn_out", "positions": "last", "layers": (1, 3), "align": "resample", "alphas": (0.5,),
         "controls": (), "flow": ("lens",), "method": "reference", "knockout_width": (2, {"flow": ("knockout",)}),

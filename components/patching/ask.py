@@ -11,11 +11,11 @@ from components import defaults, form, models, server
 from components.guard import show
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.experiment import resolve
-from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.request import DEFAULT_MAX_PAIRS, PatchRequest
 from interp_core.request import Request
 
-PAIRS, QUESTION = ("kinds", "max_pairs"), ("prompts", "labels")
-IN_SIDEBAR = (*PAIRS, *QUESTION)
+BY_HAND, BY_LABELS, QUESTION = ("pairs",), ("kinds", "max_pairs"), ("prompts", "labels")
+IN_SIDEBAR = (*BY_HAND, *BY_LABELS, *QUESTION)
 
 
 def draw(base: Request) -> PatchRequest:
@@ -30,7 +30,12 @@ def draw(base: Request) -> PatchRequest:
         return usual  # what is wrong with it stops the page, which says so
     with st.sidebar:
         with st.expander("Pairs", icon=":material/compare_arrows:"):
-            pairs = form.fields(usual, PAIRS, beside=1)
+            pairs = form.fields(usual, BY_HAND, beside=1)
+            if pairs.request.pairs:
+                st.caption("They are all of the run; emptied, pairs are built from labels again.")
+                pairs = replace(pairs, request=replace(pairs.request, kinds="", max_pairs=DEFAULT_MAX_PAIRS))
+            else:
+                pairs = form.fields(usual, BY_LABELS, beside=1)
         with st.expander("Question", icon=":material/quiz:"):
             if subject.asks:
                 asked = form.fields(pairs.request, QUESTION, beside=1)

@@ -15,12 +15,14 @@ from components.charts.answers import label_logits
 from components.guard import readable_errors
 from components.patching import charts
 from components.patching.answers import prompt_names
+from components.patching.pairs import PATCHING_PAGE
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.widgets import choice
 from components.words import layer_of, layer_text, layer_title, md, option
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
+from interp_core.experiments.patching.by_hand import pair_text
 from interp_core.experiments.patching.experiment import pair_by_hand, patch_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models.subject import Subject
@@ -36,6 +38,7 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
         left, right = st.columns([1, 1.3], gap="medium")
         with left:
             a, b = _choose(clips)
+            _keep(asked, a, b)
             audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
             ab_player(audio[0], audio[1], key=state.PLAYER)
         with right:
@@ -58,11 +61,38 @@ def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
     return clips[a], clips[b]
 
 
+def _keep(asked: PatchRequest, a: Clip, b: Clip) -> None:
+    """The pair into the set of pairs by hand, which the page Patching runs on."""
+    text = pair_text(a.clip_id, b.clip_id)
+    kept, setting = asked.pairs, state.setting(asked.command, "pairs")
+
+    def keep() -> None:
+        st.session_state[setting] = "\n".join((*kept, text))
+
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        pressed = st.button(
+            "Kept" if text in kept else "Keep this pair",
+            key="keep_pair",
+            icon=":material/check:" if text in kept else ":material/add:",
+            on_click=keep,
+            disabled=text in kept or a is b,
+            help="Adds it to *Pairs by hand* in the sidebar. What is kept there is what a run works on.",
+        )
+        if kept:
+            st.page_link(
+                str(PATCHING_PAGE),
+                label=f"**Patch the {len(kept):d} kept**",
+                icon=":material/cable:",
+            )
+    if pressed:
+        st.rerun()  # the sidebar lists it too
+
+
 def _with_all_questions(asked: PatchRequest) -> PatchRequest:
     """With the further questions of a demo, which are the controls of the first."""
     demo = server.engine().demo(asked.model)
     further = tuple(text for _, text in demo.prompts) if demo else ()
-    return replace(asked, prompts=tuple(dict.fromkeys((*asked.prompts, *further))))
+    return replace(asked, pairs=(), prompts=tuple(dict.fromkeys((*asked.prompts, *further))))
 
 
 def _curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.Series, tuple[str, ...]]:

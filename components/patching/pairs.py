@@ -20,6 +20,7 @@ from components.words import md, option
 from interp_core.data.candidates import PairKind
 from interp_core.data.clips import Acoustics, Clip
 from interp_core.data.pairs import Pair, PairSet
+from interp_core.experiments.patching.by_hand import BY_HAND
 from interp_core.experiments.patching.experiment import pairs_of
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models.subject import Subject
@@ -88,6 +89,8 @@ def filtered(pairs: Sequence[Pair], kind: PairKind) -> list[Pair]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         for title, side, column in columns:
             values = sorted({label for pair in pairs if (label := getattr(pair, side).label(column))})
+            if not values:
+                continue
             chosen = st.multiselect(md(title), values, key=f"filter-{kind.name}-{title}", placeholder="all", width=200)
             if chosen:
                 left = [pair for pair in left if getattr(pair, side).label(column) in chosen]
@@ -150,6 +153,10 @@ def choose_pair(pairs: Sequence[Pair], default: str | None) -> Pair | None:
 def why(pair: Pair, kind: PairKind) -> str:
     """Why this pair was built, in a sentence of markdown."""
     a, b = pair.recipient, pair.donor
+    spoken = list(dict.fromkeys(text for clip in (a, b) if (text := clip.label("text"))))
+    quoted = " / ".join(f"“{md(text)}”" for text in spoken)
+    if kind is BY_HAND:
+        return f"{quoted}  \nPut together by hand. Target: **{md(pair.target)}**, the model's own answer to B."
     said = [f"same {md(kind.same)} **{md(a.label(kind.same))}**"]
     if kind.also_differ:
         said.append(f"{md(kind.also_differ)} {md(a.label(kind.also_differ))} against {md(b.label(kind.also_differ))}")
@@ -158,8 +165,6 @@ def why(pair: Pair, kind: PairKind) -> str:
         said.append(f"both {md(kind.agree)} {md(a.label(kind.agree))}")
     if a.label("speaker") and a.label("speaker") == b.label("speaker"):
         said.append(f"one speaker, {md(a.label('speaker'))}")
-    spoken = list(dict.fromkeys(text for clip in (a, b) if (text := clip.label("text"))))
-    quoted = " / ".join(f"“{md(text)}”" for text in spoken)
     return f"{quoted}  \nBuilt because: {'; '.join(said)}. Target: **{md(pair.target)}**."
 
 

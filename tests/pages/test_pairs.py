@@ -119,6 +119,22 @@ def test_bad_clips_are_one_message_with_every_row(open_pairs, server, assets):
     assert faults(at) == [] and "t0-happy" not in set(table(at)["A"])
 
 
+def test_a_pair_by_hand_is_kept_in_the_setting_that_runs_on_it_and_listed_as_built_by_hand(open_app, server):
+    at = open_app(pairs=state.BY_HAND).switch_page(PAGE).run()
+    a, b = (at.selectbox(key=key).value for key in (state.HAND_A, state.HAND_B))
+    at = at.button(key="keep_pair").click().run()
+    assert faults(at) == [] and at.button(key="keep_pair").disabled
+    setting = state.setting("patch", "pairs")
+    assert at.text_area(key=setting).value == f"{a} <- {b}"
+    assert any("Patch the 1 kept" in link.proto.label for link in at.get("page_link"))
+    at = at.button(key="swap").click().run().button(key="keep_pair").click().run()
+    assert at.text_area(key=setting).value == f"{a} <- {b}\n{b} <- {a}"
+    at = open_app(pairs=state.BUILT, **{setting: f"{a} <- {b}"}).switch_page(PAGE).run()
+    assert faults(at) == [] and table(at)["pair"].tolist() == [f"{a} <- {b}"]
+    assert "Put together by hand" in words(at)
+    assert not [box for box in at.number_input if "Most pairs" in box.label], "what builds pairs is asked no longer"
+
+
 def request(digest):
     return Request({"type": "http", "method": "GET", "path": "/", "headers": [], "path_params": {"digest": digest}})
 

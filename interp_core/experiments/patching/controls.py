@@ -19,8 +19,9 @@ def random_donors(pairs: Sequence[Pair], clips: Sequence[Clip], seed: int) -> di
     """Draw for each pair a donor that has no reason to pull A toward the target.
 
     It is neither A nor B, and its label in the pair's column is not the target (a clip without that label is left
-    out); it may be A's own, so that the label need not change as it does from A to B. Where B is of A's speaker it is
-    drawn among that speaker's clips, where B is of another one among the others' clips, as far as one fits.
+    out); it may be A's own, so that the label need not change as it does from A to B. For a pair by hand whose
+    target no column says, it is any other clip. Where B is of A's speaker it is drawn among that speaker's clips, where
+    B is of another one among the others' clips, as far as one fits.
 
     Returns:
         pair_id -> clip; a pair for which no clip fits is missing.
@@ -29,7 +30,8 @@ def random_donors(pairs: Sequence[Pair], clips: Sequence[Clip], seed: int) -> di
     ordered = sorted(clips, key=lambda clip: clip.clip_id)
     for pair in pairs:
         ids = {pair.recipient.clip_id, pair.donor.clip_id}
-        fitting = [c for c in ordered if c.clip_id not in ids and c.label(pair.column) not in (None, pair.target)]
+        others = [clip for clip in ordered if clip.clip_id not in ids]
+        fitting = [c for c in others if not pair.column or c.label(pair.column) not in (None, pair.target)]
         speaker = pair.recipient.label("speaker")
         one_speaker = pair.donor.label("speaker") == speaker
         near = [c for c in fitting if speaker is not None and (c.label("speaker") == speaker) == one_speaker]

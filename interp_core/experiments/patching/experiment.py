@@ -21,6 +21,7 @@ from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files
+from interp_core.experiments.patching.by_hand import pair_of, pair_set
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.plan import Plan, check_window, plan
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
@@ -37,8 +38,6 @@ from interp_core.jobs import Progress, silent
 from interp_core.sinks import Sink
 from interp_core.trace.store import CleanStore
 
-BY_HAND = "by hand"
-"""The kind of a pair that somebody put together."""
 MOST_ANSWERS = 30
 """A classifier of more classes than this is asked about those that the manifest names."""
 
@@ -52,7 +51,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
     def prepare(self, engine: Engine, request: PatchRequest, progress: Progress = silent) -> Ready[PatchRequest, Plan]:
         request.check()
         check_positions(request.positions or "audio", request.align)
-        parse_kinds(request.filled().kinds)
+        if not request.pairs:
+            parse_kinds(request.filled().kinds)
         engine.manifest(request)  # a first time before the model is opened, which may take a minute
         found = resolve(engine, request)
         store = engine.store(request, progress)
@@ -161,13 +161,12 @@ def pairs_of(engine: Engine, request: PatchRequest) -> PairSet:
     """Build the pairs of a request."""
     found = resolve(engine, request)
     store = engine.store(found)
-    made = build_pairs(
-        clips_of(engine, found, store).clips,
-        parse_kinds(found.kinds),
-        labels=found.labels,
-        max_pairs=found.max_pairs,
-        seed=found.seed,
-    )
+    clips = clips_of(engine, found, store).clips
+    if found.pairs:
+        made = pair_set(store, clips, found)
+    else:
+        kinds = parse_kinds(found.kinds)
+        made = build_pairs(clips, kinds, labels=found.labels, max_pairs=found.max_pairs, seed=found.seed)
     if found.pilot is None:
         return made
     kept = tuple(p for kind in made.kinds for p in made.of(kind.name)[: found.pilot])
@@ -191,12 +190,9 @@ def check(engine: Engine, request: PatchRequest) -> tuple[CheckReport, tuple[str
 
 
 def pair_by_hand(engine: Engine, request: PatchRequest, recipient: Clip, donor: Clip, *, prompt: int = 0) -> Pair:
-    """Two clips as a pair without any label: its target is what the model answers for the donor, unedited."""
+    """Two clips as a pair by hand; see `by_hand`."""
     found = resolve(engine, request)
-    asked = replace(found, prompts=(found.prompts[prompt],))
-    (answer,) = base_predictions(engine.store(found), [donor], asked)
-    name = f"{recipient.clip_id} <- {donor.clip_id}"
-    return Pair(name, BY_HAND, recipient, donor, answer["prediction"], "")
+    return pair_of(engine.store(found), recipient, donor, found, prompt=prompt)
 
 
 def patch_by_hand(

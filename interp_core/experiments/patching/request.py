@@ -16,6 +16,8 @@ CONTROLS: tuple[Control, ...] = get_args(Control)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
 DEFAULT_MAX_PAIRS = 100
+PAIR_SIGN = " <- "
+"""Between A and B of a pair by hand."""
 
 
 def read_pair_limit(text: str) -> int | dict[str, int]:
@@ -48,6 +50,15 @@ class PatchRequest(Request):
         read=read_pair_limit,
         write=write_pair_limit,
         label="Most pairs a kind",
+    )
+    pairs: tuple[str, ...] = option(
+        (),
+        "a pair by hand instead of those of a kind, as 'A <- B' by clip_id; repeat for several. Its target is what the "
+        "model answers for B",
+        flag="pair",
+        repeat=True,
+        label="Pairs by hand, one a line",
+        placeholder="A <- B",
     )
     prompts: tuple[str, ...] = option(
         (), "the question; repeat for several. The model's own, or the default one, unless given", flag="prompt",
@@ -113,7 +124,8 @@ class PatchRequest(Request):
 
     @property
     def title(self) -> str:
-        return f"{super().title}" + (f": {self.kinds}" if self.kinds else "")
+        said = f"{len(self.pairs)} pairs by hand" if self.pairs else self.kinds
+        return f"{super().title}" + (f": {said}" if said else "")
 
     def filled(self, **own: Any) -> "PatchRequest":
         """With everything that is left open at `own`, or at the default where that says nothing."""
@@ -124,6 +136,8 @@ class PatchRequest(Request):
             "labels": EMOTIONS,
             "prompts": (DEFAULT_PROMPT,),
         }
+        if self.pairs:
+            usual["kinds"], own["kinds"] = "", ""
         values = {name: getattr(self, name) or own.get(name) or value for name, value in usual.items()}
         return replace(self, **values)  # type: ignore[arg-type]
 
@@ -147,6 +161,13 @@ class PatchRequest(Request):
             found.append(f"alpha {list(self.alphas)}: give each strength once")
         if self.layers is not None and not self.layers:
             found.append("no layer was given; give all or a list like 0,4,8")
+        if self.pairs and (self.kinds or self.max_pairs != DEFAULT_MAX_PAIRS):
+            given = "kinds" if self.kinds else "max-pairs"
+            found.append(f"pairs by hand are all of the run, so --{given} means nothing beside --pair; leave one out")
+        if strange := [text for text in self.pairs if PAIR_SIGN not in text]:
+            found.append(f"pair {strange[0]!r}: give two clips by their clip_id, like 'A{PAIR_SIGN}B'")
+        if len(set(self.pairs)) < len(self.pairs):
+            found.append("one pair by hand is given twice; give each once")
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

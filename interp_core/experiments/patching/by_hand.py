@@ -1,0 +1,90 @@
+"""Pairs that somebody put together: any clip as A, any as B, no label needed. The target is the model's answer to B.
+
+A set of them is a setting of the run, one text a pair, so that the command, the config and the link carry it whole.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from interp_core.data.candidates import PairKind
+from interp_core.data.clips import Clip
+from interp_core.data.pairs import Pair, PairSet
+from interp_core.errors import InterpError, few
+from interp_core.experiments.patching.request import PAIR_SIGN, PatchRequest
+from interp_core.experiments.patching.run import base_predictions
+from interp_core.trace.store import CleanStore
+
+BY_HAND = PairKind("by-hand", "", "the answer", "the answer")
+"""The kind of a pair that somebody put together: nothing is the same by design, and the answers may differ."""
+MOST_NAMED = 20
+
+
+def pair_text(recipient: str, donor: str) -> str:
+    """Two clip_ids as the setting has them: `A <- B`."""
+    return f"{recipient}{PAIR_SIGN}{donor}"
+
+
+def pair_of(store: CleanStore, recipient: Clip, donor: Clip, found: PatchRequest, *, prompt: int = 0) -> Pair:
+    """Two clips as a pair whose target is what the model answers for the donor, unedited.
+
+    Args:
+        found: a resolved request; of its questions the one that `prompt` counts is asked.
+    """
+    asked = replace(found, prompts=(found.prompts[prompt],))
+    (answer,) = base_predictions(store, [donor], asked)
+    target = answer["prediction"]
+    name = pair_text(recipient.clip_id, donor.clip_id)
+    return Pair(name, BY_HAND.name, recipient, donor, target, _column_of(donor, target))
+
+
+def pair_set(store: CleanStore, clips: Sequence[Clip], found: PatchRequest) -> PairSet:
+    """The pairs of `found.pairs`, in their order, with the report of how they were chosen.
+
+    Raises:
+        InterpError: texts that name no two clips; all of them.
+    """
+    by_id = {clip.clip_id: clip for clip in clips}
+    sides = _sides(found.pairs, by_id)
+    pairs = tuple(pair_of(store, by_id[a], by_id[b], found) for a, b in sides)
+    kind = {
+        "target": "the model's own answer to B under the first question",
+        "candidates": len(pairs),
+        "kept": len(pairs),
+        "clips_without_value": {},
+        "violations": {"count": 0},
+        "targets_outside_labels": {},
+        "clips_used": len({clip_id for both in sides for clip_id in both}),
+        "targets": dict(Counter(pair.target for pair in pairs)),
+    }
+    report = {"seed": found.seed, "clips": len(clips), "labels": list(found.labels), "kinds": {BY_HAND.name: kind}}
+    return PairSet(pairs, (BY_HAND,), report)
+
+
+def _sides(texts: Sequence[str], by_id: Mapping[str, Clip]) -> list[tuple[str, str]]:
+    """The clip_ids of A and B of each text; a clip_id may hold the sign itself."""
+    sides, faults = [], []
+    for text in texts:
+        cuts = [at for at in range(len(text)) if text.startswith(PAIR_SIGN, at)]
+        both = [(text[:at].strip(), text[at + len(PAIR_SIGN) :].strip()) for at in cuts]
+        known = [one for one in both if one[0] in by_id and one[1] in by_id]
+        if len(known) == 1 and known[0][0] != known[0][1]:
+            sides.append(known[0])
+        elif known:
+            faults.append(f"{text!r} is one clip twice")
+        else:
+            unknown = [name for name in both[0] if name not in by_id]
+            near = [match for name in unknown for match in difflib.get_close_matches(name, by_id, 1)]
+            hint = f" (near: {few(near, 2)})" if near else ""
+            faults.append(f"{text!r} names {' and '.join(map(repr, unknown))}, no clip of the manifest{hint}")
+    if faults:
+        more = f" and {len(faults) - MOST_NAMED} more" * (len(faults) > MOST_NAMED)
+        named = "; ".join(faults[:MOST_NAMED])
+        raise InterpError(f"--pair: {named}{more}; give clips by their clip_id, like 'A{PAIR_SIGN}B'.")
+    return sides
+
+
+def _column_of(donor: Clip, target: str) -> str:
+    """The label column that says of the donor what the model answers; "" where none does."""
+    return next((column for column, value in donor.labels.items() if value == target and column != "text"), "")

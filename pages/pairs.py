@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components import models, state
+from components import models, state, toolbar
 from components.patching import ask, by_hand
 from components.patching import pairs as pairs_view
 from components.widgets import choice
@@ -21,11 +21,16 @@ def page() -> None:
     request: PatchRequest = st.session_state[state.REQUEST]
     subject = models.require(request)
     asked = ask.fill(request)
-    view = choice("Pairs", (state.BUILT, state.BY_HAND), key=state.PAIRS_VIEW, label_visibility="collapsed")
+    bar = st.container(horizontal=True, vertical_alignment="center")
+    with bar:
+        view = choice("Pairs", (state.BUILT, state.BY_HAND), key=state.PAIRS_VIEW, label_visibility="collapsed")
     if view == state.BY_HAND:
         by_hand.draw(asked, subject)
     else:
         pairs_view.built(asked, subject)
+        with bar:
+            st.space("stretch")
+            toolbar.draw(asked.key)
 
 
 page()

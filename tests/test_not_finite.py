@@ -54,7 +54,8 @@ def model(place: Path, name: str, harm: str) -> Path:
         assert chosen
         for key in chosen if harm == "overflow" else chosen[-1:]:
             if harm == "overflow":
-                weights[key].fill_(3e4)
+                # Of both signs: where all overflows one way, the clamp of Whisper's blocks makes it finite again.
+                weights[key] = torch.where(torch.arange(weights[key].numel()).view_as(weights[key]) % 3 > 0, 3e4, -3e4)
             else:
                 weights[key][0, 0] = torch.nan
         save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})

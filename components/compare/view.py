@@ -325,7 +325,11 @@ def _clips(made: Comparison, known: Mapping[str, Clip], transplant: str, rate: i
         chosen = st.selectbox("Clip", ids, key=state.CMP_CLIP, bind=state.BOUND)
         clip = known[chosen if chosen in ids else ids[0]]
         beside = [other for other in _related(made, clip, known)]
-        other = st.selectbox("Beside it", [c.clip_id for c in beside], key=state.CMP_BESIDE) if beside else None
+        other = (
+            st.selectbox("Beside it", [c.clip_id for c in beside], key=state.CMP_BESIDE, bind=state.BOUND)
+            if beside
+            else None
+        )
     pair = [clip, *[c for c in beside if c.clip_id == other]]
     a, *b = (clip_audio.player_clip(c, compare_words.heard(made, c), rate) for c in pair)
     ab_player(a, b[0] if b else None, key=state.CMP_PLAYER)

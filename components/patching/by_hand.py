@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from components import server, state
+from components import server, state, toolbar
 from components.charts import clicks
 from components.charts.answers import label_logits
 from components.guard import readable_errors
@@ -35,16 +35,20 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
         clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
         if len(clips) < 2:
             raise InterpError(f"two clips by hand need two clips, and the manifest holds {len(clips)}; add one.")
+        bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
         left, right = st.columns([1, 1.3], gap="medium")
         with left:
             a, b = _choose(clips)
-            _keep(asked, a, b)
             audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
             ab_player(audio[0], audio[1], key=state.PLAYER)
         with right:
             answer, labels = _curve(_with_all_questions(asked), subject, a, b)
         with left:
             _logits(answer, labels)
+        with bar:
+            _keep(asked, a, b)
+            st.space("stretch")
+            toolbar.draw(asked.key)
 
 
 def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
@@ -69,21 +73,20 @@ def _keep(asked: PatchRequest, a: Clip, b: Clip) -> None:
     def keep() -> None:
         st.session_state[setting] = "\n".join((*kept, text))
 
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        pressed = st.button(
-            "Kept" if text in kept else "Keep this pair",
-            key="keep_pair",
-            icon=":material/check:" if text in kept else ":material/add:",
-            on_click=keep,
-            disabled=text in kept or a is b,
-            help="Adds it to *Pairs by hand* in the sidebar. What is kept there is what a run works on.",
+    pressed = st.button(
+        "Kept" if text in kept else "Keep this pair",
+        key="keep_pair",
+        icon=":material/check:" if text in kept else ":material/add:",
+        on_click=keep,
+        disabled=text in kept or a is b,
+        help="Adds it to *Pairs by hand* in the sidebar. What is kept there is what a run works on.",
+    )
+    if kept:
+        st.page_link(
+            str(PATCHING_PAGE),
+            label=f"**Patch the {len(kept):d} kept**",
+            icon=":material/cable:",
         )
-        if kept:
-            st.page_link(
-                str(PATCHING_PAGE),
-                label=f"**Patch the {len(kept):d} kept**",
-                icon=":material/cable:",
-            )
     if pressed:
         st.rerun()  # the sidebar lists it too
 
@@ -100,7 +103,7 @@ def _curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.
     names = [option(name) for name in prompt_names(asked.model, asked.prompts)]
     number = 0
     if len(names) > 1:
-        number = names.index(choice("Question", names, key=state.HAND_PROMPT, bind=None))
+        number = names.index(choice("Question", names, key=state.HAND_PROMPT))
     with st.spinner("Patching every layer …"):
         swept = [_swept(subject.weights_hash, asked.key, a.digest, b.digest, n, asked, a, b) for n in range(len(names))]
     records, labels = swept[number], _labels(subject, asked, number)

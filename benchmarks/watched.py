@@ -6,19 +6,16 @@ of the cores, which a presenter's does not.
 """
 
 import argparse
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.serving import serving
+
 QUERY = "patching?patch_max_pairs=2000&patch_kinds=prosody&patch_controls=random&patch_flow=last"
 FLOOR = 0.8
 LONGEST_CANCEL_S = 2.0
@@ -66,42 +63,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each stretch")
-    parser.add_argument("--port", type=int, default=8590)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        runs = Path(folder) / "runs"
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(asked.port)]
-        given = {"PATCHBAY_RUNS": str(runs), "STREAMLIT_SERVER_HEADLESS": "true"}
-        quiet = subprocess.DEVNULL
-        server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **given}, stdout=quiet, stderr=quiet)
-        address = f"http://localhost:{asked.port}"
-        try:
-            wait_for(f"{address}/_stcore/health")
-            with sync_playwright() as driver:
-                browser = driver.chromium.launch(executable_path=asked.chromium)
-                ratios, cancel_s = measure(browser.new_page(), address, runs, asked.rounds, asked.seconds)
-                browser.close()
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(60)
+    with tempfile.TemporaryDirectory() as folder, serving(runs := Path(folder) / "runs") as address:
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=asked.chromium)
+            ratios, cancel_s = measure(browser.new_page(), address, runs, asked.rounds, asked.seconds)
+            browser.close()
     middle = statistics.median(ratios)
     print(f"watched / unwatched: median {middle:.2f} of {', '.join(f'{one:.2f}' for one in ratios)}")
     print(f"Cancel: {cancel_s:.1f} s")
     return int(middle < FLOOR or cancel_s > LONGEST_CANCEL_S)
-
-
-def wait_for(address: str, seconds: float = 120.0) -> None:
-    """Until a server answers."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)
 
 
 if __name__ == "__main__":

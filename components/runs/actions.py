@@ -126,6 +126,9 @@ def _delete(row: Row) -> None:
     """Asked twice: the first press arms the button for this run alone."""
     if row.folder is None or not row.writable or row.state == "running":
         return
+    if not may_delete(row):
+        st.caption("Somebody else asked for this run, so only they can delete it.")
+        return
     armed = st.session_state.get(state.RUNS_ARMED) == row.name
     if not armed:
         st.button(
@@ -142,16 +145,26 @@ def _delete(row: Row) -> None:
         st.rerun()
 
 
+def may_delete(row: Row) -> bool:
+    """Whether this visitor asked for the run, or nobody is known to have, as of those that a command made."""
+    jobs = [job for job in server.engine().jobs.jobs() if row.folder is not None and job.place == row.folder]
+    jobs += filter(None, [job_of(row)])
+    return all(not job.asked_by or visitors.may_cancel(job) for job in jobs)
+
+
 def delete(row: Row) -> None:
     """Remove a run folder, and the result that a job still holds of it.
 
     Raises:
-        InterpError: a run that ships, one elsewhere than in the runs folder, or one that is being written.
+        InterpError: a run that ships, one elsewhere than in the runs folder, somebody else's, or one that is being
+            written.
     """
     if row.ships:
         raise InterpError(f"{row.name} ships with Patchbay, so it is not deleted.")
     if row.folder is None or not row.writable:
         raise InterpError(f"{row.name} lies outside the runs folder, where nothing is deleted.")
+    if not may_delete(row):
+        raise InterpError(f"{row.name} was asked for by somebody else, so it is not deleted.")
     made_by = job_of(row)
     delete_run(row.folder)
     if made_by is not None:

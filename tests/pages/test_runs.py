@@ -146,6 +146,25 @@ def test_a_run_is_deleted_at_the_second_press_and_another_selection_disarms(kept
     assert not (kept / "peak").exists() and faults(at) == [] and len(listed(at)) == 4
 
 
+def test_a_run_that_somebody_else_asked_for_is_deleted_by_them_alone(kept, monkeypatch):
+    from components.runs import actions
+
+    def made(progress):
+        return open_result(LOUDNESS, kept / "peak")
+
+    job = of_server.engine().jobs.submit("of another", "Another's", made, place=kept / "peak")
+    job.asked_by.add("another")
+    assert job.wait(30) and job.status == "done", job.error
+    at = select(visit(), 0)
+    assert "Delete …" not in labels(at) and "only they can delete it" in words(at)
+    (row,) = [row for row in rows.every() if row.folder == kept / "peak"]
+    with pytest.raises(InterpError, match="asked for by somebody else"):
+        actions.delete(row)
+    assert (kept / "peak").is_dir()
+    monkeypatch.setenv("PATCHBAY_CANCEL", "all")
+    assert "Delete …" in labels(select(visit(), 0))
+
+
 def test_what_ships_what_lies_elsewhere_and_what_is_written_now_is_not_deleted(kept, server, assets, monkeypatch):
     from components.runs import actions
 

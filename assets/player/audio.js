@@ -268,7 +268,8 @@ class Duo {
     voices[0].source.onended = () => this.#finish();
     this.voices = voices;
     this.schedule = { start, end, loop, from, launchFrame };
-    if (context.currentTime >= when && lead < 1) this.#launch(place, 4 * lead); // the page was held up: once more
+    // The page was held up: once more. What the page knows of the time lags behind the sound itself.
+    if (context.currentTime + LEAD_S / 3 >= when && lead < 1) this.#launch(place, 4 * lead);
   }
 
   #finish() {

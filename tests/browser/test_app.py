@@ -129,7 +129,7 @@ def test_a_link_shows_the_same_view_on_a_server_that_has_just_started(open_page,
 
 def test_the_pairs_page_plays_from_the_table_and_leads_back_with_its_pair(open_page, address):
     page = open_patching(open_page, f"{address}/patching?kind=semantic")
-    page.get_by_role("link", name="Pairs", exact=True).click()
+    page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Pairs").click()
     page.get_by_role("heading", name="Pairs").wait_for()
     wait_idle(page)
     table = page.get_by_test_id("stDataFrame").first

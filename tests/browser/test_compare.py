@@ -22,7 +22,7 @@ def address(serve, tmp_path_factory):
 def test_a_visitor_clicks_a_cell_patches_that_layer_hears_a_clip_and_shares_the_view(open_page, address):
     page = open_page(f"{address}/?model={BASE}", height=1400)
     wait_idle(page, timeout=60)
-    page.get_by_role("link", name="Compare").click()
+    page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Compare").click()
     wait_plot(page, "cmp_map", timeout=60)
     wait_idle(page, timeout=60)
     assert page.evaluate(SAID, "Identical in both models")

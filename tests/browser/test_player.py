@@ -19,7 +19,10 @@ pytestmark = pytest.mark.browser
 START_TAP = """async element => {
   const {context, output} = element.abPlayer.duo;
   const code = `registerProcessor('tap', class extends AudioWorkletProcessor {
-    process([input]) { if (input[0]) this.port.postMessage(input[0].slice()); return true; } })`;
+    process([input]) {
+      if (input[0]) this.port.postMessage({at: currentFrame, values: input[0].slice()});
+      return true;
+    } })`;
   await context.audioWorklet.addModule(URL.createObjectURL(new Blob([code], {type: 'text/javascript'})));
   const tap = new AudioWorkletNode(context, 'tap');
   element.taken = [];
@@ -28,8 +31,8 @@ START_TAP = """async element => {
 }"""
 IMPULSES_TAKEN = """element => {
   const found = [];
-  let at = 0;
-  for (const block of element.taken) for (const value of block) { if (value > 0.1) found.push([at, value]); at += 1; }
+  for (const {at, values} of element.taken)
+    values.forEach((value, i) => { if (value > 0.1) found.push([at + i, value]); });
   return found;
 }"""
 
@@ -162,7 +165,7 @@ def test_a_switch_is_12_ms_long_and_keeps_the_power(player):
     driver.press("b")
     driver.wait("duo.mixers[1].gain.value > 0.999")
     driver.page.wait_for_timeout(100)
-    taken = np.array(driver.root.evaluate("element => element.taken.flatMap(block => [...block])"))
+    taken = np.array(driver.root.evaluate("element => element.taken.flatMap(block => [...block.values])"))
     pairs = taken[: len(taken) // 2 * 2].reshape(-1, 2) / 0.5  # A speaks on even samples and B on odd ones, or so
     a, b = pairs.T if pairs[0, 0] > pairs[0, 1] else pairs.T[::-1]
     assert (a[0], b[0]) == (pytest.approx(1, abs=1e-3), pytest.approx(0, abs=1e-3))

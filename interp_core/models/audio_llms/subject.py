@@ -14,9 +14,11 @@ from transformers import DynamicCache
 from interp_core.errors import InterpError
 from interp_core.models.arch import Arch
 from interp_core.models.audio_llms.processors import extractor_of
+from interp_core.models.audio_llms.writer import AudioLLMWriter
 from interp_core.models.labels import LabelTokens, first_tokens
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.subject import Subject
+from interp_core.models.writing import Writer
 
 
 @dataclass(eq=False)
@@ -168,7 +170,7 @@ class AudioLLM(Subject):
             cache: `past_key_values` and `use_cache`, to keep keys and values.
         """
         cache = cache or {"use_cache": False}
-        return self._read(self.decoder(**self.padded(batch), **cache).last_hidden_state[:, -1])
+        return self.logits_of(self.decoder(**self.padded(batch), **cache).last_hidden_state[:, -1])
 
     def run_keeping_keys(self, batch: Sequence[Prompted]) -> tuple[Tensor, Sequence[tuple[Tensor, Tensor]]]:
         cache = DynamicCache(config=self.sizes)
@@ -182,9 +184,9 @@ class AudioLLM(Subject):
         return self.hf.get_submodule(self.arch.norm)(hidden)
 
     def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
-        return self._read(self.normed(hidden[:, -1]))
+        return self.logits_of(self.normed(hidden[:, -1]))
 
-    def _read(self, last: Tensor) -> Tensor:
+    def logits_of(self, last: Tensor) -> Tensor:
         """Logits [rows, d_vocab] of the last position's state [rows, d_model] behind the final norm."""
         return self._scaled(self.hf.get_submodule(self.arch.head)(last))
 
@@ -220,6 +222,26 @@ class AudioLLM(Subject):
             "attention_mask": mask,
             "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
         }
+
+    # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    def words_refusal(self) -> str | None:
+        return None
+
+    @property
+    def writes_with(self) -> Any:
+        """The library's model that writes, whose generation config decides how."""
+        return self.hf
+
+    def asked_of(self, batch: Sequence[Prompted]) -> dict[str, Tensor]:
+        """What the library's `generate()` is told of a batch of one length: the ids that it would be given."""
+        return {name: torch.cat([p.inputs[name] for p in batch]) for name in ("input_ids", "attention_mask")}
+
+    def writer(self, batch: Sequence[Prompted]) -> Writer:
+        return AudioLLMWriter(self, batch)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
     def shortcut_refusal(self) -> str | None:
         config = self.sizes

@@ -18,8 +18,8 @@ from interp_core.models.block_model import BlockModel
 from interp_core.models.labels import LabelTokens, class_labels
 from interp_core.models.probe import Probe
 from interp_core.models.prompted import Prompted, RecordingSpan, Stem
-from interp_core.models.writing import Writer
 from interp_core.models.weights import Weights, split_weights
+from interp_core.models.writing import Writer
 from interp_core.sites import Kind
 
 NOT_OF_THE_NUMBERS = {
@@ -273,6 +273,9 @@ class Subject(BlockModel):
         raise NotImplementedError
 
     # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    transcribes: ClassVar[bool] = False
+    """Whether its text is what is said in the recording, whatever it is asked."""
 
     def words_refusal(self) -> str | None:
         """Say, behind the model's name, why there is no text of it, or None if it writes."""

@@ -75,7 +75,9 @@ def greedy(writer: Writer, n_tokens: int, seen: Callable[[Tensor], None] = lambd
 
     hf = writer.hf
     if writer.most < 1:
-        raise InterpError("the prompt fills all positions that the model has, so there is no room for a word behind it.")
+        raise InterpError(
+            "the prompt fills all positions that the model has, so there is no room for a word; shorten it."
+        )
     written = GenerationMixin.generate(
         hf,
         **writer.asked,

@@ -39,9 +39,7 @@ class _Enough(Exception):
 
 
 @contextmanager
-def edited(
-    subject: Subject, edits: Mapping[Site, Edit], *, times: int | Callable[[], int] = 1
-) -> Iterator[None]:
+def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int | Callable[[], int] = 1) -> Iterator[None]:
     """Pass the activation at each site through its edit, in the forward pass inside the block.
 
     Args:

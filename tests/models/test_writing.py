@@ -1,7 +1,7 @@
 """The text under an edit is the library's own `generate()` under plain hooks, token for token, in every family."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def ablated(subject: AudioLLM, layer: int) -> HeadAblated:
 
 @pytest.fixture
 def writing(opened: OpenFamily, monkeypatch: pytest.MonkeyPatch) -> OpenFamily:
-    """Open a family; Phi-4's library code fails where the model writes the placeholder of audio, as a random one may."""
+    """Open a family; the library's Phi-4 fails where the model writes the placeholder of audio, as a random one may."""
 
     def family(name: str) -> AudioLLM:
         subject = opened(name)

@@ -91,6 +91,18 @@ class PatchRequest(Request):
     knockout_width: int = option(
         3, "layers of an attention-knockout window", least=1, label="Knockout window, layers", rare=True
     )
+    words: int = option(
+        0,
+        "also let A write its answer in words under each patch: up to so many tokens (40 is a sentence or two); 0 for "
+        "none. The matched patch, first question, first strength",
+        least=0,
+        most=1000,
+        label="Answer in words, tokens",
+        rare=True,
+    )
+    word_pairs: int = option(
+        0, "pairs of a kind whose answer is written in words; 0 for all", least=0, label="Pairs in words", rare=True
+    )
     several_tokens: Literal["refuse", "first"] = option(
         "refuse", "labels of several tokens: refuse them, or compare their first tokens", flag="multi-token"
     )
@@ -147,6 +159,8 @@ class PatchRequest(Request):
             found.append(f"alpha {list(self.alphas)}: give each strength once")
         if self.layers is not None and not self.layers:
             found.append("no layer was given; give all or a list like 0,4,8")
+        if self.word_pairs and not self.words:
+            found.append("word_pairs says how many pairs are written in words, and none are; set words too")
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

@@ -160,9 +160,9 @@ class Whisper(WhisperClassifier):
         )
         return self.hf.proj_out(out.last_hidden_state[:, -1])
 
-
     # ---- the text that it writes -------------------------------------------------------------------------------------
 
+    transcribes: ClassVar[bool] = True
     writes_in_blocks: ClassVar[bool] = False
     """Whether the blocks run for every token that is written: the decoder's."""
 

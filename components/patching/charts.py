@@ -12,6 +12,7 @@ a click selects a layer and must not zoom. Every point carries its layer (or alp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -189,6 +190,26 @@ def hand_curve(
     layer_axis(fig, records["layer"])
     mark_layer(fig, selected_layer)
     rate_axis(fig)
+    return fig
+
+
+def words_curve(moved: pd.DataFrame, *, selected_layer: int | None = None) -> go.Figure:
+    """Whose words one pair's answer has after a patch at each layer.
+
+    Args:
+        moved: one row a layer: layer, moved, kept (shares, NaN where there is no such word), of_b, of_a.
+    """
+    fig = new_figure("share of the words that differ")
+    for column, run, count, said in (
+        ("moved", "donor", "of_b", "B's own words, in A's answer"),
+        ("kept", "base", "of_a", "A's own words, still there"),
+    ):
+        look = replace(RUNS[run], name=f"{said} (of {int(moved[count].iloc[0])})")
+        trace = add_series(fig, moved.drop(columns=["of_a", "of_b"]), "layer", column, look, count="n")
+        trace.marker.symbol = look.marker
+    layer_axis(fig, moved["layer"])
+    rate_axis(fig)
+    mark_layer(fig, selected_layer)
     return fig
 
 

@@ -3,12 +3,15 @@
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
 from importlib.util import find_spec
+from typing import Literal
 
 from interp_core.errors import InterpError
 
-NO_JIWER = "the word error rate takes the package jiwer, which is not installed: pip install jiwer"
+Origin = Literal["both", "A", "B", "neither"]
+"""Of a word of an edited answer: of the words that A's and B's share, of A's own, of B's own, or of neither."""
+NO_JIWER = "the word error rate takes the package jiwer, which is not installed: pip install jiwer, or .[words]"
 
 
 def compared(text: str) -> list[str]:
@@ -25,10 +28,14 @@ def shared(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[b
     Source: Ratcliff and Obershelp 1988, "Pattern matching: the gestalt approach", as in the standard library's difflib.
     """
     in_one, in_other = [False] * len(one), [False] * len(other)
-    for i, j, size in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks():
+    for i, j, size in _blocks(one, other):
         in_one[i : i + size] = [True] * size
         in_other[j : j + size] = [True] * size
     return in_one, in_other
+
+
+def _blocks(one: Sequence[str], other: Sequence[str]) -> list[Match]:
+    return SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,20 @@ def marked(text: str, other: str) -> list[tuple[str, bool]]:
     """The words of a text as they stand, each with whether it differs from another text there."""
     there, _ = shared(compared(text), compared(other))
     return [(word, not both) for word, both in zip(text.split(), there, strict=True)]
+
+
+def whose(a: str, b: str, edited: str) -> list[tuple[str, Origin]]:
+    """The words of an edited answer as they stand, each with whose it is, by the same comparison as `words_moved`."""
+    one, other, new = compared(a), compared(b), compared(edited)
+    in_both, in_both_of_b = shared(one, other)
+    found: list[Origin] = ["neither"] * len(new)
+    for i, j, size in _blocks(one, new):
+        for step in range(size):
+            found[j + step] = "both" if in_both[i + step] else "A"
+    for i, j, size in _blocks(new, other):
+        for step in range(size):
+            found[i + step] = "both" if in_both_of_b[j + step] else "B"
+    return list(zip(edited.split(), found, strict=True))
 
 
 def counts_errors() -> bool:

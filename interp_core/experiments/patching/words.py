@@ -213,7 +213,7 @@ def summary(moved: pd.DataFrame) -> Iterator[str]:
         if not len(known):
             yield f"{written}; no B has a word that its A has not"
             continue
-        best = known.loc[known["moved_mean"].idxmax()]
+        best: dict[Any, Any] = max(known.to_dict("records"), key=lambda row: row["moved_mean"])
         layer = "the embeddings" if best["layer"] == -1 else f"layer {best['layer']}"
         yield f"{written}; most of B's own words come at {layer}: {best['moved_mean']:.2f} of them (n = {best['n']})"
 

@@ -14,7 +14,6 @@ from transformers import DynamicCache
 from interp_core.errors import InterpError
 from interp_core.models.arch import Arch
 from interp_core.models.audio_llms.processors import extractor_of
-from interp_core.models.audio_llms.writer import AudioLLMWriter
 from interp_core.models.labels import LabelTokens, first_tokens
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.subject import Subject
@@ -257,6 +256,42 @@ class AudioLLM(Subject):
         if config._attn_implementation not in ("sdpa", "eager"):
             return f"attention kernel {config._attn_implementation!r} takes no explicit mask"
         return super().shortcut_refusal()
+
+
+class AudioLLMWriter:
+    """See `Writer`: the prompt from stems that are kept, then a token at a time behind its keys and values."""
+
+    each_step = True
+
+    def __init__(self, subject: AudioLLM, batch: Sequence[Prompted]) -> None:
+        self._subject, self._batch = subject, batch
+        self._cache = DynamicCache(config=subject.sizes)
+        self._n_pos = batch[0].n_pos
+        self.most = subject.sizes.max_position_embeddings - self._n_pos
+
+    @property
+    def hf(self) -> Any:
+        return self._subject.writes_with
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return self._subject.asked_of(self._batch)
+
+    def first(self) -> Tensor:
+        return self._subject.run_blocks(self._batch, past_key_values=self._cache, use_cache=True)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        subject, at = self._subject, self._n_pos
+        self._n_pos += 1
+        rows = len(tokens)
+        out = subject.decoder(
+            inputs_embeds=subject.hf.get_input_embeddings()(tokens[:, None]),
+            attention_mask=torch.ones(rows, self._n_pos, dtype=torch.long, device=tokens.device),
+            position_ids=torch.full((rows, 1), at, device=tokens.device),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return subject.logits_of(out.last_hidden_state[:, -1])
 
 
 def audio_token_id(config: Any, arch: Arch, processor: Any) -> int:

@@ -1,0 +1,176 @@
+"""The selected pair's answer in words: A and B as they are and A after the patch, with whose words it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from components import server, state
+from components.charts import clicks
+from components.guard import readable_errors
+from components.patching import charts
+from components.words import layer_text, layer_title, md
+from interp_core.data.pairs import Pair
+from interp_core.experiments.patching.experiment import answer_by_hand
+from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.words import TEXT, Answers
+from interp_core.experiments.wording import Origin, counts_errors, marked, whose, word_error_rate, words_moved
+from interp_core.models.subject import Subject
+from interp_core.trace.generate import Written
+
+LENGTHS = (10, 20, 40, 80, 160)
+HELP = (
+    "Greedy decoding: the likeliest token each time, as the model's own generate() does. B's states stand over the "
+    "prompt alone; what is written behind it reads the keys and values that they left."
+)
+LIMIT = (
+    "What this does not show: one early word decides what follows, so two texts can part over a near tie, and an answer "
+    "that is drawn at random may be another one ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751))."
+)
+MARKS: dict[Origin, tuple[str, str]] = {
+    "both": ("", ""),
+    "A": (":blue-background[*", "*]"),
+    "B": (":orange-background[**", "**]"),
+    "neither": (":gray-background[", "]"),
+}
+
+
+def draw(
+    asked: PatchRequest, pair: Pair, subject: Subject, layers: Sequence[int], layer: int, prompt: int, alpha: float
+) -> None:
+    """The fold: nothing is written before it is opened.
+
+    Args:
+        asked: the run's settings, with the positions that are patched. layers: of the run; layer: the selected one.
+        prompt, alpha: as they are selected.
+    """
+    fold = st.expander("Answer in words", icon=":material/notes:", key=state.WORDS, on_change="rerun")
+    if not fold.open:
+        return
+    with fold, readable_errors():
+        if (refusal := subject.words_refusal()) is not None:
+            st.caption(f"{md(subject.name)} {refusal}, so there is no answer in words.")
+            return
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+            n_tokens = st.select_slider("Up to, tokens", LENGTHS, value=40, key=state.WORDS_TOKENS, help=HELP)
+            every = st.toggle("At every layer", key=state.WORDS_LAYERS, help=f"{len(layers)} texts in one batch.")
+        wanted = tuple(layers) if every else (layer,)
+        with st.spinner("Writing …"):
+            answers = _written(
+                server.engine().key_of(asked), pair.recipient.digest, pair.donor.digest, prompt, alpha, n_tokens,
+                wanted, asked, pair,
+            )  # fmt: skip
+        _texts(answers, layer, alpha)
+        _whose_words(answers, layer, pair, subject)
+        if every:
+            _every_layer(answers, layer)
+        st.caption(LIMIT)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _written(
+    key: str,
+    a: str,
+    b: str,
+    prompt: int,
+    alpha: float,
+    n_tokens: int,
+    layers: tuple[int, ...],
+    _asked: PatchRequest,
+    _pair: Pair,
+) -> Answers:
+    """`key` and the digests name the model and the clips."""
+    return answer_by_hand(server.engine(), _asked, _pair, n_tokens=n_tokens, prompt=prompt, alpha=alpha, layers=layers)
+
+
+def _texts(answers: Answers, layer: int, alpha: float) -> None:
+    """Three texts below each other, the words that differ marked in each."""
+    a, b, patched = answers.a.text, answers.b.text, answers.patched[layer]
+    strength = f", alpha {alpha:g}" if alpha != 1 else ""
+    with_b = f"A with B at {'the embeddings' if layer == -1 else f'layer {layer}'}{strength}"
+    own: list[tuple[str, Origin]] = [(word, "A" if differs else "both") for word, differs in marked(a, b)]
+    others: list[tuple[str, Origin]] = [(word, "B" if differs else "both") for word, differs in marked(b, a)]
+    st.markdown(f":blue-badge[A] {_in_marks(own, answers.a)}")
+    st.markdown(f":violet-badge[{with_b}] {_in_marks(whose(a, b, patched.text), patched)}")
+    st.markdown(f":orange-badge[B] {_in_marks(others, answers.b)}")
+
+
+def _in_marks(words: Sequence[tuple[str, Origin]], written: Written) -> str:
+    """Words for the page, neighbours of one kind under one mark, and whether the text was cut off."""
+    parts: list[str] = []
+    at = 0
+    while at < len(words):
+        stop = at
+        while stop < len(words) and words[stop][1] == words[at][1]:
+            stop += 1
+        before, behind = MARKS[words[at][1]]
+        parts.append(before + md(" ".join(word for word, _ in words[at:stop])) + behind)
+        at = stop
+    text = " ".join(parts) or "*no word*"
+    return text if written.ended else f"{text} … :small[(cut off after {len(written.tokens)} tokens)]"
+
+
+def _whose_words(answers: Answers, layer: int, pair: Pair, subject: Subject) -> None:
+    """Whose words the patched answer has, in numbers, and what the marks mean."""
+    said = answers.patched[layer].text
+    found = words_moved(answers.a.text, answers.b.text, said)
+    if not (found.of_a or found.of_b):
+        st.markdown("A and B are answered in the same words, so no word can move.")
+    else:
+        moved = "B has no word that A has not" if found.moved is None else (
+            f"**{round(found.moved * found.of_b)} of the {found.of_b} words that only B has** are in A's patched answer"
+        )  # fmt: skip
+        kept = "" if found.kept is None else f", {round(found.kept * found.of_a)} of the {found.of_a} that only A has"
+        st.markdown(f"{moved}{kept}.")
+    texts = {side: clip.label(TEXT) for side, clip in (("A", pair.recipient), ("B", pair.donor))}
+    if subject.transcribes and any(texts.values()):
+        if counts_errors():
+            rates = [
+                f"{side}'s text {rate:.2f}"
+                for side, text in texts.items()
+                if text and (rate := word_error_rate(said, text)) is not None
+            ]
+            st.markdown(f"Word error rate of the patched transcript against {' and '.join(rates)}.")
+        else:
+            st.caption("Word error rates take the package jiwer, which is not installed here.")
+    st.caption(
+        "**Bold**: words that only B's answer has. *Italic*: only A's. On grey: neither's. Case and punctuation do not "
+        "count."
+    )
+
+
+def _every_layer(answers: Answers, selected: int) -> None:
+    """The curve over layers, and every text."""
+    found = {layer: words_moved(answers.a.text, answers.b.text, one.text) for layer, one in answers.patched.items()}
+    table = pd.DataFrame(
+        [
+            {"layer": layer, "moved": one.moved, "kept": one.kept, "of_b": one.of_b, "of_a": one.of_a}
+            for layer, one in found.items()
+        ]
+    ).astype({"moved": float, "kept": float})
+
+    def clicked(layer: int) -> None:
+        if layer in answers.patched:
+            st.session_state[state.LAYER] = layer_text(layer)
+
+    if table[["moved", "kept"]].notna().any(axis=None):
+        best = table.loc[table["moved"].fillna(-1).idxmax()]
+        clicks.show(
+            charts.words_curve(table, selected_layer=selected),
+            key=state.WORDS_CURVE,
+            alt="Share of B's own words in A's answer, and of A's own that are still there, after a patch at each of "
+            f"{len(table)} layers. Most of B's: {best['moved']:.2f} at {layer_title(int(best['layer'])).lower()}.",
+            on_click=clicked,
+        )
+    texts = pd.DataFrame(
+        {
+            "layer": [layer_text(layer) for layer in answers.patched],
+            "A's answer after the patch": [one.text for one in answers.patched.values()],
+            "of B's own words": table["moved"],
+            "tokens": [len(one.tokens) for one in answers.patched.values()],
+            "ended": [one.ended for one in answers.patched.values()],
+        }
+    )
+    st.dataframe(texts, hide_index=True, height=min(35 * (len(texts) + 1) + 3, 300))

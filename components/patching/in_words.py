@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -11,6 +12,7 @@ from components import server, state
 from components.charts import clicks
 from components.guard import readable_errors
 from components.patching import charts
+from components.widgets import ROW_PX
 from components.words import layer_text, layer_title, md
 from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.experiment import answer_by_hand
@@ -26,8 +28,8 @@ HELP = (
     "prompt alone; what is written behind it reads the keys and values that they left."
 )
 LIMIT = (
-    "What this does not show: one early word decides what follows, so two texts can part over a near tie, and an answer "
-    "that is drawn at random may be another one ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751))."
+    "What this does not show: one early word decides what follows, so two texts can part over a near tie, and an "
+    "answer that is drawn at random may be another one ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751))."
 )
 MARKS: dict[Origin, tuple[str, str]] = {
     "both": ("", ""),
@@ -167,10 +169,16 @@ def _every_layer(answers: Answers, selected: int) -> None:
     texts = pd.DataFrame(
         {
             "layer": [layer_text(layer) for layer in answers.patched],
-            "A's answer after the patch": [one.text for one in answers.patched.values()],
-            "of B's own words": table["moved"],
-            "tokens": [len(one.tokens) for one in answers.patched.values()],
-            "ended": [one.ended for one in answers.patched.values()],
+            "of B's own": table["moved"],
+            "A's answer after the patch": [
+                one.text if one.ended else f"{one.text} …" for one in answers.patched.values()
+            ],
         }
     )
-    st.dataframe(texts, hide_index=True, height=min(35 * (len(texts) + 1) + 3, 300))
+    small = {"layer": st.column_config.TextColumn(width="small"), "of B's own": _share_column()}
+    height = min(ROW_PX * (len(texts) + 1) + 3, 300)
+    st.dataframe(texts, hide_index=True, height=height, column_config=small)
+
+
+def _share_column() -> Any:
+    return st.column_config.NumberColumn(width="small", format="percent", help="the share of the words that only B has")

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from components import server, state
+from components import server, state, texts
 from components.charts import clicks
 from components.guard import readable_errors
 from components.patching import charts
@@ -20,23 +20,11 @@ from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.words import TEXT, Answers
 from interp_core.experiments.wording import Origin, counts_errors, marked, whose, word_error_rate, words_moved
 from interp_core.models.subject import Subject
-from interp_core.trace.generate import Written
 
-LENGTHS = (10, 20, 40, 80, 160)
 HELP = (
-    "Greedy decoding: the likeliest token each time, as the model's own generate() does. B's states stand over the "
-    "prompt alone; what is written behind it reads the keys and values that they left."
+    f"{texts.GREEDY} B's states stand over the prompt alone; what is written behind it reads the keys and values that "
+    "they left."
 )
-LIMIT = (
-    "What this does not show: one early word decides what follows, so two texts can part over a near tie, and an "
-    "answer that is drawn at random may be another one ([Holtzman et al. 2020](https://arxiv.org/abs/1904.09751))."
-)
-MARKS: dict[Origin, tuple[str, str]] = {
-    "both": ("", ""),
-    "A": (":blue-background[*", "*]"),
-    "B": (":orange-background[**", "**]"),
-    "neither": (":gray-background[", "]"),
-}
 
 
 def draw(
@@ -56,7 +44,7 @@ def draw(
             st.caption(f"{md(subject.name)} {refusal}, so there is no answer in words.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-            n_tokens = st.select_slider("Up to, tokens", LENGTHS, value=40, key=state.WORDS_TOKENS, help=HELP)
+            n_tokens = texts.length(state.WORDS_TOKENS, HELP)
             every = st.toggle("At every layer", key=state.WORDS_LAYERS, help=f"{len(layers)} texts in one batch.")
         wanted = tuple(layers) if every else (layer,)
         with st.spinner("Writing …"):
@@ -68,7 +56,7 @@ def draw(
         _whose_words(answers, layer, pair, subject)
         if every:
             _every_layer(answers, layer)
-        st.caption(LIMIT)
+        st.caption(texts.LIMIT)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
@@ -94,24 +82,9 @@ def _texts(answers: Answers, layer: int, alpha: float) -> None:
     with_b = f"A with B at {'the embeddings' if layer == -1 else f'layer {layer}'}{strength}"
     own: list[tuple[str, Origin]] = [(word, "A" if differs else "both") for word, differs in marked(a, b)]
     others: list[tuple[str, Origin]] = [(word, "B" if differs else "both") for word, differs in marked(b, a)]
-    st.markdown(f":blue-badge[A] {_in_marks(own, answers.a)}")
-    st.markdown(f":violet-badge[{with_b}] {_in_marks(whose(a, b, patched.text), patched)}")
-    st.markdown(f":orange-badge[B] {_in_marks(others, answers.b)}")
-
-
-def _in_marks(words: Sequence[tuple[str, Origin]], written: Written) -> str:
-    """Words for the page, neighbours of one kind under one mark, and whether the text was cut off."""
-    parts: list[str] = []
-    at = 0
-    while at < len(words):
-        stop = at
-        while stop < len(words) and words[stop][1] == words[at][1]:
-            stop += 1
-        before, behind = MARKS[words[at][1]]
-        parts.append(before + md(" ".join(word for word, _ in words[at:stop])) + behind)
-        at = stop
-    text = " ".join(parts) or "*no word*"
-    return text if written.ended else f"{text} … :small[(cut off after {len(written.tokens)} tokens)]"
+    st.markdown(f":blue-badge[A] {texts.in_marks(own, answers.a)}")
+    st.markdown(f":violet-badge[{with_b}] {texts.in_marks(whose(a, b, patched.text), patched)}")
+    st.markdown(f":orange-badge[B] {texts.in_marks(others, answers.b)}")
 
 
 def _whose_words(answers: Answers, layer: int, pair: Pair, subject: Subject) -> None:
@@ -126,12 +99,12 @@ def _whose_words(answers: Answers, layer: int, pair: Pair, subject: Subject) -> 
         )  # fmt: skip
         kept = "" if found.kept is None else f", {round(found.kept * found.of_a)} of the {found.of_a} that only A has"
         st.markdown(f"{moved}{kept}.")
-    texts = {side: clip.label(TEXT) for side, clip in (("A", pair.recipient), ("B", pair.donor))}
-    if subject.transcribes and any(texts.values()):
+    said_in = {side: clip.label(TEXT) for side, clip in (("A", pair.recipient), ("B", pair.donor))}
+    if subject.transcribes and any(said_in.values()):
         if counts_errors():
             rates = [
                 f"{side}'s text {rate:.2f}"
-                for side, text in texts.items()
+                for side, text in said_in.items()
                 if text and (rate := word_error_rate(said, text)) is not None
             ]
             st.markdown(f"Word error rate of the patched transcript against {' and '.join(rates)}.")
@@ -166,7 +139,7 @@ def _every_layer(answers: Answers, selected: int) -> None:
             f"{len(table)} layers. Most of B's: {best['moved']:.2f} at {layer_title(int(best['layer'])).lower()}.",
             on_click=clicked,
         )
-    texts = pd.DataFrame(
+    every = pd.DataFrame(
         {
             "layer": [layer_text(layer) for layer in answers.patched],
             "of B's own": table["moved"],
@@ -176,8 +149,8 @@ def _every_layer(answers: Answers, selected: int) -> None:
         }
     )
     small = {"layer": st.column_config.TextColumn(width="small"), "of B's own": _share_column()}
-    height = min(ROW_PX * (len(texts) + 1) + 3, 300)
-    st.dataframe(texts, hide_index=True, height=height, column_config=small)
+    height = min(ROW_PX * (len(every) + 1) + 3, 300)
+    st.dataframe(every, hide_index=True, height=height, column_config=small)
 
 
 def _share_column() -> Any:

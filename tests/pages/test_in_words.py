@@ -7,6 +7,8 @@ import pytest
 
 from components import server as running
 from components import state
+from interp_core.experiments.heads.experiment import answer_without
+from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.patching.experiment import answer_by_hand, pairs_of
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.wording import words_moved
@@ -17,8 +19,8 @@ from tests.pages.tiny_demo import MAX_PAIRS, N_LAYERS, NAME
 from tests.tiny import LABELS
 
 
-def unfold(at):
-    at.session_state[state.WORDS] = True
+def unfold(at, fold: str = state.WORDS):
+    at.session_state[fold] = True
     return at.run()
 
 
@@ -70,3 +72,25 @@ def test_a_model_that_writes_nothing_says_so_in_one_sentence(open_app: OpenApp, 
     assert job.wait(120) and job.status == "done", job.error
     at = unfold(at.run())
     assert faults(at) == [] and "writes no text, so there is no answer in words" in words(at)
+
+
+def test_a_heads_clip_is_answered_with_the_head_and_without(open_app: OpenApp) -> None:
+    at = open_app(heads_label="prosody_label", heads_draws="19", heads_probes="none")
+    at = at.switch_page(str(Path(__file__).resolve().parents[2] / "pages" / "heads.py")).run()
+    at = next(button for button in at.button if button.label == "Run").click().run()
+    (job,) = [job for job in running.engine().jobs.jobs() if job.title.startswith("heads")]
+    assert job.wait(120) and job.error is None, job.error
+    at = unfold(at.run(), state.HEADS_WORDS)
+    assert faults(at) == []
+    name, clip = at.selectbox(key=state.HEADS_AT).value, at.selectbox(key=state.HEADS_A).value
+    head = tuple(map(int, re.findall(r"\d+", name)))
+    request = job.result.config["settings"]
+    for on, during in ((False, "prefill"), (True, "all")):
+        at = at.toggle(key=state.HEADS_DURING).set_value(on).run()
+        asked = HeadsRequest(NAME, label=request["label"], prompt=request["prompt"], probes="none", draws=19)
+        found = {one.clip_id: one for one in running.engine().manifest(asked).clips}[clip]
+        own, without = answer_without(running.engine(), asked, found, head, n_tokens=40, during=during)
+        for badge, text in ((":blue-badge[A]", own), (":violet-badge[A without", without)):
+            assert all(word in badged(at, badge) for word in re.findall("[A-Za-z]{3,}", text.text)), during
+        assert ("stays the same" in words(at)) == (own == without)
+        assert faults(at) == []

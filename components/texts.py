@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from components.words import md
-from interp_core.experiments.wording import Origin
-from interp_core.trace.generate import Written
+from interp_core.experiments.wording import Origin, Written
 
 LENGTHS = (10, 20, 40, 80, 160)
 GREEDY = "Greedy decoding: the likeliest token each time, as the model's own generate() does."

@@ -11,9 +11,8 @@ from interp_core.choices import During
 from interp_core.data.clips import Clip
 from interp_core.experiments.heads.experiment import answer_without
 from interp_core.experiments.heads.request import HeadsRequest
-from interp_core.experiments.wording import Origin, marked
+from interp_core.experiments.wording import Origin, Written, marked
 from interp_core.models.subject import Subject
-from interp_core.trace.generate import Written
 
 
 def draw(asked: HeadsRequest, subject: Subject, clip: Clip, head: tuple[int, int], name: str) -> None:
@@ -23,7 +22,7 @@ def draw(asked: HeadsRequest, subject: Subject, clip: Clip, head: tuple[int, int
         return
     with fold, readable_errors():
         if (refusal := subject.words_refusal()) is not None:
-            st.caption(f"{md(subject.name)} {refusal}, so there is no answer in words.")
+            st.caption(f"{md(subject.name)} {md(refusal)}, so there is no answer in words.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
             n_tokens = texts.length(state.HEADS_TOKENS, texts.GREEDY)

@@ -41,7 +41,7 @@ def draw(
         return
     with fold, readable_errors():
         if (refusal := subject.words_refusal()) is not None:
-            st.caption(f"{md(subject.name)} {refusal}, so there is no answer in words.")
+            st.caption(f"{md(subject.name)} {md(refusal)}, so there is no answer in words.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
             n_tokens = texts.length(state.WORDS_TOKENS, HELP)
@@ -93,12 +93,13 @@ def _whose_words(answers: Answers, layer: int, pair: Pair, subject: Subject) -> 
     found = words_moved(answers.a.text, answers.b.text, said)
     if not (found.of_a or found.of_b):
         st.markdown("A and B are answered in the same words, so no word can move.")
+    elif found.moved is None:
+        st.markdown("B's answer has no word that A's has not, so none can move.")
     else:
-        moved = "B has no word that A has not" if found.moved is None else (
-            f"**{round(found.moved * found.of_b)} of the {found.of_b} words that only B has** are in A's patched answer"
-        )  # fmt: skip
-        kept = "" if found.kept is None else f", {round(found.kept * found.of_a)} of the {found.of_a} that only A has"
-        st.markdown(f"{moved}{kept}.")
+        there = round(found.moved * found.of_b)
+        st.markdown(f"**{there} of the {md(found.of_b)} words that only B has** are in A's patched answer.")
+    if found.kept is not None:
+        st.markdown(f"{round(found.kept * found.of_a)} of the {md(found.of_a)} that only A has are still there.")
     said_in = {side: clip.label(TEXT) for side, clip in (("A", pair.recipient), ("B", pair.donor))}
     if subject.transcribes and any(said_in.values()):
         if counts_errors():
@@ -107,7 +108,7 @@ def _whose_words(answers: Answers, layer: int, pair: Pair, subject: Subject) -> 
                 for side, text in said_in.items()
                 if text and (rate := word_error_rate(said, text)) is not None
             ]
-            st.markdown(f"Word error rate of the patched transcript against {' and '.join(rates)}.")
+            st.markdown(f"Word error rate of the patched transcript against {md(' and '.join(rates))}.")
         else:
             st.caption("Word error rates take the package jiwer, which is not installed here.")
     st.caption(
@@ -131,7 +132,7 @@ def _every_layer(answers: Answers, selected: int) -> None:
             st.session_state[state.LAYER] = layer_text(layer)
 
     if table[["moved", "kept"]].notna().any(axis=None):
-        best = table.loc[table["moved"].fillna(-1).idxmax()]
+        best: dict[Any, Any] = max(table.fillna(-1).to_dict("records"), key=lambda row: row["moved"])
         clicks.show(
             charts.words_curve(table, selected_layer=selected),
             key=state.WORDS_CURVE,

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from interp_core.errors import InterpError
+from interp_core.trace.generate import Written as Written  # pages show these
 
 Origin = Literal["both", "A", "B", "neither"]
 """Of a word of an edited answer: of the words that A's and B's share, of A's own, of B's own, or of neither."""

@@ -87,6 +87,7 @@ def greedy(writer: Writer, n_tokens: int, seen: Callable[[Tensor], None] = lambd
         do_sample=False,
         num_beams=1,
         num_return_sequences=1,
+        cache_implementation=None,  # the loop has its own
     )
     ends = ends_of(hf)
     found = []

@@ -1,8 +1,11 @@
 """The answer in words on the patching page: the engine's texts, marked by whose words they are."""
 
+import base64
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components import server as running
@@ -61,6 +64,30 @@ def test_the_curve_over_layers_is_drawn_when_asked_for_and_a_click_selects_the_l
     at = click_point(at, state.WORDS_CURVE, "A's own words", 3)
     assert faults(at) == [] and f"A with B at layer {2}" in words(at)
     assert by_key(at, "plotly_chart", state.WORDS_CURVE)
+
+
+def test_a_run_that_wrote_answers_in_words_has_a_view_of_their_means(open_app: OpenApp) -> None:
+    at = open_app(patch_max_pairs="2", patch_words="6", patch_controls="", patch_checks="false")
+    assert "Answers in words" not in at.selectbox(key=state.VIEW).options
+    at = next(button for button in at.button if button.label == "Run on all pairs").click().run()
+    (job,) = running.engine().jobs.jobs()
+    assert job.wait(120) and job.status == "done", job.error
+    at = at.run()
+    at = at.selectbox(key=state.VIEW).set_value("Answers in words").run()
+    assert faults(at) == [] and "Mean over 2 pairs. no interval" in words(at)
+    drawn = json.loads(by_key(at, "plotly_chart", state.CURVE).proto.spec)["data"]
+    rows = job.result.words_moved.query("kind == 'prosody'")
+    for trace, column in zip([one for one in drawn if one.get("customdata")], ("moved", "kept"), strict=True):
+        found = [value if value is not None else float("nan") for value in numbers(trace["y"])]
+        assert found == pytest.approx(rows[f"{column}_mean"].tolist(), nan_ok=True)
+    at = click_point(at, state.CURVE, "A's own words", 1)
+    assert faults(at) == [] and at.select_slider(key=state.LAYER).value == "0"
+
+
+def numbers(values):
+    if isinstance(values, dict):  # plotly's typed arrays
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"]).tolist()
+    return values
 
 
 def test_a_model_that_writes_nothing_says_so_in_one_sentence(open_app: OpenApp, server: Path) -> None:

@@ -282,8 +282,8 @@ def _in_words(index: Indexed, look: Look) -> go.Figure:
     left = f"; {md(first['pairs_left_out'])} more were not written out" if first["pairs_left_out"] else ""
     intervals = "; ".join(rows["interval_method"].unique())
     st.caption(
-        f"Mean over {md(first['n_pairs'])} pairs{left}. {md(intervals)}. A's and B's own words are those in which "
-        "their clean answers differ."
+        f"Mean over {md(first['n_pairs'])} pairs{left}; 95 % interval: {md(intervals)}. A's and B's own words are "
+        "those in which their clean answers differ."
     )
     return figure
 

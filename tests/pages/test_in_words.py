@@ -74,7 +74,7 @@ def test_a_run_that_wrote_answers_in_words_has_a_view_of_their_means(open_app: O
     assert job.wait(120) and job.status == "done", job.error
     at = at.run()
     at = at.selectbox(key=state.VIEW).set_value("Answers in words").run()
-    assert faults(at) == [] and "Mean over 2 pairs. no interval" in words(at)
+    assert faults(at) == [] and "Mean over 2 pairs; 95 % interval: no interval" in words(at)
     drawn = json.loads(by_key(at, "plotly_chart", state.CURVE).proto.spec)["data"]
     rows = job.result.words_moved.query("kind == 'prosody'")
     for trace, column in zip([one for one in drawn if one.get("customdata")], ("moved", "kept"), strict=True):

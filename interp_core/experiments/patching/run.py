@@ -213,8 +213,7 @@ def run_patching(
     settings, pairs = plan.settings, plan.pairs.pairs
     flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
-    spoken = words.chunks_of(plan)
-    total = sum(len(chunk.pairs) for chunk in [*plan.chunks, *spoken]) + used * len(flows)
+    total = sum(len(chunk.pairs) for chunk in [*plan.chunks, *words.chunks_of(plan)]) + used * len(flows)
     done = 0
 
     def step(count: int, note: str) -> None:
@@ -244,7 +243,7 @@ def run_patching(
         rows += kept
         sink.show(partial(rates_so_far, rows, settings))
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
-    said = _in_words(plan, store, spoken, sink, step)
+    said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     if "lens" in flows:
@@ -284,26 +283,6 @@ def run_patching(
         "sanity_check_audio_span": checks.audio_span,
     }
     return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock, said, moved)
-
-
-def _in_words(
-    plan: Plan, store: CleanStore, chunks: Sequence[Chunk], sink: Sink, step: Callable[[int, str], None]
-) -> pd.DataFrame:
-    """The answers in words of the chunks that are this run's; empty where none are asked for."""
-    for name, counts in words.expected(plan).items():
-        sink.expect(name, counts)
-    rows: list[dict[str, Any]] = []
-    for chunk in chunks:
-        if sink.skips(plan.group_of(chunk)):
-            continue
-        name = words.records_file(chunk.kind)
-        kept = sink.records(name, chunk.number)
-        if kept is None:
-            patches = patches_of(plan, store, chunk)[0]
-            kept = sink.keep_records(name, chunk.number, words.records_of(store.subject, plan, chunk, patches))
-        rows += kept
-        step(len(chunk.pairs), f"{chunk.kind} in words")
-    return pd.DataFrame(rows)
 
 
 def rates_so_far(rows: Sequence[Mapping[str, Any]], settings: PatchRequest) -> pd.DataFrame:

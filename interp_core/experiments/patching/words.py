@@ -4,7 +4,7 @@ Written out are the matched patches under the first question and at the first st
 of each kind; their chunks are those of the sweep, so that shards deal them alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.wording import counts_errors, word_error_rate, words_moved
 from interp_core.maths.stats import FEWEST_FOR_INTERVAL, count_clusters, pigeonhole_interval, pigeonhole_weights
 from interp_core.models.subject import Subject
+from interp_core.sinks import Sink
 from interp_core.trace.generate import Row, Written, generate
 from interp_core.trace.patch import Patch, PatchAt, SiteSpec
 
@@ -93,6 +94,33 @@ def in_words(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, n_token
         )
         for patch in patches
     ]
+
+
+def answers_of(
+    plan: Plan,
+    subject: Subject,
+    patches_of: Callable[[Chunk], Sequence[Patch]],
+    sink: Sink,
+    step: Callable[[int, str], None],
+) -> pd.DataFrame:
+    """The records of all chunks that are this run's; empty where no answer in words is asked for.
+
+    Args:
+        patches_of: the patches of a chunk's pairs. step: told of pairs that are done.
+    """
+    for name, counts in expected(plan).items():
+        sink.expect(name, counts)
+    rows: list[dict[str, Any]] = []
+    for chunk in chunks_of(plan):
+        if sink.skips(plan.group_of(chunk)):
+            continue
+        name = records_file(chunk.kind)
+        kept = sink.records(name, chunk.number)
+        if kept is None:
+            kept = sink.keep_records(name, chunk.number, records_of(subject, plan, chunk, patches_of(chunk)))
+        rows += kept
+        step(len(chunk.pairs), f"{chunk.kind} in words")
+    return pd.DataFrame(rows)
 
 
 def records_of(subject: Subject, plan: Plan, chunk: Chunk, patches: Sequence[Patch]) -> list[dict[str, Any]]:

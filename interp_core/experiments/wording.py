@@ -76,7 +76,10 @@ def marked(text: str, other: str) -> list[tuple[str, bool]]:
 
 
 def whose(a: str, b: str, edited: str) -> list[tuple[str, Origin]]:
-    """The words of an edited answer as they stand, each with whose it is, by the same comparison as `words_moved`."""
+    """The words of an edited answer as they stand, each with whose it is, by the same comparison as `words_moved`.
+
+    One that stands for an own word of A and for one of B counts as B's.
+    """
     one, other, new = compared(a), compared(b), compared(edited)
     in_both, in_both_of_b = shared(one, other)
     found: list[Origin] = ["neither"] * len(new)

@@ -7,6 +7,7 @@ from interp_core.experiments.wording import (
     compared,
     counts_errors,
     marked,
+    whose,
     word_error_rate,
     words_moved,
 )
@@ -75,3 +76,17 @@ def test_the_word_error_rate_is_levenshteins_distance_a_word_of_the_text():
         assert word_error_rate(said, text) == pytest.approx(edits(compared(said), compared(text)) / len(text.split()))
     assert word_error_rate("one two three four", "one") == 3.0
     assert word_error_rate("anything", " ") is None
+
+
+def test_every_word_of_an_edited_answer_is_as_bs_and_the_others_as_the_shares_say():
+    found = whose(A, B, "The speaker sounds happy and slow, today.")
+    assert found == [
+        *[("The", "both"), ("speaker", "both"), ("sounds", "both"), ("happy", "B"), ("and", "both"), ("slow,", "A")],
+        ("today.", "neither"),
+    ]
+    for edited in (A, B, "", "Sad and happy, very fast and slow."):
+        moved, origins = words_moved(A, B, edited), [origin for _, origin in whose(A, B, edited)]
+        assert (origins.count("B"), origins.count("A")) == (
+            pytest.approx(moved.moved * moved.of_b),
+            pytest.approx(moved.kept * moved.of_a),
+        )

@@ -31,6 +31,8 @@ LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scal
 WINDOW, ONLY_WINDOW = "window", "only_window"
 PRESENT = "present"
 """Whether the page is shown to an audience."""
+HEADS_WORDS, HEADS_DURING, HEADS_TOKENS = "heads_words", "heads_during", "heads_tokens"
+WORDS, WORDS_TOKENS, WORDS_LAYERS, WORDS_CURVE = "words", "words_tokens", "words_layers", "words_curve"
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 # Heads.
 HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE = "heads_view", "heads_kind", "heads_at", "heads_side"

@@ -10,6 +10,8 @@ NeuronEdit = Literal["mean", "zero", "resample", "flip"]
 NEURON_EDITS: tuple[NeuronEdit, ...] = get_args(NeuronEdit)
 HeadEdit = Literal["zero", "mean", "resample"]
 HEAD_EDITS: tuple[HeadEdit, ...] = get_args(HeadEdit)
+During = Literal["prefill", "all"]
+"""Where an edit holds while a model writes: over the prompt alone, or at every position that is written too."""
 
 EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised")
 DEFAULT_PROMPT = (

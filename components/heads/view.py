@@ -22,7 +22,7 @@ from components.charts.words import shortened
 from components.export import Drawn, facts
 from components.guard import readable_errors, show
 from components.heads import charts as heads_charts
-from components.heads import other
+from components.heads import in_words, other
 from components.heads.words import EXPLAINED, head_sentence
 from components.player import clip_audio
 from components.player.ab_player import ab_player
@@ -255,6 +255,7 @@ def _clips(shown: Shown, asked: HeadsRequest, subject: Subject, clips: dict[str,
         st.info("The model has no classifier; name a label column under *Probe* in the sidebar to ablate and patch.")
         return
     without, patched = st.tabs(["Without this head", "B's head into A"])
+    in_words.draw(_run_request(shown, asked), subject, clips[a], (layer, head), point.name)
     with without, readable_errors():
         _without(shown, asked, layer, head)
     with patched, readable_errors():

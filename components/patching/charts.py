@@ -12,6 +12,7 @@ a click selects a layer and must not zoom. Every point carries its layer (or alp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -189,6 +190,28 @@ def hand_curve(
     layer_axis(fig, records["layer"])
     mark_layer(fig, selected_layer)
     rate_axis(fig)
+    return fig
+
+
+def words_curve(moved: pd.DataFrame, *, selected_layer: int | None = None) -> go.Figure:
+    """Whose words answers have after a patch at each layer: those of one pair, or the means of a run.
+
+    Args:
+        moved: one row a layer: layer, moved, kept (shares, NaN where there is no such word). Of one pair of_b and of_a,
+            how many such words there are; of a run n and n_kept, the pairs that have any, and moved_low and moved_high.
+    """
+    fig = new_figure("share of the words that differ")
+    for column, run, words, pairs, said in (
+        ("moved", "donor", "of_b", "n", "B's own words, in A's answer"),
+        ("kept", "base", "of_a", "n_kept", "A's own words, still there"),
+    ):
+        many = f" (of {int(moved[words].iloc[0])})" if words in moved else ""
+        rows = moved.drop(columns=["of_a", "of_b", "n", "n_kept"], errors="ignore")
+        rows = rows.assign(n=moved[pairs]) if pairs in moved else rows
+        add_series(fig, rows, "layer", column, replace(RUNS[run], name=f"{said}{many}"), count="n", band=True)
+    layer_axis(fig, moved["layer"])
+    rate_axis(fig)
+    mark_layer(fig, selected_layer)
     return fig
 
 

@@ -80,6 +80,10 @@ class Indexed:
         """Attention knockout of a kind under a prompt; empty where the run has none."""
         return _part(self.result.knockout, kind, prompt)
 
+    def words_moved(self, kind: str, prompt: int) -> pd.DataFrame:
+        """Means over the answers in words of a kind; empty where the run has none, or none under this prompt."""
+        return _part(self.result.words_moved, kind, prompt)
+
     def _best_layer(self) -> int:
         if not self.kinds or not self.layers:
             return -1

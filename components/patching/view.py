@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -39,6 +40,8 @@ from interp_core.models.subject import Subject
 
 PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
 VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response")
+IN_WORDS = "Answers in words"
+"""A view of runs that hold any."""
 RATES = {
     "reachable": "flip_to_target_rate_reachable",
     "eligible": "flip_to_target_rate_eligible",
@@ -178,7 +181,8 @@ def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str,
                 format_func=option,
                 help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
             )
-        view = st.selectbox("View", VIEWS, key=state.VIEW, bind=state.BOUND, width=175)
+        views = [*VIEWS, IN_WORDS] if len(index.result.words_moved) else VIEWS
+        view = st.selectbox("View", views, key=state.VIEW, bind=state.BOUND, width=175)
         measure = ""
         if view in ("Flip rate", "Dose-response", "Logit change"):
             options = list(DELTAS if view == "Logit change" else RATES)
@@ -237,6 +241,8 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
         if len(index.alphas) == 1:
             st.caption("This run has one strength; add more under Settings and run. One pair by hand: on the right.")
         return figure
+    if look.view == IN_WORDS:
+        return _in_words(index, look)
     if look.view == "Logit change":
         column = DELTAS[look.measure]
         figure = charts.delta_curve(metrics, column, selected_layer=layer, flow=())
@@ -258,6 +264,27 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
             key="knockout",
             clickable=True,
         )
+    return figure
+
+
+def _in_words(index: Indexed, look: Look) -> go.Figure:
+    """The mean shares of words that moved and were kept, and on how many pairs they rest."""
+    rows = index.words_moved(look.kind, look.prompt).rename(columns={"moved_mean": "moved", "kept_mean": "kept"})
+    if rows.empty:
+        raise InterpError("answers were written in words under the first question alone; choose it.")
+    figure = charts.words_curve(rows, selected_layer=look.layer)
+    best: dict[Any, Any] = max(rows.fillna({"moved": -1}).to_dict("records"), key=lambda row: row["moved"])
+    alt = "Mean share of B's own words in A's answer, and of A's own that are still there, by layer."
+    if best["moved"] >= 0:
+        alt += f" Most of B's: {best['moved']:.2f} at {layer_title(int(best['layer'])).lower()}."
+    _show(figure, index, alt=alt, clickable=True)
+    first = rows.iloc[0]
+    left = f"; {md(first['pairs_left_out'])} more were not written out" if first["pairs_left_out"] else ""
+    intervals = "; ".join(rows["interval_method"].unique())
+    st.caption(
+        f"Mean over {md(first['n_pairs'])} pairs{left}; 95 % interval: {md(intervals)}. A's and B's own words are "
+        "those in which their clean answers differ."
+    )
     return figure
 
 

@@ -19,6 +19,7 @@ from interp_core.models.labels import LabelTokens, class_labels
 from interp_core.models.probe import Probe
 from interp_core.models.prompted import Prompted, RecordingSpan, Stem
 from interp_core.models.weights import Weights, split_weights
+from interp_core.models.writing import Writer
 from interp_core.sites import Kind
 
 NOT_OF_THE_NUMBERS = {
@@ -269,6 +270,28 @@ class Subject(BlockModel):
 
     def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The base model's own forward: what a probe reads, [batch, width]; only of a model that takes a probe."""
+        raise NotImplementedError
+
+    # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    transcribes: ClassVar[bool] = False
+    """Whether its text is what is said in the recording, whatever it is asked."""
+
+    def words_refusal(self) -> str | None:
+        """Say, behind the model's name, why there is no text of it, or None if it writes."""
+        return "answers with one of a fixed list of classes and writes no text"
+
+    def check_writes(self) -> None:
+        """Refuse to ask a model for a text that it does not write."""
+        if (refusal := self.words_refusal()) is not None:
+            raise InterpError(f"{self.name} {refusal}, so there is no answer in words; leave --words out.")
+
+    def writer(self, batch: Sequence[Prompted]) -> Writer:
+        """Begin to write behind a batch of rows of one length; only of a model whose `words_refusal` is None."""
+        raise NotImplementedError
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text that tokens stand for, without those that are none of it; only of a model that writes."""
         raise NotImplementedError
 
     @property

@@ -39,13 +39,13 @@ class _Enough(Exception):
 
 
 @contextmanager
-def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int = 1) -> Iterator[None]:
+def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int | Callable[[], int] = 1) -> Iterator[None]:
     """Pass the activation at each site through its edit, in the forward pass inside the block.
 
     Args:
         subject: the model; locked for the block.
         edits: what to do at each site; an edit gets and returns a tensor of one shape, [batch, pos, width].
-        times: how often the block reaches each site (1 for one forward pass).
+        times: how often the block reaches each site (1 for one forward pass), asked at its end where it is a function.
     Raises:
         InterpError: an unknown site (nothing is registered then), or a site that was not reached `times` times:
             an edit that silently does nothing would look like a layer without an effect.
@@ -67,10 +67,11 @@ def edited(subject: Subject, edits: Mapping[Site, Edit], *, times: int = 1) -> I
         _register_all(stack, subject, {site: counting(site, edit) for site, edit in edits.items()})
         stack.callback(_EDITED.reset, _EDITED.set((*_EDITED.get(), *edits)))
         yield
+    expected = times if isinstance(times, int) else times()
     for site in edits:
-        if fired[site] != times:
+        if fired[site] != expected:
             raise InterpError(
-                f"the edit at {site} was applied {fired[site]} times, expected {times}: "
+                f"the edit at {site} was applied {fired[site]} times, expected {expected}: "
                 f"{subject.name} does not call this module once a forward pass, so this site cannot be edited by hook."
             )
 

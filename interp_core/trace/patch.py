@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from interp_core.errors import InterpError
-from interp_core.sites import OF_HEADS, Kind
+from interp_core.sites import OF_HEADS, Kind, Site
 from interp_core.trace.clean import CleanRun
 
 
@@ -144,6 +145,75 @@ class SiteSpec:
     def inside(self) -> bool:
         """Whether the edit happens inside a block rather than between two."""
         return self.kind != "resid_post"
+
+
+class RowEdit(Protocol):
+    """One edit of one row of a batch at one site: a patch at a layer, ablated heads, whatever changes activations."""
+
+    goes_on: ClassVar[bool]
+    """Whether the edit has a meaning at positions whose token the model wrote itself."""
+
+    @property
+    def site(self) -> Site:
+        """Where."""
+
+    def prompt(self, own: Tensor) -> Tensor:
+        """Return what takes the place of the prompt's activations `own` [pos, width], as the pass computed them."""
+
+    def written(self, own: Tensor) -> Tensor:
+        """The same of a position [1, width] that the model wrote itself; only of an edit that goes on."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatchAt:
+    """A patch at one layer of its sweep. It ends with the prompt: a word that the model writes has no donor."""
+
+    patch: Patch
+    spec: SiteSpec
+    layer: int
+
+    goes_on: ClassVar[bool] = False
+
+    @property
+    def site(self) -> Site:
+        if self.layer == -1 and not self.spec.inside:
+            return Site("resid_pre", 0)
+        return Site(self.spec.kind, self.layer, self.spec.head)
+
+    def prompt(self, own: Tensor) -> Tensor:
+        own, donor = own.clone(), self.patch.donor
+        at = self.patch.positions.to(own.device)
+        state = None if donor is None else donor.at(self.spec.kind, self.layer)
+        own[at] = self.patch.mix(own[at], state, self.layer, self.spec.columns)
+        return own
+
+    def written(self, own: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class HeadAblated:
+    """One head's output replaced, before the heads mix: by zero, or by its mean [d_head] over some clips."""
+
+    layer: int
+    head: int
+    d_head: int
+    mean: Tensor | None = None
+
+    goes_on: ClassVar[bool] = True
+
+    @property
+    def site(self) -> Site:
+        return Site("head_out", self.layer, self.head)
+
+    def prompt(self, own: Tensor) -> Tensor:
+        own = own.clone()
+        columns = slice(self.head * self.d_head, (self.head + 1) * self.d_head)
+        own[:, columns] = 0.0 if self.mean is None else self.mean.to(own)
+        return own
+
+    def written(self, own: Tensor) -> Tensor:
+        return self.prompt(own)
 
 
 def sweep_layers(kind: Kind, n_layers: int, layers: Sequence[int] | None = None) -> tuple[int, ...]:

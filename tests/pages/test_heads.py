@@ -140,3 +140,10 @@ def test_a_head_that_was_clicked_is_undone(open_app, saved) -> None:
     assert faults(at) == [] and at.selectbox(key=state.HEADS_AT).value == first
     at = at.button(key="redo").click().run()
     assert at.selectbox(key=state.HEADS_AT).value == other
+
+
+def test_a_model_that_writes_nothing_has_no_answer_in_words(open_app, saved) -> None:
+    at = open_heads_page(open_app)
+    at.session_state[state.HEADS_WORDS] = True
+    at = at.run()
+    assert faults(at) == [] and "writes none, so there is no answer in words" in words(at)

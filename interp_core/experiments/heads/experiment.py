@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp_core.choices import HEAD_EDITS
+from interp_core.choices import HEAD_EDITS, During
 from interp_core.data.clips import Clip
 from interp_core.data.relabel import as_answers
 from interp_core.engine import Engine
@@ -25,6 +25,8 @@ from interp_core.experiments.heads.run import Drawn, HeadsResult, draw, run_head
 from interp_core.jobs import Job, Progress, silent
 from interp_core.maths.stats import SIGNIFICANT
 from interp_core.sinks import Sink
+from interp_core.trace.generate import Row, Written, generate
+from interp_core.trace.patch import HeadAblated
 
 QUESTION = "What is this sound?"
 
@@ -142,6 +144,17 @@ def effect_of(engine: Engine, effect: HeadEffect, progress: Progress = silent) -
 def start_effect(engine: Engine, effect: HeadEffect) -> Job[pd.DataFrame]:
     """Start it as a job; the same effect, asked twice, is one job."""
     return engine.jobs.submit(effect.key_in(engine), effect.title, lambda progress: effect_of(engine, effect, progress))
+
+
+def answer_without(
+    engine: Engine, request: HeadsRequest, clip: Clip, head: Head, *, n_tokens: int, during: During = "prefill"
+) -> tuple[Written, Written]:
+    """What a clip is answered in words: as it is, and with one head's output at zero; see `generate`."""
+    ready = HEADS.prepare(engine, request)
+    prompted = ready.store.prompted(clip, ready.request.prompt)
+    ablated = HeadAblated(*head, ready.store.subject.d_head)
+    own, without = generate(ready.store.subject, [Row(prompted), Row(prompted, (ablated,))], n_tokens, during=during)
+    return own, without
 
 
 def patch_head(engine: Engine, request: HeadsRequest, recipient: Clip, donor: Clip, head: Head) -> pd.DataFrame:

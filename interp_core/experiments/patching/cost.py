@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.patching import words
 from interp_core.experiments.patching.plan import Plan
 from interp_core.experiments.patching.run import flows_of, patches_of
 from interp_core.trace.clean import clean_runs
+from interp_core.trace.generate import Row, generate
 from interp_core.trace.knockout import windows
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
@@ -39,7 +41,20 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
         forwards += _checks(plan, store, first)
     stem = first[0].recipient.prompted
     each = timed(lambda: clean_runs(store.subject, [stem]))
-    return Cost(forwards, forwards * each, f"{len(plan.pairs.pairs)} pairs over {len(of_pairs)} clips")
+    spoken = words.chunks_of(plan)
+    pairs, n_tokens = sum(len(chunk.pairs) for chunk in spoken), plan.settings.words
+    # The prompt of A at every layer and of both clips as they are, then a position a token; see `in_words`.
+    forwards += pairs * (len(plan.spec.layers) + 2) * (1 + n_tokens / stem.n_pos)
+    waiting = len(spoken) * n_tokens * _step(store, Row(stem)) if spoken else 0.0
+    also = f"up to {n_tokens} tokens in words of {pairs} pairs at every layer" if spoken else ""
+    of = f"{len(plan.pairs.pairs)} pairs over {len(of_pairs)} clips"
+    return Cost(forwards, forwards * each + waiting, of, also)
+
+
+def _step(store: CleanStore, row: Row) -> float:
+    """Seconds that one more token takes, however many rows go along."""
+    short, long = (timed(lambda n=n: generate(store.subject, [row], n)) for n in (1, 5))  # type: ignore[misc]
+    return max(0.0, long - short) / 4
 
 
 def _knockout(patch: Patch, n_layers: int, width: int) -> float:

@@ -20,15 +20,16 @@ from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
-from interp_core.experiments.patching import files
+from interp_core.experiments.patching import files, words
 from interp_core.experiments.patching.by_hand import pair_of, pair_set
 from interp_core.experiments.patching.cost import estimate
-from interp_core.experiments.patching.plan import Plan, check_window, plan
+from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import (
     PatchingResult,
     base_predictions,
+    lone_plan,
     pair_line,
     patch_pair,
     patches_of,
@@ -65,7 +66,10 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             "shortcut_refusal": store.subject.shortcut_refusal(),
             "unanswered": both_sides(manifest.clips, pairs.kinds[0].target_column, found.labels),
         }
-        notes = []
+        notes: list[str] = []
+        if found.words:
+            store.subject.check_writes()
+            notes += words.note(store.subject, [clip for pair in pairs.pairs for clip in (pair.recipient, pair.donor)])
         if not request.site and found.kind != "resid_post":
             nearly = "nearly " if made.padding_stays else ""
             notes.append(
@@ -109,6 +113,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             rate, reachable = best["flip_to_target_rate_reachable"], best["reachable_count"]
             reach = f"{rate:.2f} of {reachable} reachable ones flip at {layer}" if reachable else "none is reachable"
             yield f"{kind}: {best['n']} pairs; {reach}"
+        yield from words.summary(result.words_moved)
 
 
 PATCHING = Patching()
@@ -203,6 +208,26 @@ def patch_by_hand(
     return patch_pair(engine.store(found), pair, found, prompt=prompt, alphas=alphas)
 
 
+def answer_by_hand(
+    engine: Engine,
+    request: PatchRequest,
+    pair: Pair,
+    *,
+    n_tokens: int,
+    prompt: int = 0,
+    alpha: float = 1.0,
+    layers: Sequence[int] | None = None,
+) -> words.Answers:
+    """What A, B, and A patched at each of some layers (None: all of the request) answer in words; see `in_words`."""
+    found = resolve(engine, request)
+    found = replace(found, layers=found.layers if layers is None else tuple(layers), controls=(), flow=())
+    store = engine.store(found)
+    made = lone_plan(store.subject, pair, found, prompt)
+    patches = patches_of(made, store, Chunk(0, pair.kind, prompt, alpha, "matched", (pair,)))[0]
+    (answers,) = words.in_words(store.subject, patches, made.spec, n_tokens)
+    return answers
+
+
 def window_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> Replaced:
     """What the time window in `request.positions` replaces in a pair's recipient.
 
@@ -234,6 +259,7 @@ __all__ = [
     "PATCHING",
     "InterpError",
     "Patching",
+    "answer_by_hand",
     "base_table",
     "check",
     "pair_by_hand",

@@ -13,6 +13,7 @@ from interp_core.experiments.patching.run import PatchingResult
 from interp_core.runs import RunWriter
 from interp_core.storage import read_csv, read_json, read_lines, read_records
 
+NONE = pd.DataFrame()
 REPORTS = ("tokenization_report", "pair_construction_report", "sanity_check_self_patch", "sanity_check_audio_span")
 
 
@@ -27,6 +28,10 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
         shown, title = result.shown(kind), result.title(kind)
         save_png(figures.flip_rate_figure(shown, title), writer.path(f"flip_rate_curve_{kind}.png"))
         save_png(figures.delta_logit_figure(shown, title), writer.path(f"delta_logit_curve_{kind}.png"))
+        if len(result.answers):
+            answers = result.answers[result.answers.kind == kind]
+            writer.write_csv(f"answers_{kind}.csv", answers)
+            writer.write_csv(f"words_moved_{kind}.csv", result.words_moved[result.words_moved.kind == kind])
     if len(result.lens):
         writer.write_csv("logit_lens.csv", result.lens)
     if len(result.knockout):
@@ -56,6 +61,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         if missing or not pairs:
             raise InterpError(f"{folder} lacks {', '.join(missing or ['pair_list_*.jsonl'])}; restore it or run again.")
     records = [row for path in named("patching_records_", "control_records_") for row in read_records(path, finished)]
+    # From the records and not from the table for people, in which an empty answer and a missing one look alike.
+    answers = [row for path in named("answers_records_") for row in read_records(path, finished)]
     metrics = []
     for path in named("patching_metrics_", "control_metrics_"):
         metrics.append(read_csv(path))
@@ -69,6 +76,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         reports={name: read_json(path) for name in REPORTS if (path := folder / f"{name}.json").exists()},
         lens=_optional(folder / "logit_lens.csv"),
         knockout=_optional(folder / "knockout.csv"),
+        answers=pd.DataFrame(answers),
+        words_moved=pd.concat(map(read_csv, moved), ignore_index=True) if (moved := named("words_moved_")) else NONE,
     )
 
 

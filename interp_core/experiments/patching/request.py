@@ -102,6 +102,18 @@ class PatchRequest(Request):
     knockout_width: int = option(
         3, "layers of an attention-knockout window", least=1, label="Knockout window, layers", rare=True
     )
+    words: int = option(
+        0,
+        "also let A write its answer in words under each patch: up to so many tokens (40 is a sentence or two); 0 for "
+        "none. The matched patch, first question, first strength",
+        least=0,
+        most=1000,
+        label="Answer in words, tokens",
+        rare=True,
+    )
+    word_pairs: int = option(
+        0, "pairs of a kind whose answer is written in words; 0 for all", least=0, label="Pairs in words", rare=True
+    )
     several_tokens: Literal["refuse", "first"] = option(
         "refuse", "labels of several tokens: refuse them, or compare their first tokens", flag="multi-token"
     )
@@ -168,6 +180,8 @@ class PatchRequest(Request):
             found.append(f"pair {strange[0]!r}: give two clips by their clip_id, like 'A{PAIR_SIGN}B'")
         if len(set(self.pairs)) < len(self.pairs):
             found.append("one pair by hand is given twice; give each once")
+        if self.word_pairs and not self.words:
+            found.append("word_pairs says how many pairs are written in words, and none are; set words too")
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

@@ -22,7 +22,7 @@ from interp_core.errors import CheckFailed
 from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
-from interp_core.experiments.patching import figures, one_pair
+from interp_core.experiments.patching import figures, one_pair, words
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.limits import LIMITS
@@ -52,6 +52,7 @@ class PatchingResult(Result):
         metrics: one row a kind, prompt, alpha, condition and layer.
         reports: tokenization_report, pair_construction_report, sanity_check_self_patch, sanity_check_audio_span.
         lens, knockout: information-flow tables; empty where not asked for.
+    answers: in words, one row a pair and layer; see `words`. words_moved: their means, one row a kind and layer.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -60,9 +61,14 @@ class PatchingResult(Result):
     reports: Mapping[str, Any]
     lens: pd.DataFrame = field(default_factory=pd.DataFrame)
     knockout: pd.DataFrame = field(default_factory=pd.DataFrame)
+    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    words_moved: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout}
+        return {
+            **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
+            **{"answers": self.answers, "words_moved": self.words_moved},
+        }
 
     def figure(self) -> Figure:
         """Flip rates by layer of the first kind of pair; `figures` draws the others."""
@@ -207,7 +213,7 @@ def run_patching(
     settings, pairs = plan.settings, plan.pairs.pairs
     flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
-    total = sum(len(chunk.pairs) for chunk in plan.chunks) + used * len(flows)
+    total = sum(len(chunk.pairs) for chunk in [*plan.chunks, *words.chunks_of(plan)]) + used * len(flows)
     done = 0
 
     def step(count: int, note: str) -> None:
@@ -237,6 +243,7 @@ def run_patching(
         rows += kept
         sink.show(partial(rates_so_far, rows, settings))
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
+    said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     if "lens" in flows:
@@ -264,6 +271,7 @@ def run_patching(
     sink.gather()
     records = pd.DataFrame(rows)
     metrics = summarise(records, settings.labels, cluster_map(clips, column), seed=settings.seed, cluster_column=column)
+    moved = words.metrics_of(said, plan, cluster_map(clips, column), column, settings.seed) if len(said) else said
     reports = {
         "tokenization_report": {"prompts": [tokens.report for tokens in plan.labels]},
         "pair_construction_report": {
@@ -274,7 +282,7 @@ def run_patching(
         "sanity_check_self_patch": checks.self_patch,
         "sanity_check_audio_span": checks.audio_span,
     }
-    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock)
+    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock, said, moved)
 
 
 def rates_so_far(rows: Sequence[Mapping[str, Any]], settings: PatchRequest) -> pd.DataFrame:
@@ -313,18 +321,21 @@ def patch_pair(
     Returns:
         Records as of `run_chunk`, condition "matched", one row an alpha and layer.
     """
-    subject = store.subject
-    settings = replace(settings, controls=(), flow=(), alphas=tuple(alphas))
-    settings.check()
-    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
-    spec = site_spec(subject, settings)
-    made = Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
+    made = lone_plan(store.subject, pair, replace(settings, controls=(), flow=(), alphas=tuple(alphas)), prompt)
     rows = [
         record
         for number, alpha in enumerate(alphas)
         for record in run_chunk(made, store, Chunk(number, pair.kind, prompt, alpha, "matched", (pair,)))
     ]
     return pd.DataFrame(rows)
+
+
+def lone_plan(subject: Subject, pair: Pair, settings: PatchRequest, prompt: int) -> Plan:
+    """The plan of one pair without any chunk, for what is asked by hand under one prompt."""
+    settings.check()
+    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
+    spec = site_spec(subject, settings)
+    return Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
 
 
 def base_predictions(store: CleanStore, clips: Sequence[Clip], settings: PatchRequest) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedConfig, WhisperFeatureExtractor
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, WhisperFeatureExtractor
 
 from interp_core.errors import InterpError, few
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
@@ -29,6 +29,7 @@ from interp_core.models.source import first_line
 
 SYSTEM = "You are a helpful assistant."
 AUDIO_START, AUDIO, AUDIO_END, TTS_START = "<|im_audio_start|>", "<|im_audio|>", "<|im_audio_end|>", "<|im_tts_start|>"
+GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 
 
@@ -108,6 +109,15 @@ class OpenS2S(AudioLLM):
             )
         return super().prompted(stem)
 
+    @property
+    def writes_with(self) -> Any:
+        return self.hf.llm_model
+
+    def asked_of(self, batch: Sequence[Prompted]) -> dict[str, Tensor]:
+        """As in the original, the decoder is given embeddings, so that no rule about repetition sees the prompt."""
+        embeds = torch.stack([p.embeds for p in batch])
+        return {"inputs_embeds": embeds, "attention_mask": torch.ones(embeds.shape[:2], dtype=torch.long)}
+
     def describe(self, prompted: Prompted) -> dict[str, Any]:
         # The marker is no token, so the tokenizer cannot name it: another id stands in while the rest is named.
         start, stop = prompted.audio
@@ -144,6 +154,11 @@ def load_opens2s(
     processor = _processor(folder, config)
     _check_weights(folder, config)
     hf = OpenS2SModel.from_pretrained(folder, config=config, dtype=dtype, device_map=device_map)
+    if (folder / GENERATION).is_file():  # the library reads it for models that generate by themselves alone
+        try:
+            hf.llm_model.generation_config = GenerationConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise InterpError(f"{GENERATION} of {folder} is broken ({first_line(error)}); fetch it again.") from error
     return hf.eval(), processor
 
 

@@ -17,6 +17,7 @@ from interp_core.models.audio_llms.processors import extractor_of
 from interp_core.models.labels import LabelTokens, first_tokens
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.subject import Subject
+from interp_core.models.writing import Writer
 
 
 @dataclass(eq=False)
@@ -168,7 +169,7 @@ class AudioLLM(Subject):
             cache: `past_key_values` and `use_cache`, to keep keys and values.
         """
         cache = cache or {"use_cache": False}
-        return self._read(self.decoder(**self.padded(batch), **cache).last_hidden_state[:, -1])
+        return self.logits_of(self.decoder(**self.padded(batch), **cache).last_hidden_state[:, -1])
 
     def run_keeping_keys(self, batch: Sequence[Prompted]) -> tuple[Tensor, Sequence[tuple[Tensor, Tensor]]]:
         cache = DynamicCache(config=self.sizes)
@@ -182,9 +183,9 @@ class AudioLLM(Subject):
         return self.hf.get_submodule(self.arch.norm)(hidden)
 
     def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
-        return self._read(self.normed(hidden[:, -1]))
+        return self.logits_of(self.normed(hidden[:, -1]))
 
-    def _read(self, last: Tensor) -> Tensor:
+    def logits_of(self, last: Tensor) -> Tensor:
         """Logits [rows, d_vocab] of the last position's state [rows, d_model] behind the final norm."""
         return self._scaled(self.hf.get_submodule(self.arch.head)(last))
 
@@ -221,6 +222,26 @@ class AudioLLM(Subject):
             "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
         }
 
+    # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    def words_refusal(self) -> str | None:
+        return None
+
+    @property
+    def writes_with(self) -> Any:
+        """The library's model that writes, whose generation config decides how."""
+        return self.hf
+
+    def asked_of(self, batch: Sequence[Prompted]) -> dict[str, Tensor]:
+        """What the library's `generate()` is told of a batch of one length: the ids that it would be given."""
+        return {name: torch.cat([p.inputs[name] for p in batch]) for name in ("input_ids", "attention_mask")}
+
+    def writer(self, batch: Sequence[Prompted]) -> Writer:
+        return AudioLLMWriter(self, batch)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
     def shortcut_refusal(self) -> str | None:
         config = self.sizes
         types = getattr(config, "layer_types", None)
@@ -235,6 +256,42 @@ class AudioLLM(Subject):
         if config._attn_implementation not in ("sdpa", "eager"):
             return f"attention kernel {config._attn_implementation!r} takes no explicit mask"
         return super().shortcut_refusal()
+
+
+class AudioLLMWriter:
+    """See `Writer`: the prompt from stems that are kept, then a token at a time behind its keys and values."""
+
+    each_step = True
+
+    def __init__(self, subject: AudioLLM, batch: Sequence[Prompted]) -> None:
+        self._subject, self._batch = subject, batch
+        self._cache = DynamicCache(config=subject.sizes)
+        self._n_pos = batch[0].n_pos
+        self.most = subject.sizes.max_position_embeddings - self._n_pos
+
+    @property
+    def hf(self) -> Any:
+        return self._subject.writes_with
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return self._subject.asked_of(self._batch)
+
+    def first(self) -> Tensor:
+        return self._subject.run_blocks(self._batch, past_key_values=self._cache, use_cache=True)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        subject, at = self._subject, self._n_pos
+        self._n_pos += 1
+        rows = len(tokens)
+        out = subject.decoder(
+            inputs_embeds=subject.hf.get_input_embeddings()(tokens[:, None]),
+            attention_mask=torch.ones(rows, self._n_pos, dtype=torch.long, device=tokens.device),
+            position_ids=torch.full((rows, 1), at, device=tokens.device),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return subject.logits_of(out.last_hidden_state[:, -1])
 
 
 def audio_token_id(config: Any, arch: Arch, processor: Any) -> int:

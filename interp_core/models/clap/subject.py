@@ -176,6 +176,9 @@ class ClapAudio(Encoder):
     def _unit(joint: Tensor) -> Tensor:
         return joint / joint.norm(p=2, dim=-1, keepdim=True)
 
+    def words_refusal(self) -> str | None:
+        return "compares a recording with texts that it is given and writes none"
+
     @property
     def needs_probe(self) -> bool:
         return self.probe is None and not self.has_texts

@@ -87,6 +87,9 @@ class SpoofDetector(Encoder):
             return self.probe.classes
         return ("bonafide", "spoof") if self.bonafide_index == 0 else ("spoof", "bonafide")
 
+    def words_refusal(self) -> str | None:
+        return "scores a recording as bona fide or spoofed and writes no text"
+
     @property
     def stages(self) -> Mapping[Kind, Place]:
         if self.probe is not None:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from interp_core.errors import InterpError
@@ -23,6 +25,7 @@ from interp_core.models.probe import Probe
 from interp_core.models.prompted import Prompted, RecordingSpan
 from interp_core.models.subject import Subject
 from interp_core.models.weights import Weights
+from interp_core.models.writing import Writer
 from interp_core.sites import Kind
 
 START = "<|startoftranscript|>"
@@ -157,6 +160,25 @@ class Whisper(WhisperClassifier):
         )
         return self.hf.proj_out(out.last_hidden_state[:, -1])
 
+    # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    transcribes: ClassVar[bool] = True
+    writes_in_blocks: ClassVar[bool] = False
+    """Whether the blocks run for every token that is written: the decoder's."""
+
+    def words_refusal(self) -> str | None:
+        return None
+
+    def writer(self, batch: Sequence[Prompted]) -> Writer:
+        return WhisperWriter(self, batch)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def encoded(self, batch: Sequence[Prompted]) -> Tensor:
+        """[rows, frames, d_model] what the decoder hears of each row."""
+        return self.hf.model.encoder(torch.cat([p.inputs["input_features"] for p in batch])).last_hidden_state
+
 
 class ProbedEncoder(WhisperClassifier):
     """Whisper's encoder below a fitted probe: asked nothing, and without its decoder."""
@@ -182,6 +204,7 @@ class WhisperDecoder(Whisper):
 
     spans: ClassVar[tuple[str, ...]] = ("audio", "all", "last")
     timed: ClassVar[bool] = False
+    writes_in_blocks: ClassVar[bool] = True
 
     @property
     def key(self) -> str:
@@ -209,3 +232,41 @@ class WhisperDecoder(Whisper):
 
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         return self.hf.proj_out(state[:, -1])
+
+    def encoded(self, batch: Sequence[Prompted]) -> Tensor:
+        once = {id(p): p for p in batch}  # no edit of the decoder changes what it hears
+        states = dict(zip(once, super().encoded(list(once.values())), strict=True))
+        return torch.stack([states[id(p)] for p in batch])
+
+
+class WhisperWriter:
+    """See `Writer`; the text goes on behind the prompt's tokens, with no timestamps but those that it asks for."""
+
+    def __init__(self, subject: Whisper, batch: Sequence[Prompted]) -> None:
+        self._subject, self._batch = subject, batch
+        self._ids = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
+        self._state: Tensor | None = None
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.each_step = subject.writes_in_blocks
+        self.most = subject.config.max_target_positions - self._ids.shape[1]
+
+    @property
+    def hf(self) -> Any:
+        return self._subject.hf
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        self._state = self._subject.encoded(self._batch)
+        return {"encoder_outputs": BaseModelOutput(self._state), "decoder_input_ids": self._ids}
+
+    def first(self) -> Tensor:
+        return self._run(self._ids)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._run(tokens[:, None])
+
+    def _run(self, ids: Tensor) -> Tensor:
+        out = self.hf.model.decoder(
+            input_ids=ids, encoder_hidden_states=self._state, past_key_values=self._cache, use_cache=True
+        )
+        return self.hf.proj_out(out.last_hidden_state[:, -1]).float()

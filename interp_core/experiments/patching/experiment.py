@@ -22,6 +22,8 @@ from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files
 from interp_core.experiments.patching.cost import estimate
+from interp_core.experiments.patching.head_map import check_head_map
+from interp_core.experiments.patching.head_words import headline
 from interp_core.experiments.patching.plan import Plan, check_window, plan
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
@@ -59,6 +61,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         manifest, pairs = clips_of(engine, found, store), pairs_of(engine, found)
         made = plan(store.subject, pairs, manifest.clips, found)
         check_window(made, store)
+        check_head_map(store.subject, found)
         facts = {
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
@@ -109,6 +112,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             rate, reachable = best["flip_to_target_rate_reachable"], best["reachable_count"]
             reach = f"{rate:.2f} of {reachable} reachable ones flip at {layer}" if reachable else "none is reachable"
             yield f"{kind}: {best['n']} pairs; {reach}"
+            if len(rows := result.heads_of(str(kind))):
+                yield f"{kind}: {headline(rows, result.agreement_of(str(kind)))}"
 
 
 PATCHING = Patching()

@@ -11,7 +11,7 @@ arXiv:2403.00745, on where it fails.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,10 +74,11 @@ def attribute(
     prompted = replace(run.prompted, embeds=run.prompted.embeds.clone())
     sites = [Site(kind, layer) for kind in kinds for layer in range(subject.n_layers)]
     looking = _Looking(prompted) if attention and subject.timed else None
-    with (
-        attention_seen(subject, looking.read) if looking is not None else nullcontext({}) as seen,
-        tracked(subject, sites) as track,
-    ):
+    seen: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        if looking is not None:
+            seen = stack.enter_context(attention_seen(subject, looking.read))
+        track = stack.enter_context(tracked(subject, sites))
         logits = finite_run(subject, [prompted.clip_id], lambda: subject.run_blocks([prompted]))
         score = labels.read(logits)[0][0].log_softmax(-1)[target]
         slopes = track.gradients(score)

@@ -84,8 +84,8 @@ class Measured:
 def choose(means: Floats, top: int, seed: int) -> dict[int, str]:
     """The heads to verify: the `top` largest |mean estimates|, then `RANDOM_HEADS` of the others; all where few are.
 
-    A head whose estimate is exactly 0 is read by nothing behind it (at audio positions, those of a decoder's last layer):
-    its true effect is 0 by construction, and it is not drawn.
+    A head whose estimate is exactly 0 is read by nothing behind it (at audio positions, those of a decoder's last
+    layer): its true effect is 0 by construction, and it is not drawn.
     """
     order = np.argsort(-np.abs(means), kind="stable")
     rest = order[top:]
@@ -173,8 +173,8 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 def _test(made: Measured, flips: int, seed: int) -> MaxTest:
     """Of the verified heads' true changes first, then of all heads' estimates."""
-    rows = np.flatnonzero([bool(name) for name in made.random_donors])
-    if not len(rows):
+    rows = [row for row, name in enumerate(made.random_donors) if name]
+    if not rows:
         return MaxTest(None, None, 0, "no random donor to test against")
     n_heads = made.n_heads
     differences = np.concatenate(

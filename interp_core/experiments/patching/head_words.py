@@ -25,10 +25,10 @@ def headline(rows: pd.DataFrame, agreement: pd.Series) -> str:
     if len(found):
         said = ", ".join(_effect(row) for _, row in found.head(MOST_NAMED).iterrows())
         more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-        said = f"{said}{more} move the target more than a random donor does (adjusted p < .05)"
+        said = f"{said}{more} move the target otherwise than a random donor does (adjusted p < .05)"
     elif rows["p_adjusted"].notna().any():
         verified_rows = rows[rows["verified"] != ""]
-        best = verified_rows.loc[verified_rows["true_mean"].abs().idxmax()]
+        best = verified_rows.iloc[int(verified_rows["true_mean"].abs().to_numpy().argmax())]
         said = (
             f"no head moves the target otherwise than a random donor does (adjusted p < .05); the largest verified is "
             f"{_effect(best)}, a random donor {best['random_donor_mean']:+.2f}"

@@ -86,7 +86,7 @@ class PatchRequest(Request):
     )
     maps: tuple[Map, ...] = option(
         (),
-        "maps beside the curve, or none: heads estimates every head by its gradient and verifies the largest by patches",
+        "maps beside the curve, or none: heads estimates every head by gradients and patches the largest",
         none="none",
         flag="map",
         label="Maps",

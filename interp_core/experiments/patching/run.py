@@ -53,7 +53,7 @@ class PatchingResult(Result):
         metrics: one row a kind, prompt, alpha, condition and layer.
         reports: tokenization_report, pair_construction_report, sanity_check_self_patch, sanity_check_audio_span.
         lens, knockout: information-flow tables; empty where not asked for.
-        head_map, head_agreement: every head's estimate, those verified; how far the two agree. Empty where not asked for.
+        head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
     """
 
     pairs: Sequence[Mapping[str, Any]]

@@ -49,6 +49,7 @@ CHANGES = {
         "site": "attn_out", "positions": "last", "layers": (1, 3), "align": "resample", "alphas": (0.5,),
         "controls": (), "flow": ("lens",), "method": "reference", "knockout_width": (2, {"flow": ("knockout",)}),
         "several_tokens": ("first", {"labels": ("happy", "melancholic", "sad")}), "checks": True,
+        "maps": ("heads",), "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
     },
     "signflip": {
         "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 8, "batch_size": 2, "probe": "speaker",

@@ -176,8 +176,17 @@ def tracked(subject: Subject, sites: Iterable[Site]) -> Iterator[Tracked]:
 
         return edit
 
-    with torch.enable_grad(), edited(subject, {site: open_at(site) for site in sites}):
+    with subject.lock, torch.enable_grad(), edited(subject, {site: open_at(site) for site in sites}):
+        _let_gradients_through(subject)
         yield track
+
+
+def _let_gradients_through(subject: Subject) -> None:
+    """Replace what modules keep from one pass to the next (angles of positions), where it was made for inference."""
+    for module in subject.hf.modules():
+        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
+            if isinstance(value, Tensor) and value.is_inference():
+                setattr(module, name, value.clone())
 
 
 @contextmanager

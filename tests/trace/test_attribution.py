@@ -18,7 +18,6 @@ from tests.tiny import save_qwen2_audio, tone
 from tests.trace.cases import at, resampled, truncated
 from tests.trace.naive import PROMPT, hook, interpolated, states
 
-
 STEP = 0.01
 """In alpha, of finite differences."""
 
@@ -159,9 +158,7 @@ def test_the_residual_stream_is_refused_with_the_reason(double, labels, kind):
 def test_patches_of_two_recipients_are_refused(double, labels):
     subject, runs = double
     with pytest.raises(InterpError, match="one recipient"):
-        attribute(
-            subject, [truncated(runs["short"], runs["long"]), truncated(runs["long"], runs["short"])], labels, 0
-        )
+        attribute(subject, [truncated(runs["short"], runs["long"]), truncated(runs["long"], runs["short"])], labels, 0)
 
 
 def test_attention_is_the_librarys_own_under_eager_and_the_model_stays_as_it_was(build, runs_of, labels):
@@ -181,10 +178,10 @@ def test_attention_is_the_librarys_own_under_eager_and_the_model_stays_as_it_was
         on_audio = weights[0, :, :, first:stop].double().sum(-1)
         torch.testing.assert_close(seen.shares["readout"][layer], on_audio[:, -1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(seen.shares["text"][layer], on_audio[:, stop:].mean(-1), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            seen.frames[layer], weights[0, :, -1, first:stop].double(), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(seen.frames[layer], weights[0, :, -1, first:stop].double(), rtol=1e-4, atol=1e-5)
     assert seen.shares["readout"].std() > 0.01, "control: heads look at unlike shares"
-    assert subject.key == key and {m.config._attn_implementation for m in subject.hf.modules() if hasattr(m, "config")} == {"sdpa"}
+    assert subject.key == key and {
+        m.config._attn_implementation for m in subject.hf.modules() if hasattr(m, "config")
+    } == {"sdpa"}
     again = clean_runs(subject, [run.prompted])[0].logits
     torch.testing.assert_close(again, run.logits)

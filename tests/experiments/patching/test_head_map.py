@@ -90,7 +90,9 @@ def _by_plain_hook(loop, pair, layer, head):
 
     def patched(_module, args):
         new = args[0].clone()
-        new[0, a0 : a0 + m, head * width : (head + 1) * width] = seen[0][0, b0 : b0 + m, head * width : (head + 1) * width]
+        new[0, a0 : a0 + m, head * width : (head + 1) * width] = seen[0][
+            0, b0 : b0 + m, head * width : (head + 1) * width
+        ]
         return (new,)
 
     handle = projection.register_forward_pre_hook(patched)
@@ -230,7 +232,9 @@ def test_few_units_give_no_interval_and_no_p_and_the_reason():
     verified = table[table.verified != ""]
     assert verified[["true_low", "true_high", "p_adjusted", "wrong_sign_low"]].isna().all().all()
     assert verified.interval_method.str.contains("no interval: 4 speaker clusters.*not testable").all()
-    assert np.isnan(agreement["spearman_low"]) and "no head is named: not testable" in headline(table, pd.Series(agreement))
+    assert np.isnan(agreement["spearman_low"]) and "no head is named: not testable" in headline(
+        table, pd.Series(agreement)
+    )
 
 
 def test_heads_that_nothing_reads_are_not_drawn_and_the_draw_hangs_on_the_seed_alone():
@@ -244,7 +248,9 @@ def test_heads_that_nothing_reads_are_not_drawn_and_the_draw_hangs_on_the_seed_a
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_reads_back_what_was_computed_and_one_without_the_map_still_opens(engine, wanted, made, prepared, tmp_path):
+def test_a_folder_reads_back_what_was_computed_and_one_without_the_map_still_opens(
+    engine, wanted, made, prepared, tmp_path
+):
     out = tmp_path / "run"
     run(PATCHING, engine, wanted, ready=prepared, out=out)
     again = open_result(PATCHING, out)
@@ -278,7 +284,9 @@ def test_a_run_that_was_begun_before_there_were_maps_is_gone_on_with(engine, wan
     config = PATCHING.prepare(engine, usual).config
     old = tmp_path / "old"
     old.mkdir()
-    before = {name: value for name, value in config["settings"].items() if name not in ("maps", "top_heads", "map_sites")}
+    before = {
+        name: value for name, value in config["settings"].items() if name not in ("maps", "top_heads", "map_sites")
+    }
     (old / "patching_config.json").write_text(json.dumps({**config, "settings": before}, default=str))
     assert resumable(old, config, "patching_config.json")
     with pytest.raises(InterpError, match="settings.top_heads"):

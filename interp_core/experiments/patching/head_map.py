@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from interp_core.choices import Method
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.controls import seed_of
@@ -190,12 +191,19 @@ def _patches(plan: Plan, store: CleanStore, chunk: Chunk, heads: Sequence[Part],
             patches.append(patch_of(store, pair.recipient, donor, plan.settings, chunk.prompt, kinds))
             targets.append(plan.labels[chunk.prompt].labels.index(pair.target))
         if rows:
-            found[name][rows] = true_changes(plan, store, patches, targets, chunk.prompt, heads)
+            method = plan.settings.method
+            found[name][rows] = true_changes(plan, store, patches, targets, chunk.prompt, heads, method)
     return found
 
 
 def true_changes(
-    plan: Plan, store: CleanStore, patches: Sequence[Patch], targets: Sequence[int], prompt: int, heads: Sequence[Part]
+    plan: Plan,
+    store: CleanStore,
+    patches: Sequence[Patch],
+    targets: Sequence[int],
+    prompt: int,
+    heads: Sequence[Part],
+    method: Method,
 ) -> np.ndarray:
     """[n, heads] change of each target's log-probability among the labels when one head alone is patched."""
     labels, subject = plan.labels[prompt], store.subject
@@ -208,7 +216,7 @@ def true_changes(
     for number in sorted({part.head for part in heads if part.head is not None}):
         own = sorted((part for part in heads if part.head == number), key=lambda part: part.layer)
         spec = SiteSpec("head_out", number, subject.d_head, tuple(part.layer for part in own))
-        swept = sweep(subject, patches, labels, spec, method=plan.settings.method)
+        swept = sweep(subject, patches, labels, spec, method=method)
         after = swept.label_logits.double().log_softmax(-1)[rows, :, aims]  # [n, layers]
         for at, part in enumerate(own):
             found[:, numbers[part]] = (after[:, at] - before).numpy()

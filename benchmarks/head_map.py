@@ -49,8 +49,9 @@ def main() -> int:
     ready = PATCHING.prepare(Engine(), request)
     plan, store = ready.plan, ready.store
     subject, labels = store.subject, plan.labels[0]
-    seconds = dict.fromkeys(("estimate", *METHODS), 0.0)
-    estimates, truth = [], {method: [] for method in METHODS}
+    seconds: dict[str, float] = dict.fromkeys(("estimate", *METHODS), 0.0)
+    estimates: list[list[float]] = []
+    truth: dict[Method, list[np.ndarray]] = {method: [] for method in METHODS}
     for pair in plan.pairs.pairs:
         stems = [store.prompted(clip, ready.request.prompts[0]) for clip in (pair.recipient, pair.donor)]
         target = labels.labels.index(pair.target)
@@ -59,10 +60,10 @@ def main() -> int:
         b = clean_runs(subject, stems[1:], ("head_out",))[0]
         aligned = align_positions(a.prompted, b.prompted)
         patch = Patch(a, b, aligned.positions, aligned.source)
-        (found,), _ = attribute(subject, [patch], labels, target, ("head_out",), attention=True)
+        (slopes,), _ = attribute(subject, [patch], labels, target, ("head_out",), attention=True)
         seconds["estimate"] += time.process_time() - started
         heads = parts_of(subject, b, ("head_out",))
-        estimates.append([float(found[Site(h.site, h.layer)][h.first : h.stop].sum()) for h in heads])
+        estimates.append([float(slopes[Site(h.site, h.layer)][h.first : h.stop].sum()) for h in heads])
         for method in METHODS:
             started = time.process_time()
             truth[method].append(true_changes(plan, store, [patch], [target], 0, heads, method)[0])
@@ -75,7 +76,7 @@ def main() -> int:
     ]
     both = (found != 0) & (abs(true) > 1e-6)
     apart = float(abs(true - fast).max())
-    cheaper = {method: seconds[method] / seconds["estimate"] for method in METHODS}
+    cheaper: dict[str, float] = {method: seconds[method] / seconds["estimate"] for method in METHODS}
     print(f"{len(found)} pairs, {found.shape[1]} heads, CPU seconds a pair:")
     for name, spent in seconds.items():
         ratio = "" if name == "estimate" else f"   the estimate is {cheaper[name]:.1f} times cheaper"
@@ -84,7 +85,7 @@ def main() -> int:
         f"  Spearman of mean estimate and mean truth over all heads {rho:.3f}; a pair: median {np.median(within):.3f}"
     )
     print(
-        f"  of the {TOP} largest true heads of a pair, {np.median(shared):g} are among the {TOP} largest estimates (median)"
+        f"  of the {TOP} largest true heads of a pair, {np.median(shared):g} are among its largest estimates (median)"
     )
     print(
         f"  wrong sign in {100 * (np.sign(found) != np.sign(true))[both].mean():.1f} % of {both.sum()} pairs and heads"

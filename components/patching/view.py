@@ -21,7 +21,7 @@ from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, explain, pair_panel
+from components.patching import charts, explain, heads, pair_panel
 from components.patching.answers import prompt_names
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -38,7 +38,7 @@ from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models.subject import Subject
 
 PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
-VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response")
+VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response", heads.VIEW)
 RATES = {
     "reachable": "flip_to_target_rate_reachable",
     "eligible": "flip_to_target_rate_eligible",
@@ -78,11 +78,13 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         kind, prompt, view, measure, strength = _choose_curve(index, names)
     with place.layer:
         layer = _choose_layer(index)
+        head = heads.choose(index, kind, prompt) if view == heads.VIEW else None
     with place.chooser:
         pair_id = _choose_pair(index, kind)
-    look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id)
+    look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id, head)
     with place.pair, readable_errors():  # before the curve: its text is there first
         pair_panel.draw(shown, request, subject, look, verdict=place.verdict, player=place.player)
+        heads.of_pair(shown, request, look, under_player=place.player)
     with place.curve:
         figure = _curve(index, look)
     with place.below:
@@ -230,6 +232,10 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
     metrics = index.metrics(look.kind, look.prompt, look.strength)
     lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
     column, layer = "flip_to_target_rate_reachable", look.layer
+    if look.head is not None:
+        return heads.draw(index, look.kind, look.prompt, look.head)
+    if look.view == heads.VIEW:
+        st.info(heads.NO_MAP)
     if look.view == "Dose-response":
         column = RATES[look.measure]
         figure = charts.dose_response(index.doses(look.kind, look.prompt), layer, value=column)

@@ -5,6 +5,7 @@ of them, and the shards share the true patches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 
 from interp_core.choices import Method
 from interp_core.data.clips import Clip
+from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.head_table import Measured, Part, choose, summarise_heads
@@ -150,6 +152,37 @@ def patch_of(
     a, b = (store.run(clip, asked, kinds) for clip in (recipient, donor))
     aligned = align_positions(a.prompted, b.prompted, settings.positions, settings.align)
     return Patch(a, b, aligned.positions, aligned.source, settings.alphas[0])
+
+
+@dataclass(frozen=True, eq=False)
+class PairHeads:
+    """One pair's heads.
+
+    Attributes:
+        estimates: (layer, head) -> nats. attention: of the recipient's pass; None where it is not to be had.
+        step: seconds that a frame of the attention covers.
+    """
+
+    estimates: Mapping[tuple[int, int], float]
+    attention: Attention | None
+    step: float
+
+
+def heads_of_pair(store: CleanStore, pair: Pair, settings: PatchRequest, prompt: int = 0) -> PairHeads:
+    """Estimate every head for one pair, and see where the heads look."""
+    subject = store.subject
+    check_head_map(subject, settings)
+    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
+    patch = patch_of(store, pair.recipient, pair.donor, settings, prompt, ("head_out",))
+    target = labels.labels.index(pair.target)
+    (found,), seen = attribute(subject, [patch], labels, target, ("head_out",), attention=True)
+    parts = parts_of(subject, patch.recipient, ("head_out",))
+    estimates = {
+        (p.layer, p.head): float(found[Site(p.site, p.layer)][p.first : p.stop].sum())
+        for p in parts
+        if p.head is not None
+    }
+    return PairHeads(estimates, seen, patch.recipient.prompted.seconds_per_position)
 
 
 def _estimates(plan: Plan, store: CleanStore, chunk: Chunk, parts: Sequence[Part], kinds: Sequence[Kind]) -> Arrays:

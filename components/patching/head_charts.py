@@ -15,6 +15,9 @@ from interp_core.looks import BLUE, GREY, VERIFIED
 MARKS = {"largest": "□", "random": "◇"}
 """Of verified heads in the map; a significant one has an asterisk behind."""
 
+PLAYER_MARGIN = {"t": 10, "b": 40, "l": 68, "r": 12, "autoexpand": False}
+"""So that seconds stand under those of the player."""
+
 
 def head_heatmap(rows: pd.DataFrame, selected: Cell) -> go.Figure:
     """The estimate of every head; a sign for those that were verified, another where the truth is told from chance.
@@ -89,19 +92,20 @@ def estimate_and_truth(rows: pd.DataFrame, selected: Cell) -> go.Figure:
     return fig
 
 
-def attention_in_time(frames: np.ndarray, step: float, name: str) -> go.Figure:
-    """Attention to each position of A's recording against its time in seconds.
+def attention_in_time(frames: np.ndarray, step: float, name: str, seconds: float) -> go.Figure:
+    """Attention to each position of A's recording against its time, drawn to stand under the player of A and B.
 
     Args:
         frames: [positions] shares of the reader's whole attention. step: seconds of a position.
+        seconds: where the player's time ends: at the end of the longer recording.
     """
-    fig = new_figure("share of attention")
+    fig = new_figure("")
     starts = step * np.arange(len(frames))
     fig.add_bar(
         x=starts + step / 2, y=frames, width=step, marker={"color": BLUE, "line": {"width": 0}}, name=name,
         hovertemplate="%{x:.2f} s: %{y:.1%}<extra></extra>",
     )  # fmt: skip
-    fig.update_layout(height=150, showlegend=False, bargap=0, margin={"t": 10, "b": 36, "l": 50, "r": 10})
-    fig.update_xaxes(title_text="seconds in A", range=[0, step * len(frames)], fixedrange=True)
-    fig.update_yaxes(rangemode="tozero", tickformat=".0%", fixedrange=True)
+    fig.update_layout(height=150, showlegend=False, bargap=0, margin=PLAYER_MARGIN)
+    fig.update_xaxes(title_text="seconds in A", range=[0, seconds], fixedrange=True, automargin=False)
+    fig.update_yaxes(rangemode="tozero", tickformat=".0%", nticks=4, fixedrange=True, automargin=False)
     return fig

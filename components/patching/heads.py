@@ -17,6 +17,7 @@ from components.patching.pair_panel import Look, run_request
 from components.patching.results import Indexed, indexed
 from components.shown import Shown
 from components.words import md
+from interp_core.data.clips import seconds_of
 from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.experiment import head_patch_by_hand, heads_by_hand
 from interp_core.experiments.patching.head_map import PairHeads
@@ -89,7 +90,7 @@ def head_text(row: pd.Series) -> str:
     if row["attention_readout"] == row["attention_readout"]:
         text += (
             f" Of its attention, the readout position gives {100 * row['attention_readout']:.0f} % to the audio, all "
-            f"text behind the audio {100 * row['attention_text']:.0f} % (mean over {int(row['n_attention'])} recipients)."
+            f"text behind the audio {100 * row['attention_text']:.0f} % (mean over {int(row['n_attention'])} pairs)."
         )
     return text
 
@@ -106,7 +107,7 @@ def of_pair(shown: Shown, request: PatchRequest, look: Look, *, under_player: De
             seen = _seen(*key, made, pair)
             outcome = _patched(*key, layer, head, made, pair)
         st.markdown(_outcome_text(outcome, seen, look.head))
-        _attention(seen, look.head)
+        _attention(seen, look.head, max(seconds_of(clip.path) for clip in (pair.recipient, pair.donor)))
 
 
 def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:
@@ -122,7 +123,7 @@ def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:
     )
 
 
-def _attention(seen: PairHeads, cell: Cell) -> None:
+def _attention(seen: PairHeads, cell: Cell, seconds: float) -> None:
     if seen.attention is None:
         st.caption("This model hands out no attention weights of single heads in time, so there is nothing to paint.")
         return
@@ -131,7 +132,7 @@ def _attention(seen: PairHeads, cell: Cell) -> None:
     name = f"L{cell[0]}H{cell[1]}"
     st.caption(f"Where {name} looks in A: {reader} {100 * frames.sum():.0f} % of its attention to the recording.")
     clicks.show(
-        head_charts.attention_in_time(frames, seen.step, name),
+        head_charts.attention_in_time(frames, seen.step, name, seconds),
         key="head_attention",
         alt=f"Attention of {name} to A over time, {100 * frames.sum():.0f} % in all.",
     )

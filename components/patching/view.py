@@ -76,9 +76,9 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
     place = _places(state.presenting())
     with place.controls:
         kind, prompt, view, measure, strength = _choose_curve(index, names)
+        head = heads.choose(index, kind, prompt) if view == heads.VIEW else None
     with place.layer:
         layer = _choose_layer(index)
-        head = heads.choose(index, kind, prompt) if view == heads.VIEW else None
     with place.chooser:
         pair_id = _choose_pair(index, kind)
     look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id, head)
@@ -252,7 +252,7 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
     elif look.view == "Information flow":
         figure = charts.flip_curve(metrics, selected_layer=layer, controls=(), lens=lens if len(lens) else None)
     else:
-        column = RATES[look.measure]
+        column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
         figure = charts.flip_curve(metrics, selected_layer=layer, rate=column, flow=())
     _show(figure, index, alt=alt_text(metrics, rate=column, selected_layer=layer), clickable=True)
     if look.view == "Information flow" and len(knockout):

@@ -34,7 +34,7 @@ def head_heatmap(rows: pd.DataFrame, selected: Cell) -> go.Figure:
     }
     hover = [["" for _ in grid.columns] for _ in grid.index]
     for _, row in heads.iterrows():
-        hover[int(row["layer"])][int(row["head"])] = _reading(row)
+        hover[int(row["layer"])][int(row["head"])] = _head_hover(row)
     return heatmap(
         grid.to_numpy(),
         [str(layer) for layer in grid.index],
@@ -51,7 +51,7 @@ def head_heatmap(rows: pd.DataFrame, selected: Cell) -> go.Figure:
     )
 
 
-def _reading(row: pd.Series) -> str:
+def _head_hover(row: pd.Series) -> str:
     lines = [f"estimate {row['estimate_mean']:+.3f}{_interval(row, 'estimate')}, n = {int(row['n'])}"]
     if row["verified"]:
         lines.append(f"true patch {row['true_mean']:+.3f}{_interval(row, 'true')} (verified: {row['verified']})")
@@ -82,7 +82,7 @@ def estimate_and_truth(rows: pd.DataFrame, selected: Cell) -> go.Figure:
             x=own["estimate_mean"], y=values, mode="markers", name=f"{look.name} (n = {len(own)})",
             marker={"symbol": look.marker, "size": 10, "color": look.colour}, error_y=whiskers(values, low, high),
             customdata=[[int(row["layer"]), int(row["head"]), head_name(row)] for _, row in own.iterrows()],
-            text=[f"<b>{head_name(row)}</b><br>{_reading(row)}".replace("\n", "<br>") for _, row in own.iterrows()],
+            text=[f"<b>{head_name(row)}</b><br>{_head_hover(row)}".replace("\n", "<br>") for _, row in own.iterrows()],
             hovertemplate="%{text}<extra></extra>", **UNFADED,
         )  # fmt: skip
     for _, row in verified[(verified["layer"] == selected[0]) & (verified["head"] == selected[1])].iterrows():

@@ -34,7 +34,7 @@ def choose(index: Indexed, kind: str, prompt: int) -> Cell | None:
     rows = _heads(index, kind, prompt)
     if rows.empty:
         return None
-    names = [f"L{layer}H{head}" for layer, head in zip(rows["layer"], rows["head"], strict=True)]
+    names = [f"L{layer:d}H{head:d}" for layer, head in zip(rows["layer"], rows["head"], strict=True)]
     best = int(rows["true_mean"].abs().fillna(-1).to_numpy().argmax())
     chosen = st.selectbox(
         f"Head, of {len(names)}: click one", names, index=best, key=state.HEAD, bind=state.BOUND, width=170
@@ -118,7 +118,7 @@ def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:
         f":violet-badge[{md(outcome['patched_prediction'])}]"
     )
     return (
-        f"**L{cell[0]}H{cell[1]} on this pair**: {answers}. Log-probability of {md(target)}: {change:+.3f} nats by a "
+        f"**L{cell[0]:d}H{cell[1]:d} on this pair**: {answers}. Log-probability of {md(target)}: {change:+.3f} nats by a "
         f"true patch, {seen.estimates[cell]:+.3f} estimated."
     )
 
@@ -129,7 +129,7 @@ def _attention(seen: PairHeads, cell: Cell, seconds: float) -> None:
         return
     frames = seen.attention.frames[cell[0], cell[1]].numpy()
     reader = "the readout position gives" if seen.attention.shares else "A's own positions give, on average,"
-    name = f"L{cell[0]}H{cell[1]}"
+    name = f"L{cell[0]:d}H{cell[1]:d}"
     st.caption(f"Where {name} looks in A: {reader} {100 * frames.sum():.0f} % of its attention to the recording.")
     clicks.show(
         head_charts.attention_in_time(frames, seen.step, name, seconds),
@@ -161,4 +161,4 @@ def _interval(row: pd.Series, name: str) -> str:
 
 
 def _pick(cell: Cell) -> None:
-    st.session_state[state.HEAD] = f"L{cell[0]}H{cell[1]}"
+    st.session_state[state.HEAD] = f"L{cell[0]:d}H{cell[1]:d}"

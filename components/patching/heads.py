@@ -118,8 +118,8 @@ def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:
         f":violet-badge[{md(outcome['patched_prediction'])}]"
     )
     return (
-        f"**L{cell[0]:d}H{cell[1]:d} on this pair**: {answers}. Log-probability of {md(target)}: {change:+.3f} nats by a "
-        f"true patch, {seen.estimates[cell]:+.3f} estimated."
+        f"**L{cell[0]:d}H{cell[1]:d} on this pair**: {answers}. Log-probability of {md(target)}: {change:+.3f} nats by "
+        f"a true patch, {seen.estimates[cell]:+.3f} estimated."
     )
 
 

@@ -29,6 +29,7 @@ RUN, EXAMPLE = "run", "example"
 VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
 LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
 WINDOW, ONLY_WINDOW = "window", "only_window"
+HEAD, HEAD_MAP, HEAD_TRUTH = "head", "head_map", "head_truth"
 PRESENT = "present"
 """Whether the page is shown to an audience."""
 HEADS_WORDS, HEADS_DURING, HEADS_TOKENS = "heads_words", "heads_during", "heads_tokens"
@@ -80,12 +81,12 @@ BLIND_TRIAL, BLIND_ANSWERS, BLIND_SAID, BLIND_PLAYER = "blind_trial", "blind_ans
 PAGE, SHARED, SET_FOR = "page", "shared_between_pages", "settings_are_for_the_model"
 
 TEXTS_OF_A_MODEL = (ADAPTER, PROBE, CLIPS, WINDOW)
-CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEADS_AT, HEADS_A, HEADS_B, CMP_POINT, CMP_ARM, CMP_CLIP,
+CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, HEADS_B, CMP_POINT, CMP_ARM, CMP_CLIP,
                       CMP_BESIDE, NEU_K, NEU_CLIP, HAND_PROMPT, SF_FLIPPED, SF_AT, SF_CLIP)  # fmt: skip
 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
-    *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW),
+    *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW, HEAD),
     *(HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE, HEADS_A, HEADS_B),
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),

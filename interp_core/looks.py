@@ -70,6 +70,10 @@ FLIPPED: Mapping[str, Look] = {
     "ranked": Look("neurons of the target", GREEN, strong=True),
     "random": Look("random neurons", GREY, "dot", "x"),
 }
+VERIFIED: Mapping[str, Look] = {  # heads of a map of estimates
+    "largest": Look("largest estimates", PURPLE, marker="square", strong=True),
+    "random": Look("random others", GREY, marker="diamond"),
+}
 HEADS: Mapping[str, Look] = {
     "block": Look("block, between attention and MLP", GREEN),
     "stage": Look("stage or layer output", PURPLE, "dash", "square"),

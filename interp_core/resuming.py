@@ -52,8 +52,15 @@ def settings_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     """In which settings two configs differ, as parts of a sentence: `seed was 1, is 2`."""
     new = json.loads(json.dumps(plain(new)))
     before, after = _flat(without_content(old, new)), _flat(without_content(new, old))
-    # A setting that there was not yet when the run began, and that asks for nothing, is none.
-    after = {key: value for key, value in after.items() if key in before or value or not key.startswith(SETTINGS)}
+    # A setting that there was not yet when the run began, and that asks for nothing or for what is usual, is none.
+    asked = new.get("asked")
+    given = asked if isinstance(asked, Mapping) else new.get(SETTINGS[:-1]) or {}
+    keys_given = {f"{SETTINGS}{name}" for name in given}
+    after = {
+        key: value
+        for key, value in after.items()
+        if key in before or not key.startswith(SETTINGS) or (value and key in keys_given)
+    }
     differ = [key for key in {**before, **after} if before.get(key, "absent") != after.get(key, "absent")]
     return [f"{key} was {before.get(key, 'absent')!r}, is {after.get(key, 'absent')!r}" for key in differ]
 

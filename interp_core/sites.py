@@ -28,6 +28,21 @@ further projection makes of them, the answer."""
 OF_HEADS: tuple[Kind, ...] = ("head_out", "cross_head_out")
 """Sites whose width is the heads side by side, so that one head is a slice of it."""
 
+ATTRIBUTED: tuple[Kind, ...] = ("head_out", "attn_out", "mlp_out", "mlp_act")
+"""Sites at which gradients estimate what true patches do; see `trace/attribution.py`."""
+
+
+def check_attributed(kind: str) -> Kind:
+    """Refuse a site at which the estimate is no evidence, or that it is not made for: InterpError with the reason."""
+    if kind in ("resid_pre", "resid_post"):
+        raise InterpError(
+            f"attribution at {kind} is refused: there the estimates of single positions followed true patches at "
+            f"r = 0.17 to 0.31 only, on demo-emotion; choose {', '.join(ATTRIBUTED)}, or true patches (--site {kind})."
+        )
+    if check_kind(kind) not in ATTRIBUTED:
+        raise InterpError(f"attribution is made for {', '.join(ATTRIBUTED)}, not for {kind}.")
+    return check_kind(kind)
+
 
 def check_kind(kind: str) -> Kind:
     """Return `kind` if it names a site; otherwise raise InterpError with the nearest name that does."""

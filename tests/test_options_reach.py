@@ -50,6 +50,7 @@ CHANGES = {
         "controls": (), "flow": ("lens",), "method": "reference", "knockout_width": (2, {"flow": ("knockout",)}),
         "several_tokens": ("first", {"labels": ("happy", "melancholic", "sad")}), "checks": True,
         "words": 6, "word_pairs": (1, {"words": 6}),
+        "maps": ("heads",), "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
     },
     "signflip": {
         "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 8, "batch_size": 2, "probe": "speaker",

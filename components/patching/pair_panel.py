@@ -51,6 +51,7 @@ class Look:
     strength: float
     layer: int
     pair_id: str
+    head: tuple[int, int] | None = None
 
 
 def draw(
@@ -67,7 +68,7 @@ def draw(
     Args:
         verdict, player: where the answers and the recordings stand; the rest is drawn here.
     """
-    made, index = _run_request(shown, request), indexed(shown)
+    made, index = run_request(shown, request), indexed(shown)
     pair = pair_of(index.lines[look.pair_id], clips_by_id(made))
     state.keep_window_with(look.pair_id)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -111,7 +112,7 @@ def on_paper(shown: Shown, request: PatchRequest, look: Look, row: pd.Series) ->
     """
     place = Place(look.kind, look.prompt, look.strength, look.layer)
     try:
-        pair = pair_of(indexed(shown).lines[look.pair_id], clips_by_id(_run_request(shown, request)))
+        pair = pair_of(indexed(shown).lines[look.pair_id], clips_by_id(run_request(shown, request)))
     except InterpError:  # said where the pair is shown
         return None
 
@@ -128,12 +129,12 @@ def on_paper(shown: Shown, request: PatchRequest, look: Look, row: pd.Series) ->
 def clips_of(shown: Shown, request: PatchRequest) -> dict[str, Clip]:
     """The clips of the run on show as they are now; none where they cannot be read, which the pair's panel says."""
     try:
-        return clips_by_id(_run_request(shown, request))
+        return clips_by_id(run_request(shown, request))
     except InterpError:
         return {}
 
 
-def _run_request(shown: Shown, request: PatchRequest) -> PatchRequest:
+def run_request(shown: Shown, request: PatchRequest) -> PatchRequest:
     """The settings that the run on show was made with, on the model and clips that are open now."""
     return defaults.with_common(shown.request, request)
 

@@ -22,7 +22,7 @@ from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, explain, pair_panel
+from components.patching import charts, explain, heads, pair_panel
 from components.patching.answers import prompt_names
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -39,7 +39,7 @@ from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models.subject import Subject
 
 PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
-VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response")
+VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response", heads.VIEW)
 IN_WORDS = "Answers in words"
 """A view of runs that hold any."""
 RATES = {
@@ -79,13 +79,15 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
     place = _places(state.presenting())
     with place.controls:
         kind, prompt, view, measure, strength = _choose_curve(index, names)
+        head = heads.choose(index, kind, prompt) if view == heads.VIEW else None
     with place.layer:
         layer = _choose_layer(index)
     with place.chooser:
         pair_id = _choose_pair(index, kind)
-    look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id)
+    look = Look(kind, prompt, names[prompt], view, measure, strength, layer, pair_id, head)
     with place.pair, readable_errors():  # before the curve: its text is there first
         pair_panel.draw(shown, request, subject, look, verdict=place.verdict, player=place.player)
+        heads.of_pair(shown, request, look, under_player=place.player)
     with place.curve:
         figure = _curve(index, look)
     with place.below:
@@ -234,6 +236,10 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
     metrics = index.metrics(look.kind, look.prompt, look.strength)
     lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
     column, layer = "flip_to_target_rate_reachable", look.layer
+    if look.head is not None:
+        return heads.draw(index, look.kind, look.prompt, look.head)
+    if look.view == heads.VIEW:
+        st.info(heads.NO_MAP)
     if look.view == "Dose-response":
         column = RATES[look.measure]
         figure = charts.dose_response(index.doses(look.kind, look.prompt), layer, value=column)
@@ -252,7 +258,7 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
     elif look.view == "Information flow":
         figure = charts.flip_curve(metrics, selected_layer=layer, controls=(), lens=lens if len(lens) else None)
     else:
-        column = RATES[look.measure]
+        column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
         figure = charts.flip_curve(metrics, selected_layer=layer, rate=column, flow=())
     _show(figure, index, alt=alt_text(metrics, rate=column, selected_layer=layer), clickable=True)
     if look.view == "Information flow" and len(knockout):

@@ -1,9 +1,10 @@
-"""The only module that registers hooks. Both ways in are context managers and leave nothing behind.
+"""The only module that registers hooks. All ways in are context managers and leave nothing behind.
 
-Both lock the subject for the block: hooks live on the shared module, so a second thread's forward pass would
+They lock the subject for the block: hooks live on the shared module, so a second thread's forward pass would
 otherwise see them.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -133,6 +134,103 @@ def captured(
             f"the forward pass of {subject.name} never reached {', '.join(missed) or 'the captured calls'}; "
             "this model runs that part without calling its module."
         )
+
+
+@dataclass
+class Tracked:
+    """A forward pass that was opened for gradients.
+
+    Attributes:
+        values: the activation [batch, pos, width] at each site, detached.
+        added: what was added to it there: zeros, through which the gradient is taken.
+    """
+
+    values: dict[Site, Tensor] = field(default_factory=dict)
+    added: dict[Site, Tensor] = field(default_factory=dict)
+
+    def gradients(self, number: Tensor) -> dict[Site, Tensor]:
+        """d number / d activation [batch, pos, width] at each site; 0 where the number does not read the activation."""
+        found = torch.autograd.grad(number, list(self.added.values()), allow_unused=True)
+        return {
+            site: torch.zeros_like(added) if grad is None else grad
+            for (site, added), grad in zip(self.added.items(), found, strict=True)
+        }
+
+
+@contextmanager
+def tracked(subject: Subject, sites: Iterable[Site]) -> Iterator[Tracked]:
+    """Keep the activation at each site and the way from there to the answer, in the forward pass inside the block.
+
+    Args:
+        subject: the model; locked for the block. Its graph lives as long as what the pass returns.
+        sites: where gradients are wanted.
+    Raises:
+        InterpError: as `edited`.
+    """
+    track = Tracked()
+
+    def open_at(site: Site) -> Edit:
+        def edit(value: Tensor) -> Tensor:
+            added = torch.zeros_like(value, requires_grad=True)
+            track.values[site], track.added[site] = value.detach(), added
+            return value + added
+
+        return edit
+
+    with subject.lock, torch.enable_grad(), edited(subject, {site: open_at(site) for site in sites}):
+        _let_gradients_through(subject)
+        yield track
+
+
+def _let_gradients_through(subject: Subject) -> None:
+    """Replace what modules keep from one pass to the next (angles of positions), where it was made for inference."""
+    for module in subject.hf.modules():
+        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
+            if isinstance(value, Tensor) and value.is_inference():
+                setattr(module, name, value.clone())
+
+
+@contextmanager
+def attention_seen(subject: Subject, reduce: Callable[[Tensor], Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Keep what a function makes of each layer's attention weights, in the forward pass inside the block.
+
+    The pass runs under eager attention, which alone makes the weights; its answers are those of another kernel but for
+    rounding.
+
+    Args:
+        subject: the model, with a site `attn_out`; locked for the block.
+        reduce: turns the weights [batch, n_heads, reading position, position read] into what is kept.
+    Yields:
+        By layer; a layer whose attention hands out no such weights is missing, and so is each layer of a model whose
+        attention is one call of torch's (WavLM): that gives the mean over heads, repeated for every head.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def reading(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def read(_module: nn.Module, _args: Any, output: Any) -> None:
+            weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+            if isinstance(weights, Tensor) and weights.ndim == 4:
+                seen[layer] = reduce(weights.detach())
+
+        return read
+
+    with ExitStack() as stack:
+        stack.enter_context(subject.lock)
+        # On the modules alone: other threads read the kernel off the model's own config, which names its clean runs.
+        eager: dict[int, Any] = {}
+        for module in subject.hf.modules():
+            config = getattr(module, "config", None)
+            if module is subject.hf or getattr(config, "_attn_implementation", "eager") == "eager":
+                continue
+            if id(config) not in eager:
+                eager[id(config)] = copy.deepcopy(config)
+                eager[id(config)]._attn_implementation = "eager"
+            stack.callback(setattr, module, "config", config)
+            module.config = eager[id(config)]
+        for layer in range(subject.n_layers) if subject.arch.attn_proj_called else ():
+            attention = subject.locate(Site("attn_out", layer)).module
+            stack.callback(attention.register_forward_hook(reading(layer)).remove)
+        yield seen
 
 
 def _register_all(stack: ExitStack, subject: Subject, edits: Mapping[Site, Edit]) -> None:

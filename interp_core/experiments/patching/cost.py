@@ -6,6 +6,8 @@ import torch
 
 from interp_core.experiments.cost import Cost, timed
 from interp_core.experiments.patching import words
+from interp_core.experiments.patching.head_map import map_chunks
+from interp_core.experiments.patching.head_table import RANDOM_HEADS
 from interp_core.experiments.patching.plan import Plan
 from interp_core.experiments.patching.run import flows_of, patches_of
 from interp_core.trace.clean import clean_runs
@@ -14,6 +16,9 @@ from interp_core.trace.knockout import windows
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import cost
+
+BACKWARD = 3.0
+"""A pass forward and back, in passes forward: the way back is about two of them."""
 
 
 def estimate(plan: Plan, store: CleanStore) -> Cost:
@@ -37,6 +42,8 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
     if "knockout" in flows_of(plan.settings, store.subject):
         each = _knockout(first[0], store.subject.n_layers, plan.settings.knockout_width)
         forwards += len(of_pairs) * len(plan.settings.prompts) * each
+    if "heads" in plan.settings.maps:
+        forwards += _head_map(plan, store, first[0], len(used))
     if plan.settings.checks:
         forwards += _checks(plan, store, first)
     stem = first[0].recipient.prompted
@@ -62,6 +69,18 @@ def _knockout(patch: Patch, n_layers: int, width: int) -> float:
     prompted = patch.recipient.prompted
     blocks = sum(n_layers - first for first, _ in windows(n_layers, width))
     return blocks * (1 + prompted.n_pos - prompted.audio[1]) / (n_layers * prompted.n_pos)
+
+
+def _head_map(plan: Plan, store: CleanStore, patch: Patch, used: int) -> float:
+    """A pair: one pass of A forward and back, and for each verified head a patch with B and one with a random donor,
+    every layer as likely; and each clip once more, with the activations at the sites of the map."""
+    subject, settings = store.subject, plan.settings
+    heads = sum(subject.heads_at(layer) for layer in range(subject.n_layers))
+    verified = min(settings.top_heads + RANDOM_HEADS, heads)
+    every = SiteSpec("head_out", 0, subject.d_head, tuple(range(subject.n_layers)))
+    each = cost(subject, patch, every, settings.method) / subject.n_layers
+    pairs = sum(len(chunk.pairs) for chunk in map_chunks(plan))
+    return pairs * (BACKWARD + 2 * verified * each) + used * len(settings.prompts)
 
 
 def _checks(plan: Plan, store: CleanStore, patches: Sequence[Patch]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
+from scipy.special import log_softmax
 from torch import Tensor
 
 from interp_core.data.clips import Clip
@@ -23,6 +24,8 @@ from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files, words
 from interp_core.experiments.patching.by_hand import pair_of, pair_set
 from interp_core.experiments.patching.cost import estimate
+from interp_core.experiments.patching.head_map import PairHeads, check_head_map, heads_of_pair
+from interp_core.experiments.patching.head_words import headline
 from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
@@ -60,6 +63,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         manifest, pairs = clips_of(engine, found, store), pairs_of(engine, found)
         made = plan(store.subject, pairs, manifest.clips, found)
         check_window(made, store)
+        check_head_map(store.subject, found)
         facts = {
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
@@ -113,6 +117,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             rate, reachable = best["flip_to_target_rate_reachable"], best["reachable_count"]
             reach = f"{rate:.2f} of {reachable} reachable ones flip at {layer}" if reachable else "none is reachable"
             yield f"{kind}: {best['n']} pairs; {reach}"
+            if len(rows := result.heads_of(str(kind))):
+                yield f"{kind}: {headline(rows, result.agreement_of(str(kind)))}"
         yield from words.summary(result.words_moved)
 
 
@@ -228,6 +234,27 @@ def answer_by_hand(
     return answers
 
 
+def heads_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> PairHeads:
+    """Every head's estimate for one pair, and where the heads look; see `heads_of_pair`."""
+    found = resolve(engine, request)
+    return heads_of_pair(engine.store(found), pair, found, prompt)
+
+
+def head_patch_by_hand(
+    engine: Engine, request: PatchRequest, pair: Pair, layer: int, head: int, *, prompt: int = 0
+) -> pd.Series:
+    """The record of one pair when one head alone is patched, at the first strength.
+
+    Returns:
+        As of `run_chunk`, and `target_change`: of the target's log-probability among the labels, nats.
+    """
+    asked = replace(request, site=f"head_out:{head}", layers=(layer,))
+    row = patch_by_hand(engine, asked, pair, prompt=prompt, alphas=request.alphas[:1]).iloc[0]
+    at = resolve(engine, asked).labels.index(row["target"])
+    before, after = (log_softmax(row[f"{run}_logits"])[at] for run in ("base", "patched"))
+    return pd.concat([row, pd.Series({"target_change": float(after - before)})])
+
+
 def window_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> Replaced:
     """What the time window in `request.positions` replaces in a pair's recipient.
 
@@ -262,6 +289,8 @@ __all__ = [
     "answer_by_hand",
     "base_table",
     "check",
+    "head_patch_by_hand",
+    "heads_by_hand",
     "pair_by_hand",
     "pairs_of",
     "patch_by_hand",

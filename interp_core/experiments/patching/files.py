@@ -1,6 +1,6 @@
 """A patching run and its folder: what goes into which file, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
-from interp_core.experiments.patching import figures
+from interp_core.experiments.patching import figures, head_figures
 from interp_core.experiments.patching.run import PatchingResult
 from interp_core.runs import RunWriter
 from interp_core.storage import read_csv, read_json, read_lines, read_records
@@ -32,6 +32,12 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
             answers = result.answers[result.answers.kind == kind]
             writer.write_csv(f"answers_{kind}.csv", answers)
             writer.write_csv(f"words_moved_{kind}.csv", result.words_moved[result.words_moved.kind == kind])
+        if len(rows := result.heads_of(kind)):
+            writer.write_csv(f"head_map_{kind}.csv", result.head_map[result.head_map["kind"] == kind])
+            drawn = head_figures.head_map_figure(rows, result.agreement_of(kind), result.title_of_heads(kind))
+            save_png(drawn, writer.path(f"head_map_{kind}.png"))
+    if len(result.head_agreement):
+        writer.write_csv("head_agreement.csv", result.head_agreement)
     if len(result.lens):
         writer.write_csv("logit_lens.csv", result.lens)
     if len(result.knockout):
@@ -78,7 +84,18 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         knockout=_optional(folder / "knockout.csv"),
         answers=pd.DataFrame(answers),
         words_moved=pd.concat(map(read_csv, moved), ignore_index=True) if (moved := named("words_moved_")) else NONE,
+        **_head_map(folder, named("head_map_")),
     )
+
+
+def _head_map(folder: Path, present: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """The tables of the map of heads; none of a run without it."""
+    paths = [path for path in present if path.suffix == ".csv"]
+    if not paths:
+        return {}
+    maps = [read_csv(path, texts=("units", "verified"), needs=("site", "layer", "head", "verified")) for path in paths]
+    agreement = read_csv(folder / "head_agreement.csv", needs=("kind", "prompt", "spearman"))
+    return {"head_map": pd.concat(maps, ignore_index=True), "head_agreement": agreement}
 
 
 def _optional(path: Path) -> pd.DataFrame:

@@ -10,3 +10,18 @@ LIMITS = """
   all pairs is lower by what the model cannot do in the first place.
 - The logit lens reads layers with the final readout, for which only the last of them was trained.
 """
+
+HEAD_LIMITS = """
+- An **estimate** is a slope: (B's state - A's state) times the gradient at A. It is exact where the answer is linear in
+  the head, and can be wrong in size or sign where attention or the answer is saturated (attribution patching: Nanda
+  2023; where it fails: AtP*, arXiv:2403.00745). A head that nothing verified is a hint and no finding.
+- A **true patch** of one head leaves all others A's: a head whose work another one also does shows little, and heads
+  that act together show it only together.
+- The heads were chosen by their estimates on the same pairs. The adjusted p takes that in: it goes over the estimates
+  of all heads as well, and compares B with a random donor.
+- The **wrong-sign share** counts pairs in which the estimate points the other way than the true patch: where it is
+  high, do not read the colours of heads that were not verified.
+- **Attention** says where a head looks, and not that what it finds there is used.
+- At the residual stream there is no such map: there estimates of single positions followed true patches at r = 0.17 to
+  0.31 only, on demo-emotion.
+"""

@@ -8,11 +8,13 @@ from interp_core.choices import DEFAULT_PROMPT, EMOTIONS, Method
 from interp_core.errors import InterpError
 from interp_core.options import option
 from interp_core.request import Request
-from interp_core.sites import OF_HEADS, STAGES, Kind, check_kind
+from interp_core.sites import OF_HEADS, STAGES, Kind, check_attributed, check_kind
 
 Align = Literal["truncate", "resample"]
 Control = Literal["random", "noise", "no-conflict", "prefix"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
+Map = Literal["heads"]
+MAPS: tuple[Map, ...] = get_args(Map)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
 DEFAULT_MAX_PAIRS = 100
@@ -93,6 +95,30 @@ class PatchRequest(Request):
     flow: tuple[FlowCurve, ...] = option(
         FLOWS, "information flow beside the curve, or none", none="none", label="Information flow", wide=True
     )
+    maps: tuple[Map, ...] = option(
+        (),
+        "maps beside the curve, or none: heads estimates every head by gradients and patches the largest",
+        none="none",
+        flag="map",
+        label="Maps",
+        wide=True,
+        words={"heads": "every head, estimated and verified"},
+    )
+    top_heads: int = option(
+        10,
+        "of the map of heads, the largest estimates that true patches verify; 10 random heads are verified beside them",
+        least=1,
+        label="Heads verified, largest first",
+        rare=True,
+    )
+    map_sites: tuple[str, ...] = option(
+        (),
+        "sites estimated in the map of heads beside head_out: attn_out, mlp_out, mlp_act; those that the model has "
+        "unless given",
+        label="Estimated beside the heads",
+        placeholder="attn_out, mlp_out, mlp_act",
+        rare=True,
+    )
     method: Method = option(
         "fast",
         "the route: fast takes the cheapest that is exact, reference is one forward a layer",
@@ -167,6 +193,11 @@ class PatchRequest(Request):
             found.append(str(error).rstrip("."))
         except ValueError:
             found.append(f"site {self.site!r}: give one head by its number, like head_out:3, or head_out for all")
+        for site in self.map_sites:
+            try:
+                check_attributed(site)
+            except InterpError as error:
+                found.append(str(error).rstrip("."))
         if not self.alphas:
             found.append("alpha: give one or more strengths between 0 and 1")
         if len(set(self.alphas)) < len(self.alphas):

@@ -22,9 +22,10 @@ from interp_core.errors import CheckFailed
 from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
-from interp_core.experiments.patching import figures, one_pair, words
+from interp_core.experiments.patching import figures, head_figures, one_pair, words
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.flow import knockout_table, lens_table
+from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
 from interp_core.experiments.patching.metrics import base_accuracy, summarise
 from interp_core.experiments.patching.plan import Chunk, Plan, fitting, site_spec
@@ -53,6 +54,7 @@ class PatchingResult(Result):
         reports: tokenization_report, pair_construction_report, sanity_check_self_patch, sanity_check_audio_span.
         lens, knockout: information-flow tables; empty where not asked for.
     answers: in words, one row a pair and layer; see `words`. words_moved: their means, one row a kind and layer.
+        head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -63,11 +65,14 @@ class PatchingResult(Result):
     knockout: pd.DataFrame = field(default_factory=pd.DataFrame)
     answers: pd.DataFrame = field(default_factory=pd.DataFrame)
     words_moved: pd.DataFrame = field(default_factory=pd.DataFrame)
+    head_map: pd.DataFrame = field(default_factory=pd.DataFrame)
+    head_agreement: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
+        maps = {"head_map": self.head_map, "head_agreement": self.head_agreement} if len(self.head_map) else {}
         return {
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
-            **{"answers": self.answers, "words_moved": self.words_moved},
+            **{"answers": self.answers, "words_moved": self.words_moved, **maps},
         }
 
     def figure(self) -> Figure:
@@ -81,6 +86,10 @@ class PatchingResult(Result):
             shown, title = self.shown(kind), self.title(kind)
             found[f"flip_rate_curve_{kind}"] = figures.flip_rate_figure(shown, title)
             found[f"delta_logit_curve_{kind}"] = figures.delta_logit_figure(shown, title)
+            if len(rows := self.heads_of(kind)):
+                found[f"head_map_{kind}"] = head_figures.head_map_figure(
+                    rows, self.agreement_of(kind), self.title_of_heads(kind)
+                )
         return found
 
     def checks(self) -> Sequence[Mapping[str, Any]]:
@@ -105,6 +114,20 @@ class PatchingResult(Result):
         """What a figure of a kind of pair draws: metrics under the first question, controls at the first strength."""
         rows = self.metrics[(self.metrics["kind"] == kind) & (self.metrics["prompt"] == 0)]
         return rows[rows["alpha"] == rows.loc[rows["condition"] == "matched", "alpha"].iloc[0]]
+
+    def heads_of(self, kind: str, prompt: int = 0) -> pd.DataFrame:
+        """Rows of the map of heads of a kind of pair under a question; none where the run has no such map."""
+        if self.head_map.empty:
+            return self.head_map
+        return self.head_map[(self.head_map["kind"] == kind) & (self.head_map["prompt"] == prompt)]
+
+    def agreement_of(self, kind: str, prompt: int = 0) -> pd.Series:
+        """How far the estimates of `heads_of` can be trusted."""
+        table = self.head_agreement
+        return table[(table["kind"] == kind) & (table["prompt"] == prompt)].iloc[0]
+
+    def title_of_heads(self, kind: str) -> str:
+        return f"{self.model_name}: {kind} pairs, every head at {self.config['settings']['positions']} positions"
 
     def title(self, kind: str) -> str:
         """Of the figures of a kind of pair."""
@@ -214,6 +237,8 @@ def run_patching(
     flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
     total = sum(len(chunk.pairs) for chunk in [*plan.chunks, *words.chunks_of(plan)]) + used * len(flows)
+    if "heads" in settings.maps:
+        total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
     done = 0
 
     def step(count: int, note: str) -> None:
@@ -268,6 +293,9 @@ def run_patching(
             ),
         )
         step(used, "attention knockout")
+    heads, agreement = pd.DataFrame(), pd.DataFrame()
+    if "heads" in settings.maps:
+        heads, agreement = run_head_map(plan, store, cluster_map(clips, column), column, sink=sink, step=step)
     sink.gather()
     records = pd.DataFrame(rows)
     metrics = summarise(records, settings.labels, cluster_map(clips, column), seed=settings.seed, cluster_column=column)
@@ -282,7 +310,8 @@ def run_patching(
         "sanity_check_self_patch": checks.self_patch,
         "sanity_check_audio_span": checks.audio_span,
     }
-    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock, said, moved)
+    tables = {"answers": said, "words_moved": moved, "head_map": heads, "head_agreement": agreement}
+    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock, **tables)
 
 
 def rates_so_far(rows: Sequence[Mapping[str, Any]], settings: PatchRequest) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
 from interp_core.trace.finite import check_finite
-from interp_core.trace.hooks import Edit, edited
+from interp_core.trace.hooks import tracked
 from interp_core.trace.rows import BlockRows, Rows
 
 
@@ -103,23 +103,9 @@ def gradients(reader: ClipReader, ready: ReadyClip, labels: LabelTokens, target:
     subject = reader.subject
     if ready.prompted is not None:  # made for inference, which autograd refuses
         ready = replace(ready, prompted=replace(ready.prompted, embeds=ready.prompted.embeds.clone()))
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def leaf(layer: int) -> Edit:
-        def edit(value: Tensor) -> Tensor:
-            delta = torch.zeros_like(value, requires_grad=True)
-            seen[layer] = (value.detach(), delta)
-            return value + delta
-
-        return edit
-
-    sites = {Site("resid_post", layer): leaf(layer) for layer in range(subject.n_layers)}
-    with torch.enable_grad(), edited(subject, sites):
+    sites = [Site("resid_post", layer) for layer in range(subject.n_layers)]
+    with tracked(subject, sites) as track:
         logit = labels.read(reader.answer([ready]))[0][0, target]
-    deltas = [seen[layer][1] for layer in range(subject.n_layers)]
-    found = torch.autograd.grad(logit, deltas, allow_unused=True)
-    at = reader.inside(ready, Site("resid_post", 0), deltas[0].shape[1])
-    return [
-        torch.zeros_like(delta[0, at]) if grad is None else (grad * seen[layer][0])[0, at].float()
-        for layer, (delta, grad) in enumerate(zip(deltas, found, strict=True))
-    ]
+    found = track.gradients(logit)
+    at = reader.inside(ready, sites[0], found[sites[0]].shape[1])
+    return [(found[site] * track.values[site])[0, at].float() for site in sites]

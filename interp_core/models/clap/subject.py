@@ -202,7 +202,7 @@ class ClapAudio(Encoder):
         if len(set(labels)) < max(2, len(labels)):
             raise InterpError(f"labels {', '.join(labels)}: give two or more, each once.")
         texts = [prompt.replace("{}", label) for label in labels]
-        with torch.inference_mode(), self.lock:
+        with torch.no_grad(), self.lock:  # not inference_mode: gradients of the recording pass through them
             made = self.text_embeds(texts).float().cpu()
             scale = float(self.hf.logit_scale_a.exp())
         report = {"prompt": prompt, "labels": [{"label": la, "text": t} for la, t in zip(labels, texts, strict=True)]}

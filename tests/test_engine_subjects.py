@@ -16,7 +16,7 @@ from interp_core.experiments.experiment import run
 from interp_core.experiments.patching.experiment import PATCHING, resolve
 from interp_core.experiments.patching.plan import fitting
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.run import patches_of
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.request import Request
 from interp_core.trace.sweep import sweep
 from tests.corpus import assert_same_records, write_corpus

@@ -1,12 +1,17 @@
 """What a run will cost, said before it starts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.patching.chunks import patches_of
+from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS
 from interp_core.experiments.patching.plan import Plan
-from interp_core.experiments.patching.run import flows_of, patches_of
+from interp_core.experiments.patching.run import flows_of
+from interp_core.experiments.patching.time_map import TIME
+from interp_core.experiments.patching.windows import windows_of
 from interp_core.trace.clean import clean_runs
 from interp_core.trace.knockout import windows
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
@@ -35,11 +40,38 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
     if "knockout" in flows_of(plan.settings, store.subject):
         each = _knockout(first[0], store.subject.n_layers, plan.settings.knockout_width)
         forwards += len(of_pairs) * len(plan.settings.prompts) * each
+    forwards += _time_map(plan, store)
     if plan.settings.checks:
         forwards += _checks(plan, store, first)
     stem = first[0].recipient.prompted
     each = timed(lambda: clean_runs(store.subject, [stem]))
     return Cost(forwards, forwards * each, f"{len(plan.pairs.pairs)} pairs over {len(of_pairs)} clips")
+
+
+def _time_map(plan: Plan, store: CleanStore) -> float:
+    """Windows at every layer of each pair, and the masks at one; from the first chunk of each condition."""
+    per_pair: dict[str, float] = {}
+    total = 0.0
+    for chunk in plan.map_chunks:
+        if chunk.map != TIME:
+            continue
+        if chunk.condition not in per_pair:
+            patches = patches_of(plan, store, chunk)[0]
+            per_pair[chunk.condition] = sum(_windows(plan, store, chunk.condition, p) for p in patches) / len(patches)
+        total += per_pair[chunk.condition] * len(chunk.pairs)
+    lengths = {len(store.samples(pair.recipient)) for pair in plan.pairs.pairs} if total else set()
+    return total + len(lengths)  # a clean run of silence as long as each recipient
+
+
+def _windows(plan: Plan, store: CleanStore, condition: str, patch: Patch) -> float:
+    method = plan.settings.method
+    windows = windows_of(plan.settings, patch)
+    passes = sum(cost(store.subject, window.of(patch), plan.spec, method) for window in windows)
+    if condition == "matched":  # the masked windows lie anywhere in the span, at a layer that is known afterwards
+        middle = replace(plan.spec, layers=(plan.spec.layers[len(plan.spec.layers) // 2],))
+        each = cost(store.subject, windows[len(windows) // 2].of(patch), middle, method)
+        passes += len(MASKS) * (1 + RANDOM_WINDOWS) * each
+    return passes
 
 
 def _knockout(patch: Patch, n_layers: int, width: int) -> float:

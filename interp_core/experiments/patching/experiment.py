@@ -21,6 +21,7 @@ from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.plan import Plan, check_window, plan
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
@@ -30,7 +31,6 @@ from interp_core.experiments.patching.run import (
     base_predictions,
     pair_line,
     patch_pair,
-    patches_of,
     run_patching,
 )
 from interp_core.jobs import Progress, silent

@@ -15,6 +15,8 @@ Control = Literal["random", "noise", "no-conflict", "prefix"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
+Map = Literal["time"]
+MAPS: tuple[Map, ...] = get_args(Map)
 DEFAULT_MAX_PAIRS = 100
 
 
@@ -82,6 +84,22 @@ class PatchRequest(Request):
     flow: tuple[FlowCurve, ...] = option(
         FLOWS, "information flow beside the curve, or none", none="none", label="Information flow", wide=True
     )
+    maps: tuple[Map, ...] = option(
+        (),
+        "maps beside the curve, or none; time patches each window of the recording alone, at every layer, under the "
+        "first question and at the first strength",
+        none="none", flag="map", label="Maps", wide=True,
+    )  # fmt: skip
+    windows: int | None = option(
+        None,
+        "equal windows of the time map, each of two positions or more; 8 unless given",
+        least=1, label="Windows of the time map", placeholder="8", rare=True,
+    )  # fmt: skip
+    window_seconds: float | None = option(
+        None,
+        "about how long a window of the time map is, in the place of their number",
+        least=0.001, label="Length of a window, s", placeholder="a share of each recording", rare=True,
+    )  # fmt: skip
     method: Method = option(
         "fast",
         "the route: fast takes the cheapest that is exact, reference is one forward a layer",
@@ -147,6 +165,12 @@ class PatchRequest(Request):
             found.append(f"alpha {list(self.alphas)}: give each strength once")
         if self.layers is not None and not self.layers:
             found.append("no layer was given; give all or a list like 0,4,8")
+        if len(set(self.maps)) < len(self.maps):
+            found.append(f"map {list(self.maps)}: give each map once")
+        if "time" not in self.maps and (self.windows is not None or self.window_seconds is not None):
+            found.append("windows are those of the time map; give --map time with them, or leave them out")
+        elif self.windows is not None and self.window_seconds is not None:
+            found.append("give either the number of windows or their length in seconds, not both")
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

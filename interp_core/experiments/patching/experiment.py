@@ -33,6 +33,7 @@ from interp_core.experiments.patching.run import (
     patch_pair,
     run_patching,
 )
+from interp_core.experiments.patching.time_map import map_of_pair
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import Sink
 from interp_core.trace.store import CleanStore
@@ -207,6 +208,14 @@ def patch_by_hand(
     return patch_pair(engine.store(found), pair, found, prompt=prompt, alphas=alphas)
 
 
+def map_by_hand(
+    engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0, alpha: float = 1.0
+) -> list[dict[str, Any]]:
+    """The time map of one pair, one record a layer; see `map_of_pair`."""
+    found = resolve(engine, request)
+    return map_of_pair(engine.store(found), pair, found, prompt=prompt, alpha=alpha)
+
+
 def window_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> Replaced:
     """What the time window in `request.positions` replaces in a pair's recipient.
 
@@ -240,6 +249,7 @@ __all__ = [
     "Patching",
     "base_table",
     "check",
+    "map_by_hand",
     "pair_by_hand",
     "pairs_of",
     "patch_by_hand",

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.plan import Chunk, Plan
-from interp_core.experiments.patching.positions import Aligned
 from interp_core.experiments.patching.time_map import pair_map
 from interp_core.experiments.patching.windows import Span, Window, windows_of
 from interp_core.maths.arrays import Floats
@@ -65,7 +63,7 @@ def run_masks(
         effects = pair_map(own, labels.labels)
         row, column = np.unravel_index(int(effects.argmax()), effects.shape)
         layer, top = int(own[row]["layer"]), windows[column]
-        span = Span(patch.recipient.prompted, Aligned(patch.positions, patch.source, 1.0))
+        span = Span(patch.recipient.prompted, patch)
         tried = [top, *_elsewhere(span, top, seed_of(plan.settings.seed, "random windows", pair.pair_id))]
         for mask in MASKS:
             kinds = (plan.spec.kind,)
@@ -125,7 +123,7 @@ def _elsewhere(span: Span, top: Window, seed: int) -> list[Window]:
 
 def _masked(patch: Patch, donor: Any, window: Window, mask: str) -> Patch:
     """The recipient with a window of its own masked, at full strength."""
-    a, positions = patch.recipient, window.aligned.positions
+    a, positions = patch.recipient, window.positions
     if mask == "mean":
         return Patch(a, a, positions, a.prompted.recording.positions().double(), averaged=True)
     if donor.prompted.n_pos != a.prompted.n_pos or donor.prompted.audio != a.prompted.audio:
@@ -133,7 +131,7 @@ def _masked(patch: Patch, donor: Any, window: Window, mask: str) -> Patch:
             f"silence as long as clip {a.prompted.clip_id!r} takes other positions than the clip "
             f"({donor.prompted.audio} and {a.prompted.audio}), so it cannot mask a window of it."
         )
-    return Patch(a, donor, positions, positions.to(torch.float64))
+    return Patch(a, donor, positions, positions.double())
 
 
 def summarise_masks(

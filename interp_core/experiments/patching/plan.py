@@ -161,6 +161,15 @@ def check_map(subject: Subject, settings: PatchRequest, of_map: str) -> None:
         )
 
 
+def plan_of_pair(subject: Subject, pair: Pair, settings: PatchRequest, prompt: int = 0) -> Plan:
+    """The plan of one pair by hand, without chunks, checks or controls."""
+    settings = replace(settings, controls=(), flow=())
+    settings.check()
+    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
+    spec = site_spec(subject, settings)
+    return Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
+
+
 def site_spec(subject: Subject, settings: PatchRequest) -> SiteSpec:
     """Return where the settings edit a model."""
     layers = sweep_layers(settings.kind, subject.n_layers, settings.layers)

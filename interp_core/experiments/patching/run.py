@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from interp_core.data.clips import Clip
 from interp_core.data.columns import choose_cluster_column, cluster_map
-from interp_core.data.pairs import Pair, PairSet
+from interp_core.data.pairs import Pair
 from interp_core.errors import CheckFailed
 from interp_core.experiments.checks import TOLERANCE, CheckReport, run_checks
 from interp_core.experiments.example import Example
@@ -28,7 +28,7 @@ from interp_core.experiments.patching.limits import LIMITS
 from interp_core.experiments.patching.metrics import base_accuracy, summarise
 from interp_core.experiments.patching.necessity import MASKS, run_masks, summarise_masks
 from interp_core.experiments.patching.necessity import records_file as masks_file
-from interp_core.experiments.patching.plan import Chunk, Plan, fitting, site_spec
+from interp_core.experiments.patching.plan import Chunk, Plan, fitting, plan_of_pair
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.experiments.patching.time_map import TIME, run_time_chunk, summarise_time
@@ -295,12 +295,7 @@ def patch_pair(
     Returns:
         Records as of `run_chunk`, condition "matched", one row an alpha and layer.
     """
-    subject = store.subject
-    settings = replace(settings, controls=(), flow=(), alphas=tuple(alphas))
-    settings.check()
-    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
-    spec = site_spec(subject, settings)
-    made = Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
+    made = plan_of_pair(store.subject, pair, replace(settings, alphas=tuple(alphas)), prompt)
     rows = [
         record
         for number, alpha in enumerate(alphas)

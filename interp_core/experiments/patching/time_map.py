@@ -6,14 +6,17 @@ are laid over each other by their fraction of the span.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
+from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
-from interp_core.experiments.patching.plan import Chunk, Plan
+from interp_core.experiments.patching.plan import Chunk, Plan, check_map, plan_of_pair
+from interp_core.experiments.patching.request import Map, PatchRequest
 from interp_core.experiments.patching.windows import shares, windows_of
 from interp_core.maths.arrays import Floats
 from interp_core.maths.stats import (
@@ -30,7 +33,7 @@ COLUMNS = [
     *["layer", "window", "start_s", "stop_s", "n", "mean", "low", "high", "p_adjusted"],
     *["flip_to_target_rate_reachable", "reachable_count", "n_clusters", "interval_method", "kind"],
 ]
-TIME = "time"
+TIME: Map = "time"
 
 
 def run_time_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str, Any]]:
@@ -70,6 +73,15 @@ def run_time_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str
                 }
             )
     return records
+
+
+def map_of_pair(
+    store: CleanStore, pair: Pair, settings: PatchRequest, *, prompt: int = 0, alpha: float = 1.0
+) -> list[dict[str, Any]]:
+    """The records of one pair by hand, one a layer, as of `run_time_chunk`."""
+    made = plan_of_pair(store.subject, pair, replace(settings, maps=(TIME,), alphas=(alpha,)), prompt)
+    check_map(store.subject, made.settings, TIME)
+    return run_time_chunk(made, store, Chunk(0, pair.kind, prompt, alpha, "matched", (pair,), TIME))
 
 
 def effects(record: Mapping[str, Any], labels: Sequence[str]) -> tuple[Floats, np.ndarray]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from interp_core.experiments.patching.positions import Aligned
 from interp_core.experiments.patching.request import PatchRequest
@@ -20,19 +21,20 @@ class Window:
     """Positions of a span that are next to each other in time, in every band of a spectrogram.
 
     Attributes:
-        aligned: the positions, and the donor's that go there.
+        positions, source: of the recipient, and of the donor, as in a patch.
         first, stop: frames of the span, from its first.
         seconds: (start, stop) in the recipient's recording.
     """
 
-    aligned: Aligned
+    positions: Tensor
+    source: Tensor
     first: int
     stop: int
     seconds: tuple[float, float]
 
     def of(self, patch: Patch) -> Patch:
         """The patch in this window alone."""
-        return replace(patch, positions=self.aligned.positions, source=self.aligned.source)
+        return replace(patch, positions=self.positions, source=self.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +42,22 @@ class Span:
     """What a patch replaces, as frames in time.
 
     Attributes:
-        a: the recipient. aligned: the span's positions and the donor's, band by band.
+        a: the recipient. replaced: the span's positions and the donor's that go there, band by band.
     """
 
     a: Prompted
-    aligned: Aligned
+    replaced: Aligned | Patch
 
     @property
     def frames(self) -> int:
-        return len(self.aligned.positions) // self.a.bands[0]
+        return len(self.replaced.positions) // self.a.bands[0]
 
     def window(self, first: int, stop: int) -> Window:
         """The frames [first, stop) of the span, in every band."""
-        positions, source = (each.view(self.a.bands[0], -1) for each in (self.aligned.positions, self.aligned.source))
-        part = Aligned(
-            positions[:, first:stop].flatten(), source[:, first:stop].flatten(),
-            self.aligned.covered * (stop - first) / self.frames,
-        )  # fmt: skip
+        positions, source = (each.view(self.a.bands[0], -1) for each in (self.replaced.positions, self.replaced.source))
         before, step = int(positions[0, first]) - self.a.audio[0], self.a.seconds_per_position
-        return Window(part, first, stop, (before * step, (before + stop - first) * step))
+        here, there = (each[:, first:stop].flatten() for each in (positions, source))
+        return Window(here, there, first, stop, (before * step, (before + stop - first) * step))
 
     def cut(self, count: int) -> list[Window]:
         """Equal windows, their lengths apart by one frame at most; fewer than `count` where some would be too short."""
@@ -70,7 +69,7 @@ class Span:
 def windows_of(settings: PatchRequest, patch: Patch) -> list[Window]:
     """The windows into which the settings cut the span of a patch."""
     prompted = patch.recipient.prompted
-    span = Span(prompted, Aligned(patch.positions, patch.source, 1.0))
+    span = Span(prompted, patch)
     if settings.window_seconds is None:
         return span.cut(settings.windows or USUAL_WINDOWS)
     return span.cut(max(1, round(span.frames * prompted.seconds_per_position / settings.window_seconds)))

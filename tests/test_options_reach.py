@@ -49,6 +49,7 @@ CHANGES = {
         "site": "attn_out", "positions": "last", "layers": (1, 3), "align": "resample", "alphas": (0.5,),
         "controls": (), "flow": ("lens",), "method": "reference", "knockout_width": (2, {"flow": ("knockout",)}),
         "several_tokens": ("first", {"labels": ("happy", "melancholic", "sad")}), "checks": True,
+        "maps": ("time",), "windows": (3, {"maps": ("time",)}), "window_seconds": (0.1, {"maps": ("time",)}),
     },
     "signflip": {
         "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 8, "batch_size": 2, "probe": "speaker",

@@ -74,7 +74,7 @@ class Net(nn.Module):
         frames = samples.view(len(samples), -1, FRAME)
         loud = frames.abs().amax(-1, keepdim=True)  # [batch, pos, 1]
         x = torch.zeros(*frames.shape[:2], WIDTH)
-        x[..., HEARD] = torch.softmax(-80 * (loud - torch.tensor(LEVELS)).abs(), -1)
+        x[..., HEARD] = torch.softmax(-80 * (loud - torch.tensor(LEVELS)).abs(), -1) * (loud > 0.05)  # silence: none
         x[..., HALF] = (torch.arange(frames.shape[1]) >= frames.shape[1] // 2).float()
         x[..., -JUNK:] = frames[..., :JUNK]
         for block in self.blocks:

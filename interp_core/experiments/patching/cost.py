@@ -67,10 +67,10 @@ def _windows(plan: Plan, store: CleanStore, condition: str, patch: Patch) -> flo
     method = plan.settings.method
     windows = windows_of(plan.settings, patch)
     passes = sum(cost(store.subject, window.of(patch), plan.spec, method) for window in windows)
-    if condition == "matched":  # the masked windows lie anywhere in the span, at a layer that is known afterwards
-        middle = replace(plan.spec, layers=(plan.spec.layers[len(plan.spec.layers) // 2],))
-        each = cost(store.subject, windows[len(windows) // 2].of(patch), middle, method)
-        passes += len(MASKS) * (1 + RANDOM_WINDOWS) * each
+    if condition == "matched":  # masked windows lie anywhere, at a layer that is known afterwards: the first costs most
+        first, middle = replace(plan.spec, layers=plan.spec.layers[:1]), windows[len(windows) // 2]
+        random = min(RANDOM_WINDOWS, sum(w.stop - w.first for w in windows) - (middle.stop - middle.first))
+        passes += len(MASKS) * (1 + random) * cost(store.subject, replace(middle.of(patch), averaged=True), first, method)
     return passes
 
 

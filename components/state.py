@@ -29,6 +29,7 @@ RUN, EXAMPLE = "run", "example"
 VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
 LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
 WINDOW, ONLY_WINDOW = "window", "only_window"
+TIME_STRIP, TIME_CURVE, TIME_MAP, TIME_PAIRS = "time_strip", "time_curve", "time_map", "time_pairs"
 PRESENT = "present"
 """Whether the page is shown to an audience."""
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
@@ -83,7 +84,7 @@ CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEADS_AT, HEADS_A, HEADS_
 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
-    *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW),
+    *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW, TIME_STRIP),
     *(HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE, HEADS_A, HEADS_B),
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),

@@ -30,6 +30,8 @@ from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows
 
 # A group of patches may grow by this much through padding to its longest member.
 _PADDING = 1.25
+# Windows of one clip have tails of as many lengths, and rows enough each: on a CPU they gain nothing from being padded.
+_PADDING_OF_WINDOWS = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +125,13 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
             alike = subject.batch_key(patch.recipient.prompted)
             lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
     groups: list[tuple[str, list[int]]] = []
+    of_one = len(patches) > 1 and len({id(patch.recipient) for patch in patches}) == 1
+    padding = _PADDING_OF_WINDOWS if of_one and subject.device.type == "cpu" else _PADDING
     for (route, _), members in lengths.items():
         group: list[int] = []
         total = 0
         for length, i in sorted(members):
-            if group and length * (len(group) + 1) > _PADDING * (total + length):
+            if group and length * (len(group) + 1) > padding * (total + length):
                 groups.append((route, group))
                 group, total = [], 0
             group.append(i)

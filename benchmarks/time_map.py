@@ -1,8 +1,8 @@
 """What a time map of one pair costs, beside writing it with hooks: one forward pass of the model a layer and window.
 
-Everything that a person pays is in both: the clean runs of both clips, captures, the patches, the readout. Both ways run
-in one process, in turn; times are of the process (CPU). Label logits that differ by more than 1e-4, or a map under 6
-times as fast, end in exit code 1.
+Everything that a person pays is in both: the clean runs of both clips, captures, the patches, the readout. Both ways
+run in one process, in turn; times are of the process (CPU). Label logits that differ by more than 1e-4, or a map under
+6 times as fast, end in exit code 1.
 
     python -m benchmarks.time_map            # demo-emotion, 12 layers x 8 windows
 """
@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -100,8 +101,8 @@ def main() -> int:
     for name, layers in (("all layers", range(subject.n_layers)), ("and the embeddings", range(-1, subject.n_layers))):
         times: list[tuple[float, float]] = []
         for _ in range(given.rounds + 1):
-            fast, mine = timed(lambda layers=layers: ours(subject, a, b, labels, layers, given.windows))
-            slow, wanted = timed(lambda layers=layers: plain_hooks(subject, a, b, labels, layers, given.windows))
+            fast, mine = timed(partial(ours, subject, a, b, labels, layers, given.windows))
+            slow, wanted = timed(partial(plain_hooks, subject, a, b, labels, layers, given.windows))
             times.append((fast, slow))
         off = float((mine - wanted).abs().max() / max(1.0, float(wanted.abs().max())))
         faster = statistics.median(slow / fast for fast, slow in times[1:])

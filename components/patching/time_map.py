@@ -6,7 +6,7 @@ recordings play that window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,14 @@ from interp_core.maths.stats import SIGNIFICANT
 
 UNIT = "target log-probability, change (nats)"
 THIS, LARGEST = "this layer", "largest over layers"
-EXPLAINED = (
-    "Each cell: B's states in that window alone, at that layer alone, and by how much the target's log-probability among "
-    "the answers changes. Click a cell: the logits above are then its own, and both recordings play its window. "
-    "What it cannot show: a window that moves nothing alone may matter together with others, and a causal effect is not "
-    "the only place of the information. Attributions of single positions are not shown instead: on demo-emotion they "
-    "agreed with true patches at r = 0.17 to 0.31 in the first half of the layers."
-)
+EXPLAINED = """
+Each cell: B's states in that window alone, at that layer alone, and by how much the target's log-probability among the
+answers changes. Click a cell: the logits above are then its own, and both recordings play its window.
+
+What it cannot show: a window that moves nothing alone may matter together with others, and an effect at one place does
+not mean that the information is only there. Attributions of single positions are not shown in its place: on
+demo-emotion they agreed with true patches at r = 0.17 to 0.31 in the first half of the layers.
+"""
 
 
 def of_pair(
@@ -83,13 +84,17 @@ def of_pair(
             hover=[[f"{start:.2f} to {stop:.2f} s" for start, stop in windows] for _ in layers],
         )  # fmt: skip
         heatmap.show(
-            figure, key=state.TIME_MAP, alt="Change of the target's log-probability by layer and window.", on_cell=chosen
+            figure,
+            key=state.TIME_MAP,
+            alt="Change of the target's log-probability by layer and window.",
+            on_cell=chosen,
         )
         at_row, at_column = np.unravel_index(int(values.argmax()), values.shape)
         start, stop = windows[at_column]
         st.caption(
             f"Largest: {values.max():+.2f} nats, {start:.2f} to {stop:.2f} s at "
-            f"{layer_title(layers[at_row]).lower()}; n = 1 pair, so no interval. {md(EXPLAINED)}"
+            f"{layer_title(layers[at_row]).lower()}; n = 1 pair, so no interval.",
+            help=EXPLAINED,
         )
 
 
@@ -153,8 +158,10 @@ def _masks(table: pd.DataFrame) -> None:
         }
     )
     st.dataframe(shown.round(2), hide_index=True, alt="How far masking the top window moves the answer.")
-    st.caption("Moved: root mean square change of the answers' logits. Where top and random windows are close, B's patch "
-               "shows what the window can bring, not that A needs it there.")  # fmt: skip
+    st.caption(
+        "Moved: root mean square change of the answers' logits. Where top and random windows are close, B's patch shows "
+        "what the window can bring, not that A needs it there."
+    )
 
 
 def _strip(
@@ -208,5 +215,5 @@ def _choose(layer: int, window: str) -> None:
 @st.cache_data(max_entries=128, show_spinner=False)
 def _mapped(
     key: str, a: str, b: str, prompt: int, alpha: float, _request: PatchRequest, _pair: Pair
-) -> list[Mapping[str, Any]]:
+) -> list[dict[Any, Any]]:
     return list(map_by_hand(server.engine(), _request, _pair, prompt=prompt, alpha=alpha))

@@ -125,8 +125,7 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
             alike = subject.batch_key(patch.recipient.prompted)
             lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
     groups: list[tuple[str, list[int]]] = []
-    of_one = len(patches) > 1 and len({id(patch.recipient) for patch in patches}) == 1
-    padding = _PADDING_OF_WINDOWS if of_one and subject.device.type == "cpu" else _PADDING
+    padding = _PADDING_OF_WINDOWS if _are_windows(subject, patches) else _PADDING
     for (route, _), members in lengths.items():
         group: list[int] = []
         total = 0
@@ -171,8 +170,14 @@ def _runner(subject: Subject, patches: list[Patch], route: str, rows: int) -> Ro
         return BlockRows(subject, [run.prompted for run in runs[: _recipients(patches)]])
     if route == "shortcut":
         donors = [patch.donor for patch in patches if patch.donor is not None]
-        return CachedPrefixRows(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches], rows)
+        stops = [int(patch.positions[-1]) + 1 for patch in patches]
+        return CachedPrefixRows(subject, runs, donors, stops, rows)
     return CachedPrefixRows(subject, runs, runs, [int(patch.positions[0]) for patch in patches], rows)
+
+
+def _are_windows(subject: Subject, patches: Sequence[Patch]) -> bool:
+    """Whether patches are several of one clip, on a CPU."""
+    return subject.device.type == "cpu" and len(patches) > 1 and len({id(p.recipient) for p in patches}) == 1
 
 
 def _recipients(patches: Sequence[Patch]) -> int:

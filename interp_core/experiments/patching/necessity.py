@@ -43,9 +43,7 @@ def records_file(kind: str) -> str:
     return f"time_necessity_records_{kind}.jsonl"
 
 
-def run_masks(
-    plan: Plan, store: CleanStore, chunk: Chunk, found: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def run_masks(plan: Plan, store: CleanStore, chunk: Chunk, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mask the top window of every pair of a chunk, and random ones.
 
     Args:

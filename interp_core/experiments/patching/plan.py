@@ -144,7 +144,15 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
     maps = [replace(chunk, map=of_map) for of_map in settings.maps for chunk in asked]
     numbered = tuple(replace(chunk, number=at) for at, chunk in enumerate(maps, len(chunks)))
     return Plan(
-        settings, spec, labels, tuple(chunks), donors, pair_set, numbered, subject.by_construction, subject.padding_stays
+        settings,
+        spec,
+        labels,
+        tuple(chunks),
+        donors,
+        pair_set,
+        numbered,
+        subject.by_construction,
+        subject.padding_stays,
     )
 
 

@@ -8,9 +8,9 @@ import pytest
 from interp_core.engine import Engine
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import run
+from interp_core.experiments.patching.chunks import patches_of, run_chunk
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.experiment import PATCHING
-from interp_core.experiments.patching.chunks import patches_of, run_chunk
 from interp_core.trace.sweep import cost
 
 

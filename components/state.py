@@ -30,6 +30,7 @@ VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "st
 LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE = "layer", "pair", "alpha", "flips", "scale"
 WINDOW, ONLY_WINDOW = "window", "only_window"
 HEAD, HEAD_MAP, HEAD_TRUTH = "head", "head_map", "head_truth"
+TIME_STRIP, TIME_CURVE, TIME_MAP, TIME_PAIRS = "time_strip", "time_curve", "time_map", "time_pairs"
 PRESENT = "present"
 """Whether the page is shown to an audience."""
 HEADS_WORDS, HEADS_DURING, HEADS_TOKENS = "heads_words", "heads_during", "heads_tokens"
@@ -86,7 +87,8 @@ CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, 
 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
-    *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW, HEAD),
+    *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW),
+    *(HEAD, TIME_STRIP),
     *(HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE, HEADS_A, HEADS_B),
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),

@@ -13,10 +13,10 @@ from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.experiments.answers import question
 from interp_core.experiments.experiment import run
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import PATCHING, resolve
 from interp_core.experiments.patching.plan import fitting
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.run import patches_of
 from interp_core.request import Request
 from interp_core.trace.sweep import sweep
 from tests.corpus import assert_same_records, write_corpus

@@ -50,7 +50,8 @@ CHANGES = {
         "controls": (), "flow": ("lens",), "method": "reference", "knockout_width": (2, {"flow": ("knockout",)}),
         "several_tokens": ("first", {"labels": ("happy", "melancholic", "sad")}), "checks": True,
         "words": 6, "word_pairs": (1, {"words": 6}),
-        "maps": ("heads",), "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
+        "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
+        "maps": ("time",), "windows": (3, {"maps": ("time",)}), "window_seconds": (0.1, {"maps": ("time",)}),
     },
     "signflip": {
         "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 8, "batch_size": 2, "probe": "speaker",

@@ -37,6 +37,13 @@ class Indexed:
         self._metrics = {_key(k): rows.reset_index(drop=True) for k, rows in metrics.groupby(GROUP, sort=False)}
         self._doses = {_key(k): rows for k, rows in metrics.groupby(["kind", "prompt"], sort=False)}
         self._records = {_key(k): rows.set_index("pair_id") for k, rows in matched.groupby([*GROUP, "layer"])}
+        windows = result.time_records
+        matched_windows = windows[windows["condition"] == "matched"] if len(windows) else windows
+        self._time_records = (
+            {str(pair): rows.to_dict("records") for pair, rows in matched_windows.groupby("pair_id", sort=False)}
+            if len(windows)
+            else {}
+        )
         self.best_layer = self._best_layer()
         self.best_pair = {kind: self._best_pair(kind) for kind in self.kinds}
         self.methods = records["method"].value_counts().to_dict()
@@ -83,6 +90,20 @@ class Indexed:
     def words_moved(self, kind: str, prompt: int) -> pd.DataFrame:
         """Means over the answers in words of a kind; empty where the run has none, or none under this prompt."""
         return _part(self.result.words_moved, kind, prompt)
+
+    def time_map(self, kind: str) -> pd.DataFrame:
+        """The time map of a kind; empty where the run has none."""
+        table = self.result.time_map
+        return table[table["kind"] == kind] if len(table) else table
+
+    def necessity(self, kind: str) -> pd.DataFrame:
+        """What masking the top windows of a kind did; empty where the run has no time map."""
+        table = self.result.necessity
+        return table[table["kind"] == kind] if len(table) else table
+
+    def time_records(self, pair_id: str) -> list[dict[Any, Any]]:
+        """The windows of one pair, one record a layer in ascending order; none where the run has no time map."""
+        return self._time_records.get(pair_id, [])
 
     def _best_layer(self) -> int:
         if not self.kinds or not self.layers:

@@ -24,6 +24,8 @@ class Patch:
         source: [m] float64 donor positions that go there; fractions are interpolated along time.
         alpha: patched = (1 - alpha) * A + alpha * B.
         noise_seed: with no donor, seeds the Gaussian directions.
+        averaged: every position gets the mean over `source`, which may then be of any length, in the place of one
+            source each.
     """
 
     recipient: CleanRun
@@ -32,11 +34,14 @@ class Patch:
     source: Tensor
     alpha: float = 1.0
     noise_seed: int | None = None
+    averaged: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.positions) == 0 or len(self.positions) != len(self.source):
+        fits = len(self.source) > 0 if self.averaged else len(self.positions) == len(self.source)
+        if len(self.positions) == 0 or not fits:
             raise InterpError(
-                f"{len(self.positions)} positions and {len(self.source)} sources; need one each, 1 or more."
+                f"{len(self.positions)} positions and {len(self.source)} sources; need "
+                f"{'1 or more of both' if self.averaged else 'one each, 1 or more'}."
             )
         self._check_inside("positions", self.positions, self.recipient)
         if (self.positions.diff() <= 0).any():
@@ -80,11 +85,12 @@ class Patch:
         """Gather the donor's activations [pos, width] at `source` -> [m, width]."""
         low = self.source.floor().long()
         share = (self.source - low).to(state.dtype)
-        if not share.any():
-            return state[low]
-        high = (low + 1).clamp(max=len(state) - 1)
-        share = share[:, None].to(state.device)
-        return (1 - share) * state[low] + share * state[high]
+        found = state[low]
+        if share.any():
+            high = (low + 1).clamp(max=len(state) - 1)
+            share = share[:, None].to(state.device)
+            found = (1 - share) * found + share * state[high]
+        return found.float().mean(0).to(found.dtype).expand(self.replaced, -1) if self.averaged else found
 
     def mix(self, own: Tensor, donor_state: Tensor | None, layer: int, columns: slice = slice(None)) -> Tensor:
         """Return what replaces the recipient's activation `own` [m, width] at `positions`.

@@ -45,6 +45,21 @@ class CleanStore:
 
     def run(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:
         """Return the clip's clean run under a prompt, with the activations of further kinds of site."""
-        extra = tuple(sorted(set(kinds) - {"resid_pre", "resid_post"}))
+        extra = _beside_the_stream(kinds)
         key = ("run", self.subject.key, clip.digest, prompt, extra)
         return self._cache.get_or_make(key, lambda: clean_runs(self.subject, [self.prompted(clip, prompt)], extra)[0])
+
+    def silence(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:
+        """Return the clean run of silence (samples of 0) as long as the clip, through the same stem."""
+        n_samples, extra = len(self.samples(clip)), _beside_the_stream(kinds)
+
+        def made() -> CleanRun:
+            silent = np.zeros(n_samples, np.float32)
+            name = f"silence as long as {clip.clip_id}"
+            return clean_runs(self.subject, [prompt_clip(self.subject, silent, prompt, name)], extra)[0]
+
+        return self._cache.get_or_make(("silence", self.subject.key, n_samples, prompt, extra), made)
+
+
+def _beside_the_stream(kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+    return tuple(sorted(set(kinds) - {"resid_pre", "resid_post"}))

@@ -31,6 +31,8 @@ from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows
 
 # A group of patches may grow by this much through padding to its longest member.
 _PADDING = 1.25
+# Windows of one clip have tails of as many lengths, and rows enough each: on a CPU they gain nothing from being padded.
+_PADDING_OF_WINDOWS = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +94,11 @@ def donor_prefix(subject: Subject, patch: Patch, spec: SiteSpec) -> int | None:
 
     Exact only when all hold: the blocks allow it (`Subject.shortcut_refusal`), whole residual stream after a block,
     alpha 1, the same ids and embeddings before the span, the replaced positions are one run at the donor's own
-    absolute positions, and the readout lies behind it.
+    absolute positions, and the readout lies behind it. So of the windows of a span only its first one has a shortcut:
+    before the others the recipient's own trajectory stands.
     """
     donor, recipient = patch.donor, patch.recipient
-    if subject.shortcut_refusal() is not None or spec.inside or patch.alpha != 1.0 or donor is None:
+    if subject.shortcut_refusal() is not None or spec.inside or patch.alpha != 1.0 or donor is None or patch.averaged:
         return None
     if donor.keys is None or not torch.equal(patch.source, patch.positions.to(patch.source.dtype)):
         return None
@@ -123,11 +126,12 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
             alike = subject.batch_key(patch.recipient.prompted)
             lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
     groups: list[tuple[str, list[int]]] = []
+    padding = _PADDING_OF_WINDOWS if _are_windows(subject, patches) else _PADDING
     for (route, _), members in lengths.items():
         group: list[int] = []
         total = 0
         for length, i in sorted(members):
-            if group and length * (len(group) + 1) > _PADDING * (total + length):
+            if group and length * (len(group) + 1) > padding * (total + length):
                 groups.append((route, group))
                 group, total = [], 0
             group.append(i)
@@ -164,17 +168,31 @@ def _run_group(
 def _runner(subject: Subject, patches: list[Patch], route: str, rows: int) -> RowRunner:
     runs = [patch.recipient for patch in patches]
     if route == "full wavefront":
-        return BlockRows(subject, [run.prompted for run in runs])
+        return BlockRows(subject, [run.prompted for run in runs[: _recipients(patches)]])
     if route == "shortcut":
         donors = [patch.donor for patch in patches if patch.donor is not None]
-        return CachedPrefixRows(subject, runs, donors, [int(patch.positions[-1]) + 1 for patch in patches], rows)
+        stops = [int(patch.positions[-1]) + 1 for patch in patches]
+        return CachedPrefixRows(subject, runs, donors, stops, rows)
     return CachedPrefixRows(subject, runs, runs, [int(patch.positions[0]) for patch in patches], rows)
+
+
+def _are_windows(subject: Subject, patches: Sequence[Patch]) -> bool:
+    """Whether patches are several of one clip, on a CPU."""
+    return subject.device.type == "cpu" and len(patches) > 1 and len({id(p.recipient) for p in patches}) == 1
+
+
+def _recipients(patches: Sequence[Patch]) -> int:
+    """How many recipients there are, where the patches go through them in turn (the windows of one clip, say): their
+    unedited states are then computed once for all of their patches. Else as many as there are patches."""
+    n = len({id(patch.recipient) for patch in patches})
+    in_turn = all(patch.recipient is patches[i % n].recipient for i, patch in enumerate(patches))
+    return n if in_turn and len(patches) % n == 0 else len(patches)
 
 
 def _travel(
     subject: Subject, runner: RowRunner, patches: list[Patch], labels: LabelTokens, spec: SiteSpec, in_prefix: bool
 ) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """Send the rows through the blocks; `in_prefix` says that the edit lives in the frozen keys."""
+    """Send the rows through the blocks, at each layer one more a patch; `in_prefix`: the edit is in the frozen keys."""
     n, joined = len(patches), 0
     rows: Rows | None = None
 
@@ -182,12 +200,16 @@ def _travel(
         new = runner.start(layer, hidden)
         return new if rows is None else rows.joined(new)
 
+    def clean(layer: int) -> Tensor:
+        own = runner.clean(layer)
+        return own if runner.n == n else own.repeat(n // runner.n, 1, 1)
+
     def replace(values: Tensor, layer: int) -> Tensor:
         values = values.clone()
         for i, whole in enumerate(patches):
             donor = None if whole.donor is None else whole.donor.at(spec.kind, layer)
             patch = whole.over(values.shape[1]) if subject.whole_only else whole
-            at = runner.place(i, patch.positions.to(values.device))
+            at = runner.place(i % runner.n, patch.positions.to(values.device))
             values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns)
         return values
 
@@ -200,15 +222,15 @@ def _travel(
         if layer >= 0:
             if spec.kind == "resid_pre" and layer == 0 and layer in spec.layers:
                 # What enters the first block is also what a readout that mixes layers reads there.
-                rows, joined = runner.run(layer, join(layer, replace(runner.clean(layer), layer))), n
+                rows, joined = runner.run(layer, join(layer, replace(clean(layer), layer))), n
             elif spec.inside and layer in spec.layers:
-                rows, joined = join(layer, runner.clean(layer)), joined + n
+                rows, joined = join(layer, clean(layer)), joined + n
                 with edited(subject, {Site(spec.kind, layer, spec.head): edit_newest(layer)}):
                     rows = runner.run(layer, rows)
             elif rows is not None:
                 rows = runner.finish(rows) if layer == last else runner.run(layer, rows)
         if not spec.inside and layer in spec.layers:
-            new = runner.clean(layer + 1) if in_prefix else replace(runner.clean(layer + 1), layer)
+            new = clean(layer + 1) if in_prefix else replace(clean(layer + 1), layer)
             rows, joined = join(layer + 1, new[:, -1:] if layer == last and runner.reads_last else new), joined + n
     assert rows is not None, "a sweep has at least one layer"
     answers = runner.logits(rows)

@@ -11,8 +11,8 @@ from interp_core.cli import CHECK_FAILED, DONE
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments import checks
 from interp_core.experiments.checks import run_checks
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import check
-from interp_core.experiments.patching.run import patches_of
 from interp_core.trace import sweep as sweep_module
 from interp_core.trace.clean import CleanRun
 from interp_core.trace.patch import Patch

@@ -1,12 +1,14 @@
 """Every family of audio LLM opens from its folder, and is patched at every site as its own forward would be."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from interp_core.experiments.patching.windows import Span
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.sites import Kind
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
@@ -147,6 +149,24 @@ def test_fast_routes_and_plain_hooks_give_the_references_logits(
     for patch, rows in zip(patches, reference, strict=True):
         assert gap(rows[:-1], patch.recipient.logits.expand_as(rows[:-1])) > 1e-3  # control: the edit does something
     assert gap(reference[0][1], by_plain_hook(subject, patches[0], kind, spec.layers[1])) < 1e-4
+
+
+@every_family
+def test_windows_patched_alone_and_masked_give_the_references_logits(
+    opened: OpenFamily, runs_of_family: Callable[[str], Runs], family: str
+) -> None:
+    subject, runs = opened(family), runs_of_family(family)
+    for kind in ("resid_post", "attn_out", "head_out"):
+        whole = truncated(runs["long"], runs["middle"])
+        windows = [window.of(whole) for window in Span(whole.recipient.prompted, whole).cut(3)]
+        masked = replace(windows[1], donor=whole.recipient, source=whole.positions.double(), averaged=True)
+        spec = every_layer(subject) if kind == "resid_post" else SiteSpec(kind, layers=tuple(range(subject.n_layers)))
+        reference = swept(subject, [*windows, masked], spec, "reference")
+        for method in ("fast", "wavefront"):
+            assert gap(swept(subject, [*windows, masked], spec, method), reference) < 1e-4, (kind, method)
+        for rows in reference:
+            assert gap(rows[:-1], whole.recipient.logits.expand_as(rows[:-1])) > 1e-3  # control: the edit is made
+        assert gap(reference[0], reference[1]) > 1e-3  # control: and each in its own window
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Every encoder: patches that should change nothing, all, or exactly as much as the model's own forward says."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.positions import align_positions
+from interp_core.experiments.patching.windows import Span
 from interp_core.sites import OF_HEADS, Kind, Site
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.hooks import edited
@@ -100,6 +102,25 @@ def test_the_fast_route_gives_what_the_models_own_forward_gives_at_every_kind_of
         for patch, logits in zip(patches, reference, strict=True):
             moved = (logits - one.labels.read(patch.recipient.logits[None])[0]).abs().max()
             assert patch.donor is patch.recipient or moved > 1e-3, kind  # control: there was something to agree about
+
+
+def test_windows_of_one_clip_travel_together_and_give_what_one_forward_each_gives(one: Opened) -> None:
+    if not one.subject.timed or one.subject.whole_only:
+        pytest.skip("no position stands for a time of its own")
+    whole = along(one.runs["long"], one.runs["short"], "audio")
+    span = Span(whole.recipient.prompted, whole)
+    windows = [window.of(whole) for window in span.cut(3)]
+    masked = replace(windows[-1], donor=whole.recipient, source=whole.positions.double(), averaged=True)
+    patches = [*windows, masked]
+    for kind in ("resid_post", "attn_out", "head_out"):
+        spec = spec_of(one, kind)
+        fast, reference = swept(one, patches, spec, "fast"), swept(one, patches, spec, "reference")
+        assert gap(fast, reference) < CLOSE, kind
+        assert gap(reference[0], reference[-2]) > 1e-4, kind  # control: each in its own window
+    with_others = swept(one, [*patches, along(one.runs["twin"], one.runs["short"], "audio")], spec, "fast")
+    assert gap(with_others[: len(patches)], fast) < CLOSE  # a second recipient in the batch
+    one_window = swept(one, [span.cut(1)[0].of(whole)], spec, "fast")
+    assert gap(one_window, swept(one, [whole], spec, "fast")) < CLOSE
 
 
 def test_a_clip_patched_into_itself_changes_nothing_at_any_site_or_layer(one: Opened, both_ways: Ways) -> None:

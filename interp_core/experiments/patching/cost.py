@@ -1,15 +1,20 @@
 """What a run will cost, said before it starts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from interp_core.experiments.cost import Cost, timed
 from interp_core.experiments.patching import words
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.head_map import map_chunks
 from interp_core.experiments.patching.head_table import RANDOM_HEADS
+from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS
 from interp_core.experiments.patching.plan import Plan
-from interp_core.experiments.patching.run import flows_of, patches_of
+from interp_core.experiments.patching.run import flows_of
+from interp_core.experiments.patching.time_map import TIME
+from interp_core.experiments.patching.windows import windows_of
 from interp_core.trace.clean import clean_runs
 from interp_core.trace.generate import Row, generate
 from interp_core.trace.knockout import windows
@@ -44,6 +49,7 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
         forwards += len(of_pairs) * len(plan.settings.prompts) * each
     if "heads" in plan.settings.maps:
         forwards += _head_map(plan, store, first[0], len(used))
+    forwards += _time_map(plan, store)
     if plan.settings.checks:
         forwards += _checks(plan, store, first)
     stem = first[0].recipient.prompted
@@ -62,6 +68,34 @@ def _step(store: CleanStore, row: Row) -> float:
     """Seconds that one more token takes, however many rows go along."""
     short, long = (timed(lambda n=n: generate(store.subject, [row], n)) for n in (1, 5))  # type: ignore[misc]
     return max(0.0, long - short) / 4
+
+
+def _time_map(plan: Plan, store: CleanStore) -> float:
+    """Windows at every layer of each pair, and the masks at one; from the first chunk of each condition."""
+    per_pair: dict[str, float] = {}
+    total = 0.0
+    for chunk in plan.map_chunks:
+        if chunk.map != TIME:
+            continue
+        if chunk.condition not in per_pair:
+            patches = patches_of(plan, store, chunk)[0]
+            per_pair[chunk.condition] = sum(_windows(plan, store, chunk.condition, p) for p in patches) / len(patches)
+        total += per_pair[chunk.condition] * len(chunk.pairs)
+    lengths = {len(store.samples(pair.recipient)) for pair in plan.pairs.pairs} if total else set()
+    return total + len(lengths)  # a clean run of silence as long as each recipient
+
+
+def _windows(plan: Plan, store: CleanStore, condition: str, patch: Patch) -> float:
+    method = plan.settings.method
+    windows = windows_of(plan.settings, patch)
+    passes = sum(cost(store.subject, window.of(patch), plan.spec, method) for window in windows)
+    if condition == "matched":  # masked windows lie anywhere, at a layer that is known afterwards: the first costs most
+        first, middle = replace(plan.spec, layers=plan.spec.layers[:1]), windows[len(windows) // 2]
+        random = min(RANDOM_WINDOWS, sum(w.stop - w.first for w in windows) - (middle.stop - middle.first))
+        passes += (
+            len(MASKS) * (1 + random) * cost(store.subject, replace(middle.of(patch), averaged=True), first, method)
+        )
+    return passes
 
 
 def _knockout(patch: Patch, n_layers: int, width: int) -> float:

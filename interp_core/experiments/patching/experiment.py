@@ -23,21 +23,21 @@ from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files, words
 from interp_core.experiments.patching.by_hand import pair_of, pair_set
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.head_map import PairHeads, check_head_map, heads_of_pair
 from interp_core.experiments.patching.head_words import headline
-from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan
+from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan, plan_of_pair
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import (
     PatchingResult,
     base_predictions,
-    lone_plan,
     pair_line,
     patch_pair,
-    patches_of,
     run_patching,
 )
+from interp_core.experiments.patching.time_map import map_of_pair
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import Sink
 from interp_core.trace.store import CleanStore
@@ -228,7 +228,7 @@ def answer_by_hand(
     found = resolve(engine, request)
     found = replace(found, layers=found.layers if layers is None else tuple(layers), controls=(), flow=())
     store = engine.store(found)
-    made = lone_plan(store.subject, pair, found, prompt)
+    made = plan_of_pair(store.subject, pair, found, prompt)
     patches = patches_of(made, store, Chunk(0, pair.kind, prompt, alpha, "matched", (pair,)))[0]
     (answers,) = words.in_words(store.subject, patches, made.spec, n_tokens)
     return answers
@@ -253,6 +253,14 @@ def head_patch_by_hand(
     at = resolve(engine, asked).labels.index(row["target"])
     before, after = (log_softmax(row[f"{run}_logits"])[at] for run in ("base", "patched"))
     return pd.concat([row, pd.Series({"target_change": float(after - before)})])
+
+
+def map_by_hand(
+    engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0, alpha: float = 1.0
+) -> list[dict[str, Any]]:
+    """The time map of one pair, one record a layer; see `map_of_pair`."""
+    found = resolve(engine, request)
+    return map_of_pair(engine.store(found), pair, found, prompt=prompt, alpha=alpha)
 
 
 def window_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> Replaced:
@@ -291,6 +299,7 @@ __all__ = [
     "check",
     "head_patch_by_hand",
     "heads_by_hand",
+    "map_by_hand",
     "pair_by_hand",
     "pairs_of",
     "patch_by_hand",

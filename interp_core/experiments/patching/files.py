@@ -10,6 +10,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.patching import figures, head_figures
 from interp_core.experiments.patching.run import PatchingResult
+from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.runs import RunWriter
 from interp_core.storage import read_csv, read_json, read_lines, read_records
 
@@ -38,6 +39,11 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
             save_png(drawn, writer.path(f"head_map_{kind}.png"))
     if len(result.head_agreement):
         writer.write_csv("head_agreement.csv", result.head_agreement)
+        if len(result.time_map):
+            of_time = result.time_map[result.time_map.kind == kind]
+            writer.write_csv(f"time_map_{kind}.csv", of_time)
+            writer.write_csv(f"time_necessity_{kind}.csv", result.necessity[result.necessity.kind == kind])
+            save_png(time_figure(of_time, title), writer.path(f"time_map_{kind}.png"))
     if len(result.lens):
         writer.write_csv("logit_lens.csv", result.lens)
     if len(result.knockout):
@@ -63,6 +69,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         for path, listed in pairs.items():
             kind = path.stem.removeprefix("pair_list_")
             needed += [f"patching_records_{kind}.jsonl", f"patching_metrics_{kind}.csv"] if listed else []
+            if listed and "time" in config.get("settings", {}).get("maps", ()):
+                needed += [f"time_map_{kind}.csv", f"time_map_records_{kind}.jsonl", f"time_necessity_{kind}.csv"]
         missing = [name for name in needed if not (folder / name).exists()]
         if missing or not pairs:
             raise InterpError(f"{folder} lacks {', '.join(missing or ['pair_list_*.jsonl'])}; restore it or run again.")
@@ -74,6 +82,13 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         metrics.append(read_csv(path))
         if lacking := {"kind", "condition", "layer"} - set(metrics[-1].columns):
             raise InterpError(f"{path} lacks the columns {', '.join(sorted(lacking))}; restore it or run again.")
+    time_map, necessity = (_together(named(start)) for start in ("time_map_", "time_necessity_"))
+    if len(time_map) and (lacking := {"kind", "layer", "window", "mean"} - set(time_map.columns)):
+        raise InterpError(f"{folder}: its time map lacks the columns {', '.join(sorted(lacking))}; run it again.")
+    windows, masks = (
+        [row for path in named(start) for row in read_records(path, finished)]
+        for start in ("time_map_records_", "time_necessity_records_")
+    )
     return PatchingResult(
         config=config,
         records=pd.DataFrame(records),
@@ -85,6 +100,10 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         answers=pd.DataFrame(answers),
         words_moved=pd.concat(map(read_csv, moved), ignore_index=True) if (moved := named("words_moved_")) else NONE,
         **_head_map(folder, named("head_map_")),
+        time_map=time_map,
+        necessity=necessity,
+        time_records=pd.DataFrame(windows),
+        mask_records=pd.DataFrame(masks),
     )
 
 
@@ -96,6 +115,11 @@ def _head_map(folder: Path, present: Sequence[Path]) -> dict[str, pd.DataFrame]:
     maps = [read_csv(path, texts=("units", "verified"), needs=("site", "layer", "head", "verified")) for path in paths]
     agreement = read_csv(folder / "head_agreement.csv", needs=("kind", "prompt", "spearman"))
     return {"head_map": pd.concat(maps, ignore_index=True), "head_agreement": agreement}
+
+
+def _together(paths: Sequence[Path]) -> pd.DataFrame:
+    tables = [read_csv(path) for path in paths if path.suffix == ".csv"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _optional(path: Path) -> pd.DataFrame:

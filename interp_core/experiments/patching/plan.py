@@ -16,13 +16,15 @@ from interp_core.sites import Site
 from interp_core.trace.patch import SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
 
+COMPARED = ("matched", "random")
+"""The conditions of a map: its own, and what it is tested against."""
 PREFIX_PAIRS = 10
 """The prefix control is null by construction in a causal model, so a few pairs are enough to see that it is."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pairs under one prompt, alpha and condition."""
+    """Some pairs under one prompt, alpha and condition; with `map`, of that map and not of the curve."""
 
     number: int
     kind: str
@@ -30,16 +32,20 @@ class Chunk:
     alpha: float
     condition: str
     pairs: tuple[Pair, ...]
+    map: str = ""
 
     @property
     def records_file(self) -> str:
         """The file of a run folder that its records go to."""
+        if self.map:
+            return f"{self.map}_map_records_{self.kind}.jsonl"
         return f"{'patching' if self.condition == 'matched' else 'control'}_records_{self.kind}.jsonl"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts: its chunks, and the donors that the controls drew."""
+    """A run before it starts: its chunks, those of maps behind those of the curve, and the donors that the controls
+    drew."""
 
     settings: PatchRequest
     spec: SiteSpec
@@ -47,6 +53,7 @@ class Plan:
     chunks: tuple[Chunk, ...]
     random_donors: Mapping[str, Clip]
     pairs: PairSet
+    map_chunks: tuple[Chunk, ...] = ()
     all_that_is_read: bool = False
     """Whether the model reads its answer off the last residual stream alone."""
     padding_stays: bool = False
@@ -85,7 +92,7 @@ class Plan:
         """How many records each chunk of a record file has."""
         return {
             chunk.number: len(chunk.pairs) * len(self.spec.layers)
-            for chunk in self.chunks
+            for chunk in (*self.chunks, *self.map_chunks)
             if chunk.records_file == records_file
         }
 
@@ -131,7 +138,44 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
                     for at in range(0, len(pairs), settings.batch_size):
                         some = pairs[at : at + settings.batch_size]
                         chunks.append(Chunk(len(chunks), kind, number, alpha, condition, some))
-    return Plan(settings, spec, labels, tuple(chunks), donors, pair_set, subject.by_construction, subject.padding_stays)
+    for of_map in settings.maps:
+        check_map(subject, settings, of_map)
+    asked = [c for c in chunks if c.prompt == 0 and c.alpha == settings.alphas[0] and c.condition in COMPARED]
+    maps = [replace(chunk, map=of_map) for of_map in settings.maps for chunk in asked]
+    numbered = tuple(replace(chunk, number=at) for at, chunk in enumerate(maps, len(chunks)))
+    return Plan(
+        settings,
+        spec,
+        labels,
+        tuple(chunks),
+        donors,
+        pair_set,
+        numbered,
+        subject.by_construction,
+        subject.padding_stays,
+    )
+
+
+def check_map(subject: Subject, settings: PatchRequest, of_map: str) -> None:
+    """Refuse a map that the model or the run's positions have no room for."""
+    if of_map != "time":
+        return
+    if not subject.timed or subject.whole_only:
+        raise InterpError(f"no position of {subject.name} stands for a time of its own, so it has no time map.")
+    if settings.positions != "audio" and time_window(settings.positions) is None:
+        raise InterpError(
+            f"the time map cuts the recording into windows, but the run patches positions {settings.positions!r}; "
+            "choose audio or a time window, or leave the map out."
+        )
+
+
+def plan_of_pair(subject: Subject, pair: Pair, settings: PatchRequest, prompt: int = 0) -> Plan:
+    """The plan of one pair by hand, without chunks, checks or controls."""
+    settings = replace(settings, controls=(), flow=())
+    settings.check()
+    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
+    spec = site_spec(subject, settings)
+    return Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
 
 
 def site_spec(subject: Subject, settings: PatchRequest) -> SiteSpec:

@@ -13,7 +13,7 @@ from interp_core.sites import OF_HEADS, STAGES, Kind, check_attributed, check_ki
 Align = Literal["truncate", "resample"]
 Control = Literal["random", "noise", "no-conflict", "prefix"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-Map = Literal["heads"]
+Map = Literal["time", "heads"]
 MAPS: tuple[Map, ...] = get_args(Map)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
@@ -97,12 +97,13 @@ class PatchRequest(Request):
     )
     maps: tuple[Map, ...] = option(
         (),
-        "maps beside the curve, or none: heads estimates every head by gradients and patches the largest",
+        "maps beside the curve, or none: time patches each window of the recording alone, at every layer, under the "
+        "first question and at the first strength; heads estimates every head by gradients and patches the largest",
         none="none",
         flag="map",
         label="Maps",
         wide=True,
-        words={"heads": "every head, estimated and verified"},
+        words={"time": "each window of time", "heads": "every head, estimated and verified"},
     )
     top_heads: int = option(
         10,
@@ -119,6 +120,16 @@ class PatchRequest(Request):
         placeholder="attn_out, mlp_out, mlp_act",
         rare=True,
     )
+    windows: int | None = option(
+        None,
+        "equal windows of the time map, each of two positions or more; 8 unless given",
+        least=1, label="Windows of the time map", placeholder="8", rare=True,
+    )  # fmt: skip
+    window_seconds: float | None = option(
+        None,
+        "about how long a window of the time map is, in the place of their number",
+        least=0.001, label="Length of a window, s", placeholder="a share of each recording", rare=True,
+    )  # fmt: skip
     method: Method = option(
         "fast",
         "the route: fast takes the cheapest that is exact, reference is one forward a layer",
@@ -213,6 +224,12 @@ class PatchRequest(Request):
             found.append("one pair by hand is given twice; give each once")
         if self.word_pairs and not self.words:
             found.append("word_pairs says how many pairs are written in words, and none are; set words too")
+        if len(set(self.maps)) < len(self.maps):
+            found.append(f"map {list(self.maps)}: give each map once")
+        if "time" not in self.maps and (self.windows is not None or self.window_seconds is not None):
+            found.append("windows are those of the time map; give --map time with them, or leave them out")
+        elif self.windows is not None and self.window_seconds is not None:
+            found.append("give either the number of windows or their length in seconds, not both")
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

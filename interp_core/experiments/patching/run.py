@@ -12,32 +12,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from interp_core.data.clips import Clip
 from interp_core.data.columns import choose_cluster_column, cluster_map
-from interp_core.data.pairs import Pair, PairSet
+from interp_core.data.pairs import Pair
 from interp_core.errors import CheckFailed
-from interp_core.experiments.checks import CheckReport, run_checks
+from interp_core.experiments.checks import TOLERANCE, CheckReport, run_checks
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
 from interp_core.experiments.patching import figures, head_figures, one_pair, words
-from interp_core.experiments.patching.controls import seed_of
+from interp_core.experiments.patching.chunks import patches_of, read_labels, run_chunk
 from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
 from interp_core.experiments.patching.metrics import base_accuracy, summarise
-from interp_core.experiments.patching.plan import Chunk, Plan, fitting, site_spec
-from interp_core.experiments.patching.positions import align_positions
+from interp_core.experiments.patching.necessity import MASKS, run_masks, summarise_masks
+from interp_core.experiments.patching.necessity import records_file as masks_file
+from interp_core.experiments.patching.plan import Chunk, Plan, fitting, plan_of_pair
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.time_figures import time_figure
+from interp_core.experiments.patching.time_map import TIME, run_time_chunk, summarise_time
 from interp_core.jobs import Progress, silent
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
-from interp_core.trace.patch import Patch
 from interp_core.trace.store import CleanStore
-from interp_core.trace.sweep import sweep
 
 REACHABLE, ANY_CHANGE = "flips to the target, of reachable pairs", "any change of the answer, of all pairs"
 """Of a run that goes on."""
@@ -55,6 +55,8 @@ class PatchingResult(Result):
         lens, knockout: information-flow tables; empty where not asked for.
     answers: in words, one row a pair and layer; see `words`. words_moved: their means, one row a kind and layer.
         head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
+        time_map, necessity: `summarise_time` and `summarise_masks`; empty where no time map was asked for.
+        time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -67,12 +69,18 @@ class PatchingResult(Result):
     words_moved: pd.DataFrame = field(default_factory=pd.DataFrame)
     head_map: pd.DataFrame = field(default_factory=pd.DataFrame)
     head_agreement: pd.DataFrame = field(default_factory=pd.DataFrame)
+    time_map: pd.DataFrame = field(default_factory=pd.DataFrame)
+    necessity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    time_records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    mask_records: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        maps = {"head_map": self.head_map, "head_agreement": self.head_agreement} if len(self.head_map) else {}
+        maps = {"head_map": self.head_map, "head_agreement": self.head_agreement}
+        maps |= {"time_map": self.time_map, "necessity": self.necessity}
         return {
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
-            **{"answers": self.answers, "words_moved": self.words_moved, **maps},
+            **{"answers": self.answers, "words_moved": self.words_moved},
+            **{name: table for name, table in maps.items() if len(table)},
         }
 
     def figure(self) -> Figure:
@@ -90,6 +98,8 @@ class PatchingResult(Result):
                 found[f"head_map_{kind}"] = head_figures.head_map_figure(
                     rows, self.agreement_of(kind), self.title_of_heads(kind)
                 )
+            if len(self.time_map):
+                found[f"time_map_{kind}"] = time_figure(self.time_map[self.time_map["kind"] == kind], title)
         return found
 
     def checks(self) -> Sequence[Mapping[str, Any]]:
@@ -147,71 +157,6 @@ class PatchingResult(Result):
         return tuple(self.config["settings"]["prompts"])
 
 
-def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch], list[float], list[Clip | None]]:
-    """Return a chunk's patches, the share of the span that each covers, and the donor of each."""
-    settings = plan.settings
-    prompt = settings.prompts[chunk.prompt]
-    positions = chunk.condition if chunk.condition in ("question", "last", "prefix") else settings.positions
-    patches: list[Patch] = []
-    covered: list[float] = []
-    donors: list[Clip | None] = []
-    for pair in chunk.pairs:
-        donor: Clip | None = plan.random_donors[pair.pair_id] if chunk.condition == "random" else pair.donor
-        recipient = store.run(pair.recipient, prompt, (plan.spec.kind,))
-        if chunk.condition == "noise":
-            donor = None
-            aligned = align_positions(recipient.prompted, recipient.prompted, positions, settings.align)
-            seed = seed_of(settings.seed, "noise", pair.pair_id)
-            patches.append(Patch(recipient, None, aligned.positions, aligned.source, chunk.alpha, seed))
-        else:
-            assert donor is not None, "only noise has no donor"
-            run = store.run(donor, prompt, (plan.spec.kind,))
-            aligned = align_positions(recipient.prompted, run.prompted, positions, settings.align)
-            patches.append(Patch(recipient, run, aligned.positions, aligned.source, chunk.alpha))
-        covered.append(aligned.covered)
-        donors.append(donor)
-    return patches, covered, donors
-
-
-def run_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str, Any]]:
-    """Sweep one chunk and return its records, pair by pair and layer by layer."""
-    patches, covered, donors = patches_of(plan, store, chunk)
-    labels = plan.labels[chunk.prompt]
-    found = sweep(store.subject, patches, labels, plan.spec, method=plan.settings.method)
-    patched = found.label_logits.numpy()
-    mass = found.log_mass.exp().numpy()
-    records = []
-    for i, (pair, patch) in enumerate(zip(chunk.pairs, patches, strict=True)):
-        base, base_mass = _read(labels, patch.recipient.logits)
-        donor, _ = (None, None) if patch.donor is None else _read(labels, patch.donor.logits)
-        for at, layer in enumerate(plan.spec.layers):
-            records.append(
-                {
-                    "kind": chunk.kind,
-                    "prompt": chunk.prompt,
-                    "alpha": chunk.alpha,
-                    "condition": chunk.condition,
-                    "site": plan.spec.kind,
-                    "pair_id": pair.pair_id,
-                    "layer": layer,
-                    "recipient": pair.recipient.clip_id,
-                    "donor": None if donors[i] is None else donors[i].clip_id,  # type: ignore[union-attr]
-                    "target": pair.target,
-                    "base_prediction": labels.labels[int(np.argmax(base))],
-                    "donor_prediction": None if donor is None else labels.labels[int(np.argmax(donor))],
-                    "patched_prediction": labels.labels[int(patched[i, at].argmax())],
-                    "base_logits": base,
-                    "donor_logits": donor,
-                    "patched_logits": _rounded(patched[i, at]),
-                    "base_label_mass": base_mass,
-                    "patched_label_mass": round(float(mass[i, at]), 6),
-                    "span_covered": round(covered[i], 4),
-                    "method": found.methods[i],
-                }
-            )
-    return records
-
-
 def run_patching(
     plan: Plan,
     store: CleanStore,
@@ -236,7 +181,8 @@ def run_patching(
     settings, pairs = plan.settings, plan.pairs.pairs
     flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
-    total = sum(len(chunk.pairs) for chunk in [*plan.chunks, *words.chunks_of(plan)]) + used * len(flows)
+    asked = [*plan.chunks, *plan.map_chunks, *words.chunks_of(plan)]
+    total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows)
     if "heads" in settings.maps:
         total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
     done = 0
@@ -256,7 +202,7 @@ def run_patching(
             for name, report in error.report.items():
                 sink.json(f"sanity_check_{name}.json", report)
             raise
-    for name in {chunk.records_file: None for chunk in plan.chunks}:
+    for name in {chunk.records_file: None for chunk in (*plan.chunks, *plan.map_chunks)}:
         sink.expect(name, plan.expected(name))
     rows: list[dict[str, Any]] = []
     for chunk in plan.chunks:
@@ -269,6 +215,7 @@ def run_patching(
         sink.show(partial(rates_so_far, rows, settings))
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
     said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
+    windows, masks = _time_maps(plan, store, sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     if "lens" in flows:
@@ -298,8 +245,14 @@ def run_patching(
         heads, agreement = run_head_map(plan, store, cluster_map(clips, column), column, sink=sink, step=step)
     sink.gather()
     records = pd.DataFrame(rows)
-    metrics = summarise(records, settings.labels, cluster_map(clips, column), seed=settings.seed, cluster_column=column)
-    moved = words.metrics_of(said, plan, cluster_map(clips, column), column, settings.seed) if len(said) else said
+    clusters = cluster_map(clips, column)
+    metrics = summarise(records, settings.labels, clusters, seed=settings.seed, cluster_column=column)
+    moved = words.metrics_of(said, plan, clusters, column, settings.seed) if len(said) else said
+    tolerance = TOLERANCE[store.subject.dtype]
+    time_map = summarise_time(
+        windows, plan.labels[0].labels, clusters, tolerance=tolerance, seed=settings.seed, cluster_column=column
+    )
+    necessity = summarise_masks(masks, clusters, seed=settings.seed, cluster_column=column)
     reports = {
         "tokenization_report": {"prompts": [tokens.report for tokens in plan.labels]},
         "pair_construction_report": {
@@ -310,8 +263,40 @@ def run_patching(
         "sanity_check_self_patch": checks.self_patch,
         "sanity_check_audio_span": checks.audio_span,
     }
-    tables = {"answers": said, "words_moved": moved, "head_map": heads, "head_agreement": agreement}
-    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, lens, knock, **tables)
+    tables = {
+        **{"lens": lens, "knockout": knock, "answers": said, "words_moved": moved},
+        **{"head_map": heads, "head_agreement": agreement, "time_map": time_map, "necessity": necessity},
+        **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
+    }
+    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables)
+
+
+def _time_maps(
+    plan: Plan, store: CleanStore, sink: Sink, step: Callable[[int, str], None]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of the time map and of the masks of its top windows, those of a shard's chunks in a shard."""
+    chunks = [chunk for chunk in plan.map_chunks if chunk.map == TIME]
+    masked = [chunk for chunk in chunks if chunk.condition == "matched"]
+    for kind in dict.fromkeys(chunk.kind for chunk in masked):
+        counts = {chunk.number: len(MASKS) * len(chunk.pairs) for chunk in masked if chunk.kind == kind}
+        sink.expect(masks_file(kind), counts)
+    windows: list[dict[str, Any]] = []
+    masks: list[dict[str, Any]] = []
+    for chunk in chunks:
+        if sink.skips(plan.group_of(chunk)):
+            continue
+        found = sink.records(chunk.records_file, chunk.number)
+        if found is None:
+            found = sink.keep_records(chunk.records_file, chunk.number, run_time_chunk(plan, store, chunk))
+        windows += found
+        if chunk in masked:
+            kept = sink.records(masks_file(chunk.kind), chunk.number)
+            if kept is None:
+                made = run_masks(plan, store, chunk, found)
+                kept = sink.keep_records(masks_file(chunk.kind), chunk.number, made)
+            masks += kept
+        step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
+    return windows, masks
 
 
 def rates_so_far(rows: Sequence[Mapping[str, Any]], settings: PatchRequest) -> pd.DataFrame:
@@ -350,7 +335,7 @@ def patch_pair(
     Returns:
         Records as of `run_chunk`, condition "matched", one row an alpha and layer.
     """
-    made = lone_plan(store.subject, pair, replace(settings, controls=(), flow=(), alphas=tuple(alphas)), prompt)
+    made = plan_of_pair(store.subject, pair, replace(settings, alphas=tuple(alphas)), prompt)
     rows = [
         record
         for number, alpha in enumerate(alphas)
@@ -359,20 +344,12 @@ def patch_pair(
     return pd.DataFrame(rows)
 
 
-def lone_plan(subject: Subject, pair: Pair, settings: PatchRequest, prompt: int) -> Plan:
-    """The plan of one pair without any chunk, for what is asked by hand under one prompt."""
-    settings.check()
-    labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
-    spec = site_spec(subject, settings)
-    return Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
-
-
 def base_predictions(store: CleanStore, clips: Sequence[Clip], settings: PatchRequest) -> Iterator[dict[str, Any]]:
     """Yield what the model answers for each clip under each prompt, unedited: one dict a clip and prompt."""
     for number, prompt in enumerate(settings.prompts):
         labels = store.subject.labels(settings.labels, prompt, several_tokens=settings.several_tokens)
         for clip in clips:
-            logits, mass = _read(labels, store.run(clip, prompt).logits)
+            logits, mass = read_labels(labels, store.run(clip, prompt).logits)
             yield {
                 "clip_id": clip.clip_id,
                 "prompt": number,
@@ -395,12 +372,3 @@ def _per_prompt(plan: Plan, table: Callable[[int, str, LabelTokens], pd.DataFram
         for number, (prompt, tokens) in enumerate(zip(plan.settings.prompts, plan.labels, strict=True))
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def _read(labels: LabelTokens, logits: torch.Tensor) -> tuple[list[float], float]:
-    at, mass = labels.read(logits[None])
-    return _rounded(at[0].cpu().numpy()), round(float(mass.exp()), 6)
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(v), 5) for v in values]

@@ -8,9 +8,9 @@ import pytest
 from interp_core.engine import Engine
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import run
+from interp_core.experiments.patching.chunks import patches_of, run_chunk
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.experiment import PATCHING
-from interp_core.experiments.patching.run import patches_of, run_chunk
 from interp_core.trace.sweep import cost
 
 
@@ -79,13 +79,19 @@ CONTROLS, FLOW = ("random", "noise", "no-conflict", "prefix"), ("question", "las
 
 
 @pytest.mark.parametrize(
-    "flow, controls, checks",
-    [((), (), False), ((), (), True), (("knockout",), (), False), (FLOW, CONTROLS, True)],
-    ids=["pairs alone", "with checks", "with knockout", "everything"],
+    "flow, controls, checks, maps",
+    [
+        ((), (), False, ()),
+        ((), (), True, ()),
+        (("knockout",), (), False, ()),
+        ((), ("random",), False, ("time",)),
+        (FLOW, CONTROLS, True, ("time",)),
+    ],
+    ids=["pairs alone", "with checks", "with knockout", "with a time map", "everything"],
 )
-def test_the_estimate_of_a_run_is_what_the_run_then_takes(plain, flow, controls, checks):
+def test_the_estimate_of_a_run_is_what_the_run_then_takes(plain, flow, controls, checks, maps):
     engine = Engine()  # with nothing kept from other tests
-    settings = replace(plain, flow=flow, controls=controls, checks=checks)
+    settings = replace(plain, flow=flow, controls=controls, checks=checks, maps=maps)
     ready = PATCHING.prepare(engine, settings)
     said = estimate(ready.plan, ready.store)
     fresh = PATCHING.prepare(Engine(), settings)
@@ -94,7 +100,8 @@ def test_the_estimate_of_a_run_is_what_the_run_then_takes(plain, flow, controls,
     clips = {c.clip_id: c for p in fresh.plan.pairs.pairs for c in (p.recipient, p.donor)}
     n_pos = [fresh.store.prompted(c, settings.prompts[0]).n_pos for c in clips.values()]
     taken = counter.work / (fresh.store.subject.n_layers * sum(n_pos) / len(n_pos))
-    assert said.forwards == pytest.approx(taken, rel=0.08), (said.forwards, taken)
+    # Windows have tails of unequal length, and are padded to the longest of a batch.
+    assert said.forwards == pytest.approx(taken, rel=0.15 if maps else 0.08), (said.forwards, taken)
     assert said.of == f"12 pairs over {len(clips)} clips"
     assert said.seconds > 0
 

@@ -10,9 +10,10 @@ import torch
 from interp_core.choices import EMOTIONS
 from interp_core.errors import InterpError
 from interp_core.experiments.experiment import run
+from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import PATCHING, patch_by_hand
 from interp_core.experiments.patching.metrics import METRIC_COLUMNS, summarise
-from interp_core.experiments.patching.run import base_predictions, patches_of, run_patching
+from interp_core.experiments.patching.run import base_predictions, run_patching
 from interp_core.sinks import MEMORY
 from tests.experiments.conftest import PROMPTS
 from tests.experiments.plain_loop import PlainLoop

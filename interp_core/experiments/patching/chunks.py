@@ -1,0 +1,91 @@
+"""What a chunk of pairs is turned into: patches, and the records of their sweep."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp_core.data.clips import Clip
+from interp_core.experiments.patching.controls import seed_of
+from interp_core.experiments.patching.plan import Chunk, Plan
+from interp_core.experiments.patching.positions import align_positions
+from interp_core.models.labels import LabelTokens
+from interp_core.trace.patch import Patch
+from interp_core.trace.store import CleanStore
+from interp_core.trace.sweep import sweep
+
+
+def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch], list[float], list[Clip | None]]:
+    """Return a chunk's patches, the share of the span that each covers, and the donor of each."""
+    settings = plan.settings
+    prompt = settings.prompts[chunk.prompt]
+    positions = chunk.condition if chunk.condition in ("question", "last", "prefix") else settings.positions
+    patches: list[Patch] = []
+    covered: list[float] = []
+    donors: list[Clip | None] = []
+    for pair in chunk.pairs:
+        donor: Clip | None = plan.random_donors[pair.pair_id] if chunk.condition == "random" else pair.donor
+        recipient = store.run(pair.recipient, prompt, (plan.spec.kind,))
+        if chunk.condition == "noise":
+            donor = None
+            aligned = align_positions(recipient.prompted, recipient.prompted, positions, settings.align)
+            seed = seed_of(settings.seed, "noise", pair.pair_id)
+            patches.append(Patch(recipient, None, aligned.positions, aligned.source, chunk.alpha, seed))
+        else:
+            assert donor is not None, "only noise has no donor"
+            run = store.run(donor, prompt, (plan.spec.kind,))
+            aligned = align_positions(recipient.prompted, run.prompted, positions, settings.align)
+            patches.append(Patch(recipient, run, aligned.positions, aligned.source, chunk.alpha))
+        covered.append(aligned.covered)
+        donors.append(donor)
+    return patches, covered, donors
+
+
+def run_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str, Any]]:
+    """Sweep one chunk and return its records, pair by pair and layer by layer."""
+    patches, covered, donors = patches_of(plan, store, chunk)
+    labels = plan.labels[chunk.prompt]
+    found = sweep(store.subject, patches, labels, plan.spec, method=plan.settings.method)
+    patched = found.label_logits.numpy()
+    mass = found.log_mass.exp().numpy()
+    records = []
+    for i, (pair, patch) in enumerate(zip(chunk.pairs, patches, strict=True)):
+        base, base_mass = read_labels(labels, patch.recipient.logits)
+        donor, _ = (None, None) if patch.donor is None else read_labels(labels, patch.donor.logits)
+        for at, layer in enumerate(plan.spec.layers):
+            records.append(
+                {
+                    "kind": chunk.kind,
+                    "prompt": chunk.prompt,
+                    "alpha": chunk.alpha,
+                    "condition": chunk.condition,
+                    "site": plan.spec.kind,
+                    "pair_id": pair.pair_id,
+                    "layer": layer,
+                    "recipient": pair.recipient.clip_id,
+                    "donor": None if donors[i] is None else donors[i].clip_id,  # type: ignore[union-attr]
+                    "target": pair.target,
+                    "base_prediction": labels.labels[int(np.argmax(base))],
+                    "donor_prediction": None if donor is None else labels.labels[int(np.argmax(donor))],
+                    "patched_prediction": labels.labels[int(patched[i, at].argmax())],
+                    "base_logits": base,
+                    "donor_logits": donor,
+                    "patched_logits": rounded(patched[i, at]),
+                    "base_label_mass": base_mass,
+                    "patched_label_mass": round(float(mass[i, at]), 6),
+                    "span_covered": round(covered[i], 4),
+                    "method": found.methods[i],
+                }
+            )
+    return records
+
+
+def read_labels(labels: LabelTokens, logits: torch.Tensor) -> tuple[list[float], float]:
+    """Logits of the labels at one readout [n_classes], and the full-vocabulary probability on them."""
+    at, mass = labels.read(logits[None])
+    return rounded(at[0].cpu().numpy()), round(float(mass.exp()), 6)
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """As a record keeps logits."""
+    return [round(float(v), 5) for v in values]

@@ -1,0 +1,185 @@
+"""Is the top window needed? The window and layer of a pair's map at which B moves A most, masked in A itself.
+
+A patch from B shows what a window can bring, not that A's own answer needs it. So the same positions at the same layer
+are replaced by A's mean state over the recording (`mean`) and by the states of silence of A's length through the same
+stem (`silence`), and how far the answer moves is compared with random windows of the same length elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp_core.errors import InterpError
+from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
+from interp_core.experiments.patching.controls import seed_of
+from interp_core.experiments.patching.plan import Chunk, Plan
+from interp_core.experiments.patching.time_map import pair_map
+from interp_core.experiments.patching.windows import Span, Window, windows_of
+from interp_core.maths.arrays import Floats
+from interp_core.maths.stats import (
+    FEWEST_FOR_INTERVAL,
+    count_clusters,
+    pigeonhole_interval,
+    pigeonhole_weights,
+    wilson,
+)
+from interp_core.trace.patch import Patch
+from interp_core.trace.store import CleanStore
+from interp_core.trace.sweep import sweep
+
+MASKS = ("mean", "silence")
+RANDOM_WINDOWS = 20
+COLUMNS = [
+    *["mask", "pairs", "n", "share_more", "low", "high", "top_moved_mean", "random_moved_mean", "rank_mean"],
+    *["random_windows", "n_clusters", "interval_method", "kind"],
+]
+
+
+def records_file(kind: str) -> str:
+    """The file of a run folder that holds the masks of a kind of pair."""
+    return f"time_necessity_records_{kind}.jsonl"
+
+
+def run_masks(plan: Plan, store: CleanStore, chunk: Chunk, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mask the top window of every pair of a chunk, and random ones.
+
+    Args:
+        found: the chunk's records of `run_time_chunk`.
+    Returns:
+        One record a pair and mask: the top cell (layer, window, seconds) with its effect under the patch, moved
+        (`moved` of the top window), random_moved of the random windows, rank among both (1: the top window moves the
+        answer most), and the label logits of all.
+    """
+    labels, prompt = plan.labels[chunk.prompt], plan.settings.prompts[chunk.prompt]
+    records = []
+    for pair, patch in zip(chunk.pairs, patches_of(plan, store, chunk)[0], strict=True):
+        own = [record for record in found if record["pair_id"] == pair.pair_id]
+        windows = windows_of(plan.settings, patch)
+        effects = pair_map(own, labels.labels)
+        row, column = np.unravel_index(int(effects.argmax()), effects.shape)
+        layer, top = int(own[row]["layer"]), windows[column]
+        span = Span(patch.recipient.prompted, patch)
+        tried = [top, *_elsewhere(span, top, seed_of(plan.settings.seed, "random windows", pair.pair_id))]
+        for mask in MASKS:
+            kinds = (plan.spec.kind,)
+            donor = patch.recipient if mask == "mean" else store.silence(pair.recipient, prompt, kinds)
+            masked = [_masked(patch, donor, window, mask) for window in tried]
+            spec = replace(plan.spec, layers=(layer,))
+            after = sweep(store.subject, masked, labels, spec, method=plan.settings.method).label_logits[:, 0].numpy()
+            base, _ = read_labels(labels, patch.recipient.logits)
+            how_far = moved(np.asarray(base), after)
+            records.append(
+                {
+                    "kind": chunk.kind,
+                    "pair_id": pair.pair_id,
+                    "recipient": pair.recipient.clip_id,
+                    "donor": pair.donor.clip_id,
+                    "target": pair.target,
+                    "base_prediction": own[0]["base_prediction"],
+                    "donor_prediction": own[0]["donor_prediction"],
+                    "mask": mask,
+                    "layer": layer,
+                    "window": int(column),
+                    "start_s": round(top.seconds[0], 4),
+                    "stop_s": round(top.seconds[1], 4),
+                    "patched_effect": round(float(effects[row, column]), 5),
+                    "moved": round(float(how_far[0]), 5),
+                    "random_moved": rounded(how_far[1:]),
+                    "random_start_s": [round(window.seconds[0], 4) for window in tried[1:]],
+                    "rank": int((how_far[1:] >= how_far[0]).sum()) + 1,
+                    "base_logits": base,
+                    "masked_logits": [rounded(logits) for logits in after],
+                }
+            )
+    return records
+
+
+def moved(base: Floats, masked: Floats) -> Floats:
+    """How far the answer moves: root mean square change of the label logits, nats, a shift common to all taken out.
+
+    Logits, because the log-probability of an answer that the model is sure of hardly moves before all is lost.
+
+    Args:
+        base: [n_labels] logits of the labels. masked: [..., n_labels].
+    Returns:
+        [...], 0 or more.
+    """
+    change = masked - base
+    return np.sqrt(((change - change.mean(axis=-1, keepdims=True)) ** 2).mean(axis=-1))
+
+
+def _elsewhere(span: Span, top: Window, seed: int) -> list[Window]:
+    """Random windows of the span as long as its top one, that one left out; all there are, if fewer."""
+    length = top.stop - top.first
+    starts = [start for start in range(span.frames - length + 1) if start != top.first]
+    drawn = np.random.default_rng(seed).permutation(starts)[:RANDOM_WINDOWS]
+    return [span.window(int(start), int(start) + length) for start in sorted(drawn)]
+
+
+def _masked(patch: Patch, donor: Any, window: Window, mask: str) -> Patch:
+    """The recipient with a window of its own masked, at full strength."""
+    a, positions = patch.recipient, window.positions
+    if mask == "mean":
+        return Patch(a, a, positions, a.prompted.recording.positions().double(), averaged=True)
+    if donor.prompted.n_pos != a.prompted.n_pos or donor.prompted.audio != a.prompted.audio:
+        raise InterpError(
+            f"silence as long as clip {a.prompted.clip_id!r} takes other positions than the clip "
+            f"({donor.prompted.audio} and {a.prompted.audio}), so it cannot mask a window of it."
+        )
+    return Patch(a, donor, positions, positions.double())
+
+
+def summarise_masks(
+    records: Sequence[Mapping[str, Any]], clusters: Mapping[str, str], *, draws: int = 2000, seed: int = 42,
+    cluster_column: str = "text_id",
+) -> pd.DataFrame:  # fmt: skip
+    """How often the top window moves the answer more than random ones do on average.
+
+    Args:
+        records: of `run_masks`. clusters, draws, seed, cluster_column: as in `metrics.summarise`.
+    Returns:
+        COLUMNS, one row a kind, mask and set of pairs (reachable, all): share_more with its 95 % limits (pigeonhole;
+        Wilson with n = clusters at exactly 0 or 1; NaN under 10 clusters), the mean of `moved` of top windows and of
+        random ones, the mean rank of the top window among itself and the random ones, and how many of these there
+        were on average. Pairs that had no other window (a span of one) are left out: `n` counts those that are in.
+    """
+    rows = []
+    for kind in dict.fromkeys(record["kind"] for record in records):
+        for mask in MASKS:
+            every = [r for r in records if r["kind"] == kind and r["mask"] == mask and r["random_moved"]]
+            reachable = [r for r in every if r["base_prediction"] != r["target"] == r["donor_prediction"]]
+            for pairs, some in (("reachable", reachable), ("all", every)):
+                about = {"kind": kind, "mask": mask, "pairs": pairs, "n": len(some)}
+                rows.append(about | (_shares(some, clusters, draws, seed, cluster_column) if some else {}))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _shares(
+    records: Sequence[Mapping[str, Any]], clusters: Mapping[str, str], draws: int, seed: int, column: str
+) -> dict[str, Any]:
+    random = np.array([np.mean(record["random_moved"]) for record in records])
+    top = np.array([record["moved"] for record in records])
+    more = (top > random).astype(float)
+    sides = tuple([clusters[record[side]] for record in records] for side in ("recipient", "donor"))
+    n = int(count_clusters(*sides)[0])
+    found = pigeonhole_interval(more, pigeonhole_weights(*sides, draws=draws, seed=seed), n_clusters=n)
+    low, high, said = float(found.low[0]), float(found.high[0]), found.method
+    if n >= FEWEST_FOR_INTERVAL:
+        said = f"pigeonhole bootstrap over {column}, {draws} draws"
+        if more.mean() in (0.0, 1.0):
+            low, high = wilson(int(n * more.mean()), n)
+            said = f"Wilson with n = clusters of {column}"
+    return {
+        "share_more": float(more.mean()),
+        "low": low,
+        "high": high,
+        "top_moved_mean": float(top.mean()),
+        "random_moved_mean": float(random.mean()),
+        "rank_mean": float(np.mean([record["rank"] for record in records])),
+        "random_windows": float(np.mean([len(record["random_moved"]) for record in records])),
+        "n_clusters": n,
+        "interval_method": said,
+    }

@@ -70,6 +70,13 @@ FLIPPED: Mapping[str, Look] = {
     "ranked": Look("neurons of the target", GREEN, strong=True),
     "random": Look("random neurons", GREY, "dot", "x"),
 }
+STEERING: Mapping[str, Look] = {
+    "vector": Look("vector of the label", GREEN, strong=True),
+    "random": Look("random vector of its length", GREY, "dot", "x"),
+    "shuffled": Look("vector of shuffled labels", GREY, "dash", "square"),
+    "layer": Look("vector of another layer", GREY, "dashdot", "diamond"),
+    "prompt": Look("the prompt says it, no vector", PURPLE, "longdash", "triangle-down"),
+}
 HEADS: Mapping[str, Look] = {
     "block": Look("block, between attention and MLP", GREEN),
     "stage": Look("stage or layer output", PURPLE, "dash", "square"),

@@ -72,9 +72,10 @@ FLIPPED: Mapping[str, Look] = {
 }
 STEERING: Mapping[str, Look] = {
     "vector": Look("vector of the label", GREEN, strong=True),
-    "random": Look("random vector of its length", GREY, "dot", "x"),
+    "random": Look("random vector, as long", GREY, "dot", "x"),
     "shuffled": Look("vector of shuffled labels", GREY, "dash", "square"),
-    "layer": Look("vector of another layer", GREY, "dashdot", "diamond"),
+    "shuffled_long": Look("the same, as long as the label's", GREY, "longdash", "triangle-up"),
+    "layer": Look("vector of another layer, as long", GREY, "dashdot", "diamond"),
     "prompt": Look("the prompt says it, no vector", PURPLE, "longdash", "triangle-down"),
 }
 HEADS: Mapping[str, Look] = {

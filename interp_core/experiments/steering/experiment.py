@@ -171,7 +171,8 @@ def _sides(
     """The clips to fit on, those without a label left out, and the clips to steer."""
     if vectors is not None:
         of_fit = set(vectors.about.get("fitted", ()))
-        first, second = [], [clip for clip in clips if clip.digest not in of_fit]
+        first: list[Clip] = []
+        second = [clip for clip in clips if clip.digest not in of_fit]
         if not second:
             raise InterpError("the vectors were fitted on every one of these clips; give others to add them to.")
     else:

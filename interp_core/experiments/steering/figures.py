@@ -35,13 +35,14 @@ def dose_figure(config: Mapping[str, Any], dose: pd.DataFrame) -> Figure:
         fontsize=10,
         parse_math=False,
     )
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    top, bottom = parts
     panels = top.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, label in zip(panels, shown, strict=True):
         _panel(axes, dose, label)
     left = f" ({len(shown)} of {len(labels)} labels)" if len(shown) < len(labels) else ""
     panels[0].set_ylabel(f"clips moved to the label{left}, %")
-    _halves(bottom.subplots(), dose, labels, figure)
+    _halves(bottom.subplots(), dose, labels)
     return figure
 
 
@@ -55,7 +56,7 @@ def _panel(axes: Axes, dose: pd.DataFrame, label: str) -> None:
             curve = curve.sort_values("alpha")
             at = [alphas.index(alpha) for alpha in curve["alpha"]]
             axes.plot(at, curve["moved_rate"], color=STEERING["vector"].colour, alpha=0.25, linewidth=0.8)
-    for condition in ("vector", "random", "shuffled", "layer"):
+    for condition in [name for name in STEERING if name != "prompt"]:
         part = moved_by(dose, condition)
         part = part[(part["label"] == label) & (part["layer"] == layer)].sort_values("alpha")
         if not len(part):
@@ -82,7 +83,7 @@ def _panel(axes: Axes, dose: pd.DataFrame, label: str) -> None:
     axes.legend(fontsize=6, frameon=False, loc="upper left")
 
 
-def _halves(axes: Axes, dose: pd.DataFrame, labels: Sequence[str], figure: Figure) -> None:
+def _halves(axes: Axes, dose: pd.DataFrame, labels: Sequence[str]) -> None:
     """The smallest strength that moves half, label x layer; where none does, what the best one moves."""
     table = smallest_alpha(dose)
     layers = sorted(table["layer"].unique())
@@ -116,7 +117,7 @@ def examples(config: Mapping[str, Any], records: pd.DataFrame, dose: pd.DataFram
     own = base["answer"].map(lambda answers: answers[0])
     found: list[list[Example]] = []
     for label in dict.fromkeys(moved_by(dose, "vector")["label"]):
-        like = [clip_id for clip_id, answer in own.items() if answer == label]
+        like = [str(clip_id) for clip_id, answer in own.items() if answer == label]
         layer = best_layer(dose, label)
         rows = records[(records["condition"] == "vector") & (records["prompt"] == 0) & (records["layer"] == layer)]
         moved = []

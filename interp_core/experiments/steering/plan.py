@@ -63,8 +63,9 @@ class SteerPlan:
         """What is added under a question, besides nothing."""
         if prompt:
             return ("vector",)
-        some = ["vector", *(name for name in ("random", "shuffled", "layer") if name in self.settings.controls)]
-        return tuple(name for name in some if name != "shuffled" or self.vectors is None)
+        asked = self.settings.controls
+        shuffled = ("shuffled", "shuffled_long") if "shuffled" in asked and self.vectors is None else ()
+        return ("vector", *(["random"] if "random" in asked else []), *shuffled, *(["layer"] if self.partners else []))
 
     @property
     def records_a_clip(self) -> int:
@@ -84,7 +85,7 @@ class SteerPlan:
         n_layers = self.questions[0].reader.subject.n_layers
         dose = self.settings.draws if self.settings.every_draw else 1
         strengths = len(self.settings.alphas)
-        each = {"vector": strengths, "random": strengths - 1 + dose, "shuffled": 1, "layer": 1}
+        each = {"vector": strengths, "random": strengths - 1 + dose, "shuffled": 1, "shuffled_long": 1, "layer": 1}
         total = 0.0
         for prompt in range(len(self.questions)):
             for condition in self.conditions(prompt):
@@ -149,9 +150,11 @@ class Shifts:
                         for draw in self._draws(alpha, turn)
                     ]
                     yield _cell("random", label, drawn)
-                elif condition == "shuffled":
-                    other = of_length(self._shuffled[layer][turn, number], vector)
-                    yield _cell("shuffled", label, [(control, turn, other)])
+                elif condition in ("shuffled", "shuffled_long"):
+                    other = self._shuffled[layer][turn, number]
+                    if condition == "shuffled_long":
+                        other = of_length(other, vector)
+                    yield _cell(condition, label, [(control, turn, other)])
                 elif layer in self._plan.partners:
                     other = of_length(self._vectors.of(label, self._plan.partners[layer]), vector)
                     yield _cell("layer", label, [(control, None, other)])

@@ -139,10 +139,10 @@ def run_steering(
     Raises:
         CheckFailed: a check before the run did not hold.
     """
-    settings, total = plan.settings, len(plan.fitted) + len(plan.steered)
+    settings = plan.settings
 
-    def reading(done: int, _total: int, note: str = "") -> None:
-        progress(done, total, note)
+    def reading(done: int, total: int, note: str = "") -> None:
+        progress(done, total + len(plan.steered), note)
 
     vectors, shuffled = plan.vectors, {}
     if vectors is None:
@@ -174,7 +174,7 @@ def run_steering(
             kept = sink.keep_records(RECORDS, number, steer_clip(plan, shifts, clip, number))
         rows += kept
         sink.show(partial(tables.so_far, rows, plan.questions[0].labels.labels, settings.at_controls))
-        progress(len(plan.fitted) + number + 1, total, "steered copies of each clip")
+        progress(len(plan.fitted) + number + 1, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
     sink.gather()
     truth = {clip.clip_id: clip for clip in clips}
     dose = tables.dose_table(

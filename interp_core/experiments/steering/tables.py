@@ -78,15 +78,16 @@ def dose_table(
     ids = [clip.clip_id for clip in clips]
     unit_of = cluster_map(clips, units)
     truth = {column: {clip.clip_id: clip.label(column) for clip in clips} for column in columns}
-    made, moved = [], {}
+    made: list[pd.DataFrame] = []
+    moved: dict[tuple[str, str], _Part] = {}
     for key, group in frame.groupby(["prompt", "condition", "label"], sort=False):
-        prompt, condition, label = key
+        prompt, condition, label = int(str(key[0])), str(key[1]), str(key[2])
         part = _Part(group, ids, unit_of)
-        table = part.table(frame, truth, labels)
-        table.insert(0, "label", label)
-        table.insert(0, "condition", condition)
-        table.insert(0, "prompt", prompt)
-        made.append(table)
+        made.append(
+            pd.DataFrame(
+                {"prompt": prompt, "condition": condition, "label": label, **part.numbers(frame, truth, labels)}
+            )
+        )
         if prompt == 0:
             moved[condition, label] = part
     dose = pd.concat(made, ignore_index=True)
@@ -109,13 +110,13 @@ class _Part:
         self.units = np.array([unit_of[clip_id] for clip_id in ids])
         self.moved, self._changed = self.grid(group["moved"]), self.grid(group["changed"])
         first = group.drop_duplicates("clip_id").set_index("clip_id")
-        self.eligible = first["eligible"].reindex(ids).to_numpy(bool)
+        self.eligible = first["eligible"].reindex(list(ids)).to_numpy(bool)
 
     def grid(self, values: pd.Series) -> NDArray[np.float64]:
         """[n_clips, n_cells] of a column, or of a series beside the group; draws of a clip averaged."""
         rows = self._group.assign(value=values.astype(float))
         table = rows.pivot_table(index="clip_id", columns=CELL, values="value", sort=False, dropna=False)
-        return table.reindex(index=self.ids, columns=pd.MultiIndex.from_tuples(self.cells)).to_numpy(float)
+        return table.reindex(index=list(self.ids), columns=pd.MultiIndex.from_tuples(self.cells)).to_numpy(float)
 
     def by_draw(self, cell: tuple[int, float]) -> NDArray[np.float64]:
         """[draws] how often each random vector moved eligible clips in a cell; empty unless each met all of them."""
@@ -126,10 +127,10 @@ class _Part:
             return np.array([])
         return rows.groupby("draw")["moved"].mean().to_numpy(float)
 
-    def table(
+    def numbers(
         self, frame: pd.DataFrame, truth: Mapping[str, Mapping[str, str | None]], labels: Sequence[str]
-    ) -> pd.DataFrame:
-        """The rows of `dose_table`, without what they are of."""
+    ) -> dict[str, Any]:
+        """The columns of `dose_table`, without what they are of."""
         layers, alphas = zip(*self.cells, strict=True)
         found: dict[str, Any] = {"layer": layers, "alpha": alphas, "n": len(self.ids)}
         found |= {"n_units": len(set(self.units)), "eligible": int(self.eligible.sum())}
@@ -148,7 +149,7 @@ class _Part:
             was = np.array([before[clip_id] == of_clip[clip_id] for clip_id in self.ids], float)
             found |= _accuracy(column, now, was, known, self.units)
         found["interval_method"] = notes[0 if steered else 1]
-        return pd.DataFrame(found)
+        return found
 
 
 def _rate(
@@ -190,13 +191,15 @@ def _compare(dose: pd.DataFrame, here: pd.Series, part: _Part, control: _Part) -
     theirs = control.moved[:, [control.cells.index(cell) for cell in shared]]
     test = sign_flip_max_test((ours - theirs)[part.eligible], part.units[part.eligible].tolist())
     adjusted = dict(zip(shared, test.adjusted_p, strict=True)) if test.adjusted_p is not None else {}
-    for at in dose.index[here]:
-        cell = (int(dose.at[at, "layer"]), float(dose.at[at, "alpha"]))
-        dose.at[at, "p_adjusted"] = adjusted.get(cell, np.nan)
+    rows = dose[here]
+    by_draw: list[float] = []
+    cells = list(zip(rows["layer"].astype(int), rows["alpha"].astype(float), strict=True))
+    for cell, rate in zip(cells, rows["moved_rate"], strict=True):
         drawn = control.by_draw(cell)
-        if len(drawn) > 1:
-            dose.at[at, "p_random"] = (1 + int((drawn >= dose.at[at, "moved_rate"]).sum())) / (1 + len(drawn))
-        dose.at[at, "interval_method"] = f"{dose.at[at, 'interval_method']}; p: {test.method}, against random vectors"
+        by_draw.append((1 + int((drawn >= rate).sum())) / (1 + len(drawn)) if len(drawn) > 1 else np.nan)
+    dose.loc[here, "p_random"] = by_draw
+    dose.loc[here, "p_adjusted"] = [adjusted.get(cell, np.nan) for cell in cells]
+    dose.loc[here, "interval_method"] = rows["interval_method"] + f"; p: {test.method}, against random vectors"
 
 
 def moved_by(dose: pd.DataFrame, condition: str, prompt: int = 0) -> pd.DataFrame:
@@ -216,12 +219,12 @@ def smallest_alpha(dose: pd.DataFrame) -> pd.DataFrame:
     for (label, layer), rows in moved_by(dose, "vector").groupby(["label", "layer"], sort=False):
         rows = rows.sort_values("alpha")
         enough = rows[rows["moved_rate"] >= HALF]
-        best = rows.loc[rows["moved_rate"].idxmax()] if rows["moved_rate"].notna().any() else rows.iloc[-1]
-        row = enough.iloc[0] if len(enough) else best
+        best = int(rows["moved_rate"].fillna(-1).to_numpy().argmax())
+        row = enough.iloc[0] if len(enough) else rows.iloc[best]
         found.append(
             {
                 "label": label,
-                "layer": int(layer),
+                "layer": int(float(str(layer))),
                 "alpha": float(row["alpha"]) if len(enough) else np.nan,
                 "eligible": int(row["eligible"]),
                 "moved_rate": float(row["moved_rate"]),
@@ -237,8 +240,10 @@ def best_layer(dose: pd.DataFrame, label: str) -> int:
     rows = moved_by(dose, "vector")
     rows = rows[rows["label"] == label]
     half = smallest_alpha(dose).set_index(["label", "layer"])["alpha"].fillna(np.inf)
-    total = rows.groupby("layer")["moved_rate"].sum()
-    return int(min(total.index, key=lambda layer: (half[label, int(layer)], -total[layer])))
+    total = {
+        int(str(layer)): float(part.sum()) for layer, part in rows.groupby(rows["layer"].astype(int))["moved_rate"]
+    }
+    return min(total, key=lambda layer: (half[label, layer], -total[layer]))
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from interp_core.experiments.experiment import Result
 from interp_core.experiments.steering import figures, tables
 from interp_core.experiments.steering.checks import check_routes
 from interp_core.experiments.steering.limits import LIMITS
-from interp_core.experiments.steering.plan import Cell, Question, Shifts, SteerPlan
+from interp_core.experiments.steering.plan import Question, Shifts, SteerPlan
 from interp_core.experiments.steering.request import Positions
 from interp_core.experiments.steering.steered import SteeredClip
 from interp_core.experiments.steering.vectors import States, SteeringVectors, fit_vectors, shuffled_vectors
@@ -195,6 +195,7 @@ def steer_clip(plan: SteerPlan, shifts: Shifts, clip: Clip, number: int) -> Reco
     """
     settings = plan.settings
     rows: Records = []
+    nothing: dict[str, Any] = {"label": "", "layer": None, "alpha": [0.0], "draw": [None]}
     for prompt, question in enumerate(plan.questions):
         copies = SteeredClip(
             question.reader, clip, question.labels, settings.positions,
@@ -202,44 +203,29 @@ def steer_clip(plan: SteerPlan, shifts: Shifts, clip: Clip, number: int) -> Reco
         )  # fmt: skip
         about = {"clip_id": clip.clip_id, "prompt": prompt}
         mass = torch.tensor([copies.log_mass])
-        rows.append(about | _line("base", "", None, (0.0,), (None,), question, copies.logits[None], mass))
+        base = {"condition": "base", **nothing} | _answered(question, copies.logits[None], mass)
+        rows.append(about | base | {"method": settings.method})
         for layer in plan.layers:
             cells = list(shifts.cells(prompt, layer, number))
             logits, log_mass = copies.answers(layer, torch.cat([cell.shifts for cell in cells]))
             sizes = [len(cell.alphas) for cell in cells]
             for cell, some, mass in zip(cells, logits.split(sizes), log_mass.split(sizes), strict=True):
-                rows.append(about | _of_cell(cell, layer, question, some, mass))
+                added = {"condition": cell.condition, "label": cell.label, "layer": layer}
+                added |= {"alpha": list(cell.alphas), "draw": list(cell.draws)}
+                rows.append(about | added | _answered(question, some, mass) | {"method": settings.method})
     for label, question in plan.told.items():
         ready = question.reader.ready(clip)
         with torch.inference_mode(), question.reader.subject.lock:
             found, mass = question.labels.read(question.reader.answer([ready]))
-        about = {"clip_id": clip.clip_id, "prompt": 0}
-        rows.append(about | _line("prompt", label, None, (0.0,), (None,), question, found.cpu(), mass.cpu()))
+        said = {"clip_id": clip.clip_id, "prompt": 0, "condition": "prompt", **nothing, "label": label}
+        rows.append(said | _answered(question, found.cpu(), mass.cpu()) | {"method": settings.method})
     return rows
 
 
-def _of_cell(cell: Cell, layer: int, question: Question, logits: Tensor, log_mass: Tensor) -> dict[str, Any]:
-    return _line(cell.condition, cell.label, layer, cell.alphas, cell.draws, question, logits, log_mass)
-
-
-def _line(
-    condition: str,
-    label: str,
-    layer: int | None,
-    alphas: Sequence[float],
-    draws: Sequence[int | None],
-    question: Question,
-    logits: Tensor,
-    log_mass: Tensor,
-) -> dict[str, Any]:
+def _answered(question: Question, logits: Tensor, log_mass: Tensor) -> dict[str, Any]:
     """What copies answered: lists of one entry a copy; logits [copies, n_labels], log_mass [copies]."""
     return {
-        "condition": condition,
-        "label": label,
-        "layer": layer,
-        "alpha": list(alphas),
-        "draw": list(draws),
         "answer": [question.labels.labels[i] for i in logits.argmax(-1).tolist()],
-        "logits": [[round(value, 5) for value in row] for row in logits.tolist()],
-        "label_mass": [round(value, 6) for value in log_mass.exp().tolist()],
+        "logits": [[round(value, 4) for value in row] for row in logits.tolist()],
+        "label_mass": [round(value, 5) for value in log_mass.exp().tolist()],
     }

@@ -32,6 +32,7 @@ FIGURES = {  # every look by the figure that it stands in
     "runs": looks.RUNS,
     "neurons": looks.NEURONS,
     "signflip": looks.FLIPPED,
+    "steering": looks.STEERING,
     "heads": looks.HEADS,
     "side by side": looks.SIDE_BY_SIDE,
 }

@@ -125,8 +125,8 @@ def test_a_planted_direction_is_recovered_and_moves_every_clip_where_random_and_
             assert float(torch.cosine_similarity(found, wanted, dim=0)) > 0.95
     assert (rates(planted, "vector", 2.0) == 1).all() and len(rates(planted, "vector", 2.0)) == 9
     assert (rates(planted, "layer", 2.0) == 1).all(), "all layers hold the same here"
-    assert rates(planted, "random", 2.0).max() < 0.2 and rates(planted, "random", 1.0).max() < 0.05
-    assert rates(planted, "shuffled", 2.0).max() < 0.05, "at its own length"
+    assert rates(planted, "random", 2.0).max() < 0.2 and rates(planted, "random", 1.0).max() < 0.1
+    assert rates(planted, "shuffled", 2.0).max() < 0.2, "at its own length"
     p = rates(planted, "vector", 2.0, "p_random")
     assert p.max() <= 0.1 and (planted.smallest["alpha"] <= 2).all()
 

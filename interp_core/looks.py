@@ -72,11 +72,11 @@ FLIPPED: Mapping[str, Look] = {
 }
 STEERING: Mapping[str, Look] = {
     "vector": Look("vector of the label", GREEN, strong=True),
-    "random": Look("random vector, as long", GREY, "dot", "x"),
-    "shuffled": Look("vector of shuffled labels", GREY, "dash", "square"),
-    "shuffled_long": Look("the same, as long as the label's", GREY, "longdash", "triangle-up"),
-    "layer": Look("vector of another layer, as long", GREY, "dashdot", "diamond"),
-    "prompt": Look("the prompt says it, no vector", PURPLE, "longdash", "triangle-down"),
+    "random": Look("random, as long", GREY, "dot", "x"),
+    "shuffled": Look("shuffled labels", GREY, "dash", "square"),
+    "shuffled_long": Look("shuffled, as long", GREY, "longdash", "triangle-up"),
+    "layer": Look("another layer, as long", GREY, "dashdot", "diamond"),
+    "prompt": Look("the prompt alone", PURPLE, "longdash", "triangle-down"),
 }
 HEADS: Mapping[str, Look] = {
     "block": Look("block, between attention and MLP", GREEN),

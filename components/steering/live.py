@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import streamlit as st
 from components import defaults, server, state
 from components.charts import clicks
 from components.clips import owner
+from components.patching.answers import prompt_names
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
@@ -40,7 +42,7 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
     first = f"{float(settings['control_alpha']):g}"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         alpha = float(stepped("Strength alpha", steps, first, key=state.ST_ALPHA, helps=helps, name="st"))
-        names = [option(text if len(text) < 34 else f"{text[:32]}…") for text in settings["prompts"]]
+        names = [option(name) for name in prompt_names(str(result.config["model"]["id"]), tuple(settings["prompts"]))]
         prompt = 0
         if len(names) > 1:
             prompt = names.index(choice("Question", names, key=state.ST_PROMPT, bind=None))
@@ -52,11 +54,11 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
         named = (shown.key, subject.key, chosen.digest, label, layer, prompt)
         made = _steered(named, request, result.vectors, chosen, label, layer, prompt)
     st.markdown(_verdict(made, chosen, label, alpha))
-    ab_player(clip_audio.player_clip(chosen, chosen.clip_id, subject.sample_rate), key=state.ST_PLAYER)
     clicks.show(
         steering_charts.clip_answers(made, label, alpha), key=state.ST_ANSWERS,
         alt=f"Probability of every answer, as it is and with {alpha:g} times the vector of {label}.",
     )  # fmt: skip
+    ab_player(clip_audio.player_clip(chosen, chosen.clip_id, subject.sample_rate), key=state.ST_PLAYER)
     clicks.show(
         steering_charts.clip_curve(made, label, alpha), key=state.ST_LIVE,
         alt=f"Probability of {label} by strength, beside {len(made.random)} random vectors.",
@@ -92,7 +94,7 @@ def _choose(result: SteeringResult, clips: Mapping[str, Clip], source: str, labe
         here = result.records[(result.records["condition"] == "vector") & (result.records["prompt"] == 0)]
         here = here[(here["label"] == label) & (here["layer"] == layer)].set_index("clip_id")
         least = {clip_id: _least(here.loc[clip_id], label, own[clip_id]) for clip_id in ids}
-        ids.sort(key=lambda clip_id: (least[clip_id] in ("", "–"), least[clip_id]))
+        ids.sort(key=lambda clip_id: float(least[clip_id]) if least[clip_id] not in ("", "–") else math.inf)
         rows = {
             "true": [clips[one].label(result.config["settings"]["task"]) or "" for one in ids],
             "as it is": [own[one] for one in ids],

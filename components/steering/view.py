@@ -13,6 +13,7 @@ from components import form, server, state
 from components.charts import clicks, heatmap
 from components.export import Drawn, facts
 from components.guard import readable_errors
+from components.patching.answers import prompt_names
 from components.shown import Shown
 from components.steering import charts as steering_charts
 from components.steering import live
@@ -151,23 +152,27 @@ def _percent(share: float) -> str:
 def _harm(result: SteeringResult, label: str, layer: int) -> None:
     """What else the vector does: accuracy by question and label column, and what stays on the answers."""
     settings = result.config["settings"]
-    control, names = float(settings["control_alpha"]), [name[9:] for name in result.dose if _is_accuracy(name)]
+    control = float(settings["control_alpha"])
+    names = [name[9:] for name in map(str, result.dose.columns) if _is_accuracy(name)]
+    asked = prompt_names(str(result.config["model"]["id"]), tuple(settings["prompts"]))
     st.markdown(f"**What else it does**, at alpha {control:g} behind layer {layer:d}")
     head = "".join(f"right in {md(name)} | " for name in names)
     lines = [f"| question | {head}on the answers | any change |", "|---" * (len(names) + 3) + "|"]
-    for prompt, text in enumerate(settings["prompts"]):
+    for prompt, name in enumerate(asked):
         here = moved_by(result.dose, "vector", prompt)
         rows = here[(here["label"] == label) & (here["layer"] == layer) & (here["alpha"] == control)]
         if not len(rows):
             continue
         row, before = rows.iloc[0], moved_by(result.dose, "base", prompt).iloc[0]
-        cells = "".join(f"{_share(before, name)} → {_share(row, name)} | " for name in names)
+        cells = "".join(f"{_share(before, column)} → {_share(row, column)} | " for column in names)
         mass = f"{_percent(before['label_mass_mean'])} → {_percent(row['label_mass_mean'])}"
-        asked = md(text if len(text) < 44 else f"{text[:42]}…") or "–"
-        lines.append(f"| {asked} | {cells}{mass} | {_percent(row['changed_rate'])} |")
+        lines.append(f"| {md(name)} | {cells}{mass} | {_percent(row['changed_rate'])} |")
     st.markdown("\n".join(lines))
     n = int(moved_by(result.dose, "base")["n"].iloc[0])
-    st.caption(f"n = {n} clips; the vector was fitted under the first question alone.")
+    questions = "; ".join(
+        f"{md(name)}: “{md(text)}”" for name, text in zip(asked, settings["prompts"], strict=True) if text
+    )
+    st.caption(f"n = {n} clips; the vector was fitted under the first question alone. {questions}")
 
 
 def _is_accuracy(name: str) -> bool:

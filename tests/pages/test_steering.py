@@ -63,7 +63,7 @@ def test_the_page_shows_the_saved_doses_with_their_controls_and_what_else_a_vect
     said = words(at)
     assert f"Saved run that ships with {NAME}" in said and "fitted on 6 clips (2 of text_id)" in said
     figure = drawn(at, state.ST_DOSE)
-    for condition, name in (("vector", "vector of the label"), ("random", "random vector")):
+    for condition, name in (("vector", "vector of the label"), ("random", "random, as long")):
         found = trace(figure, name)
         wanted = dose_of(steered, condition, "happy", 1)["moved_rate"].tolist()
         assert list(_numbers(found["y"])) == pytest.approx(wanted, nan_ok=True)

@@ -30,7 +30,7 @@ COMMANDS = {
     "heads": ("--label", "prosody_label", "--draws", "19", "--probes", "none"),
     "ablate": ("--at", f"resid_post:{LAYER}", "--draws", "2", "--refits", "0", "--ks", "2"),
     "signflip": ("--draws", "2"),
-    "steer": ("--draws", "2", "--layers", "0,2", "--no-checks"),
+    "steer": ("--draws", "2", "--layers", "0", "--no-checks"),
     "compare": ("--no-checks", "--probe-draws", "0"),
 }
 HARMS = {"nan": ("float32", "holds NaN"), "overflow": ("float16", "use bfloat16 or float32")}

@@ -179,7 +179,7 @@ def wait_for_a_chunk(process: subprocess.Popen, out: Path, seconds: float = 120)
     """Until two chunks are there, or one for five seconds: the kill may come while the last one is written."""
     until, seen = time.monotonic() + seconds, 0.0
     while time.monotonic() < until and process.poll() is None:
-        kept = len([*out.glob("chunk_*.npz")]) + sum(p.read_bytes().count(b"\n") for p in out.glob("*_records_*"))
+        kept = len([*out.glob("chunk_*.npz")]) + sum(p.read_bytes().count(b"\n") for p in out.glob("*_records*"))
         if kept and not seen:
             seen = time.monotonic()
         if kept > 1 or (seen and time.monotonic() > seen + 5):

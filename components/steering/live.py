@@ -40,12 +40,11 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
     steps = [f"{one:g}" for one in doses(settings["alphas"])]
     helps = ("weaker", "stronger")
     first = f"{float(settings['control_alpha']):g}"
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        alpha = float(stepped("Strength alpha", steps, first, key=state.ST_ALPHA, helps=helps, name="st"))
-        names = [option(name) for name in prompt_names(str(result.config["model"]["id"]), tuple(settings["prompts"]))]
-        prompt = 0
-        if len(names) > 1:
-            prompt = names.index(choice("Question", names, key=state.ST_PROMPT, bind=None))
+    names = [option(name) for name in prompt_names(str(result.config["model"]["id"]), tuple(settings["prompts"]))]
+    prompt = 0
+    if len(names) > 1:
+        prompt = names.index(choice("Question", names, key=state.ST_PROMPT, bind=None, label_visibility="collapsed"))
+    alpha = float(stepped("Strength alpha", steps, first, key=state.ST_ALPHA, helps=helps, name="st"))
     if chosen is None:
         st.info("There is no clip here that can be steered: choose another source of clips.")
         return alpha

@@ -30,6 +30,8 @@ from interp_core.sites import Site
 from interp_core.storage import plain
 from interp_core.trace.hooks import edited
 from tests.experiments.neuron_clips import write_clips, write_model
+from tests.families.encoders import save_clap_audio, save_whisper
+from tests.spoof_pairs import save_pair, write_spoof_corpus
 
 # ---- a model whose directions are known ------------------------------------------------------------------------------
 
@@ -302,6 +304,42 @@ def test_vectors_outside_the_folders_of_a_server_are_not_opened(asked, place, ke
     engine = Engine(roots=[place[1].parent], model_roots=[place[0]])
     with pytest.raises(InterpError, match="outside|not below|may be read"):
         STEERING.prepare(engine, replace(asked, vector=str(kept[1] / "steering_vectors.safetensors")))
+
+
+WORDS = {"labels": ("happy", "sad", "neutral", "angry")}
+SUBJECTS = {
+    "whisper": (save_whisper, WORDS),
+    "whisper, decoder": (save_whisper, {**WORDS, "part": "decoder"}),
+    "whisper, last position": (save_whisper, {**WORDS, "part": "decoder", "positions": "last"}),
+    "clap with a probe": (save_clap_audio, {"probe": "prosody_label"}),
+    "countermeasure": (lambda folder: save_pair(folder, "tuned")[0], {}),
+}
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_every_kind_of_model_is_steered_with_as_many_records_as_its_plan_says(name, place, tmp_path):
+    save, changes = SUBJECTS[name]
+    manifest = place[1]
+    if name == "countermeasure":
+        manifest = write_spoof_corpus(tmp_path / "spoof", speakers=2, utterances=1, codecs=("NONE",))
+    asked = SteerRequest(
+        str(save(tmp_path / "model")), str(manifest), device="cpu", alphas=(4.0,), draws=2, pilot=2, **changes
+    )
+    engine = Engine()
+    ready = STEERING.prepare(engine, asked)
+    made = run(STEERING, engine, asked, ready=ready)
+    assert len(made.records) == len(ready.plan.steered) * ready.plan.records_a_clip
+    assert all(check["passed"] for check in made.checks())
+    assert {"vector", "random", "shuffled", "base"} <= set(made.dose["condition"])
+    assert ("layer" in set(made.dose["condition"])) == bool(ready.plan.partners)
+    told = "prompt" in set(made.dose["condition"])
+    assert not told and ("whisper" not in name or any("has to start with" in note for note in ready.notes))
+    made.figure(), made.profile(), list(STEERING.summary(made)), made.examples(1)
+
+
+def test_a_model_without_an_answer_is_refused_with_what_to_do(place, tmp_path):
+    with pytest.raises(InterpError, match=r"has no classifier.*\(--probe COLUMN\)"):
+        STEERING.prepare(Engine(), SteerRequest(str(save_clap_audio(tmp_path / "m")), str(place[1]), device="cpu"))
 
 
 # ---- the bundled demo ------------------------------------------------------------------------------------------------

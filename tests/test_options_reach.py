@@ -72,7 +72,7 @@ CHANGES = {
         "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 2, "batch_size": 1,
         "probe": ("prosody_label", REFUSED), "targets": ("sad",), "layers": (1,), "alphas": (1.0,), "positions": "last",
         "controls": ("random",), "control_alpha": 1.0, "draws": 2, "every_draw": True,
-        "vector": ("nowhere.safetensors", REFUSED), "task": "semantic_label", "units": "text_id",
+        "vector": ("nowhere.safetensors", REFUSED), "task": "semantic_label", "units": "text_id", "max_steered": 2,
         "labels": ("sad", "happy", "neutral"), "prompts": ("Judge the voice.",), "told": "It is {label}.",
         "method": "reference", "checks": True,
     },

@@ -184,9 +184,9 @@ def _sides(
             by_label.setdefault(str(clip.label(task)), []).append(clip)
         kept = {clip.clip_id for some in by_label.values() for clip in some[: request.pilot]}
         first = [clip for clip in first if clip.clip_id in kept]
-        at = np.linspace(0, len(second) - 1, min(request.pilot, len(second))).round().astype(int)
-        second = [second[i] for i in sorted(set(at.tolist()))]
-    return first, second
+    most = min([len(second), *filter(None, (request.pilot, request.max_steered))])
+    at = np.linspace(0, len(second) - 1, most).round().astype(int)
+    return first, [second[i] for i in at.tolist()]
 
 
 def _targets(request: SteerRequest, answers: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

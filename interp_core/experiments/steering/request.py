@@ -62,6 +62,10 @@ class SteerRequest(Request):
     units: str = option(
         "", "the column that is never divided between fitting and adding, and that intervals draw", label="Units"
     )
+    max_steered: int | None = option(
+        None, "clips that are steered, at most: so many of the other half, evenly spread", least=1,
+        label="Clips steered, at most", placeholder="all",
+    )  # fmt: skip
     labels: tuple[str, ...] = option((), "the answers that compete; the model's own unless given", label="Answers")
     prompts: tuple[str, ...] = option(
         (),

@@ -1,6 +1,6 @@
 """Makes the runs again that ship with the demos, each by its command: `python assets/make/saved_runs.py [NAME ...]`.
 
-About ten minutes on one thread. A run replaces the folder that ships only when it has ended.
+About fifteen minutes on one thread. A run replaces the folder that ships only when it has ended.
 """
 
 import argparse

@@ -19,6 +19,7 @@ from components.steering import charts as steering_charts
 from components.steering import live
 from components.widgets import choosing, halves
 from components.words import md, option
+from interp_core.errors import InterpError
 from interp_core.experiments.answers import head_labels
 from interp_core.experiments.steering.experiment import check_subject, usual_prompts
 from interp_core.experiments.steering.limits import LIMITS
@@ -33,6 +34,8 @@ from interp_core.models.subject import Subject
 def suits(subject: Subject, usual: SteerRequest) -> None:
     """InterpError for a model that has no states to add to, or no answer that could move."""
     check_subject(subject)
+    if subject.takes == "pictures":
+        raise InterpError(f"{subject.name} sees pictures; run it on the command line: python -m interp_core steer …")
     _labels(subject, usual)
 
 

@@ -224,6 +224,15 @@ def test_no_text_is_on_both_sides_and_both_halves_are_in_the_files(kept):
     )
 
 
+def test_fewer_clips_to_steer_leave_those_that_are_fitted_on_and_a_pilot_takes_fewer_of_both(asked, engine):
+    whole, few, pilot = (
+        STEERING.prepare(engine, replace(asked, **changes)).plan for changes in ({}, {"max_steered": 3}, {"pilot": 2})
+    )
+    assert few.fitted == whole.fitted and len(few.steered) == 3
+    assert set(few.steered) < set(whole.steered) and few.steered[-1] == whole.steered[-1], "evenly over them"
+    assert len(pilot.steered) == 2 and len(pilot.fitted) == 4, "two of each label"
+
+
 def test_a_strength_of_nothing_moves_nothing_and_leaves_every_logit(kept):
     made, _ = kept
     nothing = made.dose[made.dose["alpha"] == 0]

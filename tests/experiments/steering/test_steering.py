@@ -157,6 +157,10 @@ def test_the_accuracy_that_a_vector_costs_is_that_of_the_steered_answers(planted
         assert row["accuracy_label"] == pytest.approx(right)
         assert row["accuracy_change_label"] == pytest.approx(right - 1)  # unsteered, all are right
         assert (row["n"], row["n_units"], row["n_label"]) == (24, 8, 24)
+        others = [clip_id for clip_id in answers if truth[clip_id] != label]  # unsteered, all are answered rightly
+        assert row["eligible"] == len(others) == 16
+        assert row["moved_rate"] == pytest.approx(np.mean([answers[clip_id] == label for clip_id in others]))
+        assert row["changed_rate"] == pytest.approx(np.mean([answers[one] != truth[one] for one in answers]))
     base = dose[dose["condition"] == "base"].iloc[0]
     assert base["accuracy_label"] == 1 and base["changed_rate"] == 0 and np.isnan(base["moved_rate"])
     few = dose[dose["condition"] == "vector"]["interval_method"]

@@ -111,20 +111,22 @@ def _halves(axes: Axes, dose: pd.DataFrame, labels: Sequence[str]) -> None:
 
 
 def examples(config: Mapping[str, Any], records: pd.DataFrame, dose: pd.DataFrame, most: int) -> list[Example]:
-    """Clips that their label's vector moves at the controls' strength behind its best layer, beside one that is
-    answered so by itself; the labels in turn."""
+    """Clips that a label's vector moves behind its best layer, at the least strength that does, beside one that is
+    answered so by itself; the labels in turn, that which moves most first."""
     base = records[(records["condition"] == "base") & (records["prompt"] == 0)].set_index("clip_id")
     own = base["answer"].map(lambda answers: answers[0])
     found: list[list[Example]] = []
-    for label in dict.fromkeys(moved_by(dose, "vector")["label"]):
+    most_moved = moved_by(dose, "vector").groupby("label", sort=False)["moved_rate"].max()
+    for label in map(str, most_moved.sort_values(ascending=False, kind="stable").index):
         like = [str(clip_id) for clip_id, answer in own.items() if answer == label]
         layer = best_layer(dose, label)
         rows = records[(records["condition"] == "vector") & (records["prompt"] == 0) & (records["layer"] == layer)]
         moved = []
         for row in rows[rows["label"] == label].to_dict("records"):
+            told: dict[str, Any] = {str(name): value for name, value in row.items()}
             steps = [i for i, answer in enumerate(row["answer"]) if answer == label != own[row["clip_id"]]]
             if steps and like:
-                moved.append(_example(config, row, base.loc[row["clip_id"]], like[0], min(steps)))
+                moved.append(_example(config, told, base.loc[row["clip_id"]], like[0], min(steps)))
         found.append(moved[:most])
     turns = [one[turn] for turn in range(most) for one in found if turn < len(one)]
     return turns[:most]

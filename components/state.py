@@ -54,6 +54,10 @@ NEU_PLAYER = "neu_player"
 # Sign flip.
 SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY = "sf_proxy", "sf_layer", "sf_at", "sf_clip", "sf_only"
 SF_MATRIX, SF_CURVE, SF_CLIPS, SF_PLAYER = "sf_matrix", "sf_curve", "sf_clips", "sf_player"
+# Steering.
+ST_LABEL, ST_LAYER, ST_ALPHA, ST_PROMPT, ST_OF = "st_label", "st_layer", "st_alpha", "st_question", "st_clips_of"
+ST_CLIP, ST_CLIPS, ST_MAP, ST_DOSE = "st_clip", "st_clips", "st_map", "st_dose"
+ST_PLAYER, ST_ANSWERS, ST_LIVE = "st_player", "st_answers", "st_live"
 # The runs page.
 RUNS_FOLDER, RUNS_OF, RUNS_MODEL, RUNS_STATE, RUNS_TEXT = "folder", "runs_of", "runs_model", "runs_state", "runs_text"
 RUNS_LOOK, RUNS_OTHER, RUNS_SERIES = "runs_look", "runs_other", "runs_series"
@@ -83,7 +87,8 @@ PAGE, SHARED, SET_FOR = "page", "shared_between_pages", "settings_are_for_the_mo
 
 TEXTS_OF_A_MODEL = (ADAPTER, PROBE, CLIPS, WINDOW)
 CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, HEADS_B, CMP_POINT, CMP_ARM, CMP_CLIP,
-                      CMP_BESIDE, NEU_K, NEU_CLIP, HAND_PROMPT, SF_FLIPPED, SF_AT, SF_CLIP)  # fmt: skip
+                      CMP_BESIDE, NEU_K, NEU_CLIP, HAND_PROMPT, SF_FLIPPED, SF_AT, SF_CLIP,
+                      ST_LABEL, ST_LAYER, ST_CLIP, ST_ALPHA)  # fmt: skip
 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
@@ -93,6 +98,7 @@ SELECTION = (
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),
     *(SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY, HAND_A, HAND_B, HAND_LAYER, HAND_PROMPT),
+    *(ST_LABEL, ST_LAYER, ST_ALPHA, ST_CLIP),
 )
 MOST_STEPS = 200
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp_core.experiments.neurons.request import AblateRequest
     from interp_core.experiments.patching.request import PatchRequest
     from interp_core.experiments.signflip.request import SignflipRequest
+    from interp_core.experiments.steering.request import SteerRequest
 
 _PLACES = {
     "AblateRequest": "interp_core.experiments.neurons.request",
@@ -25,6 +26,7 @@ _PLACES = {
     "InterpError": "interp_core.errors",
     "PatchRequest": "interp_core.experiments.patching.request",
     "SignflipRequest": "interp_core.experiments.signflip.request",
+    "SteerRequest": "interp_core.experiments.steering.request",
     "default_engine": "interp_core.api",
     "open_model": "interp_core.api",
     "open_run": "interp_core.api",
@@ -39,6 +41,7 @@ __all__ = [
     "InterpError",
     "PatchRequest",
     "SignflipRequest",
+    "SteerRequest",
     "default_engine",
     "open_model",
     "open_run",

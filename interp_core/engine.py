@@ -18,7 +18,7 @@ from interp_core.data.corpora import Corpus, read_corpus
 from interp_core.data.current import CurrentFiles, Mark, mark_of, marks_of_folder
 from interp_core.data.manifest import Clips, Manifest, check_inside, read_clips, read_manifest
 from interp_core.data.relabel import relabelled
-from interp_core.digests import check_same, joined, place_digest
+from interp_core.digests import check_same, digest_or_none, joined, place_digest
 from interp_core.errors import InterpError
 from interp_core.jobs import Job, JobManager, Progress, silent
 from interp_core.models.adapters import NONE, local_base
@@ -281,7 +281,9 @@ class Engine:
         demo = demo_of(request.model)  # what ships brings settings of its own
         own = demo is not None and not request.corpus and request.manifest in (None, str(demo.manifest))
         shipped = [demo.name if demo else "", own, *(self.demo(name) is not None for name in request.models)]
-        return request.key_with([key_parts(self.content(request)), shipped])
+        named = [getattr(request, name) for name in request.file_fields]
+        further = [digest_or_none(Path(path).expanduser()) for path in named if path]
+        return request.key_with([key_parts(self.content(request)), shipped, *([further] if further else [])])
 
     def acoustics(self, clips: Sequence[Clip], sample_rate: int = 16_000) -> dict[str, Acoustics]:
         """Measure clips as recordings, each once."""

@@ -74,6 +74,14 @@ VERIFIED: Mapping[str, Look] = {  # heads of a map of estimates
     "largest": Look("largest estimates", PURPLE, marker="square", strong=True),
     "random": Look("random others", GREY, marker="diamond"),
 }
+STEERING: Mapping[str, Look] = {
+    "vector": Look("vector of the label", GREEN, strong=True),
+    "random": Look("random, as long", GREY, "dot", "x"),
+    "shuffled": Look("shuffled labels", GREY, "dash", "square"),
+    "shuffled_long": Look("shuffled, as long", GREY, "longdash", "triangle-up"),
+    "layer": Look("another layer, as long", GREY, "dashdot", "diamond"),
+    "prompt": Look("the prompt alone", PURPLE, "longdash", "triangle-down"),
+}
 HEADS: Mapping[str, Look] = {
     "block": Look("block, between attention and MLP", GREEN),
     "stage": Look("stage or layer output", PURPLE, "dash", "square"),

@@ -74,6 +74,8 @@ class Request:
     """What the command does, in a line of help."""
     demo: ClassVar[str] = "demo-emotion"
     """A bundled model that suits it."""
+    file_fields: ClassVar[tuple[str, ...]] = ()
+    """Settings that name a further file, whose content is a part of the run's key."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Names of settings in configs of earlier versions -> today's."""
 

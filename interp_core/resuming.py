@@ -67,7 +67,7 @@ def settings_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
 def of_a_run(folder: Path) -> list[str]:
     """The files that make a folder one of a run: configs, then records."""
-    return [path.name for ending in (f"*{CONFIG_ENDING}", "*_records_*.jsonl") for path in sorted(folder.glob(ending))]
+    return [path.name for ending in (f"*{CONFIG_ENDING}", "*_records*.jsonl") for path in sorted(folder.glob(ending))]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

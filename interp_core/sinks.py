@@ -197,7 +197,7 @@ class FolderSink:
     def holds_any(self) -> bool:
         """Whether anything was computed that a resumed run goes on from."""
         here = [path.name for path in self._writer.folder.iterdir()]
-        return any(name.startswith("chunk_") or "_records_" in name for name in here)
+        return any(name.startswith("chunk_") or ("_records" in name and name.endswith(".jsonl")) for name in here)
 
     def keep_arrays(self, name: str, chunk: int, arrays: Arrays) -> Arrays:
         npz = io.BytesIO()

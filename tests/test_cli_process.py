@@ -46,7 +46,7 @@ def start(arguments):
 
 def kept(out):
     """Complete lines in the record files so far."""
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("*_records_*.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("*_records*.jsonl"))
 
 
 def wait_for_lines(process, out, lines):

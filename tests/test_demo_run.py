@@ -20,7 +20,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def shipped() -> PatchingResult:
-    [folder] = demos()["demo-emotion"].saved_runs
+    [folder] = [one for one in demos()["demo-emotion"].saved_runs if one.name == "run"]
     return open_result(PATCHING, folder)
 
 

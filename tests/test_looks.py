@@ -16,11 +16,15 @@ from components.heads import charts as heads_charts
 from components.neurons import charts as neurons_charts
 from components.patching import charts as patching_charts
 from components.signflip import charts as signflip_charts
+from components.steering import charts as steering_charts
 from interp_core import looks
 from interp_core.experiments.heads import files as heads_files
 from interp_core.experiments.neurons.figures import SHOWN, dose_figure
 from interp_core.experiments.patching.figures import flip_rate_figure
 from interp_core.experiments.signflip.figures import proxy_figure
+from interp_core.experiments.steering import files as steering_files
+from interp_core.experiments.steering.figures import dose_figure as dose_of_steering
+from interp_core.experiments.steering.tables import best_layer
 from interp_core.storage import read_csv, read_json
 from tests.components.metrics_frames import knockout_frame, lens_frame, metrics_frame
 
@@ -32,6 +36,7 @@ FIGURES = {  # every look by the figure that it stands in
     "runs": looks.RUNS,
     "neurons": looks.NEURONS,
     "signflip": looks.FLIPPED,
+    "steering": looks.STEERING,
     "heads": looks.HEADS,
     "side by side": looks.SIDE_BY_SIDE,
 }
@@ -76,6 +81,12 @@ def heads():
     return heads_files.read(folder, json.loads((folder / "heads_config.json").read_text()))
 
 
+@pytest.fixture(scope="module")
+def steered():
+    folder = ROOT / "assets/demo-emotion/run-steer"
+    return steering_files.read(folder, json.loads((folder / "steering_config.json").read_text()))
+
+
 def patching_frame():
     frame = metrics_frame()
     return pd.concat([frame, frame[frame["condition"] == "noise"].assign(condition="prefix")])
@@ -99,6 +110,15 @@ def test_every_set_of_neurons_looks_the_same_in_the_folder_and_on_the_page(neuro
         assert in_file(axes, of.name) == on_page(page, of.name) == look(of), name
     of = looks.NEURONS["matched"]  # on the page alone
     assert on_page(page, of.name) == look(of)
+
+
+def test_every_condition_of_steering_looks_the_same_in_the_folder_and_on_the_page(steered):
+    panel = next(
+        axes for axes in dose_of_steering(steered.config, steered.dose).axes if axes.get_title()[:5] == "angry"
+    )
+    page = steering_charts.dose(steered.dose, "angry", best_layer(steered.dose, "angry"), 4.0)
+    for name, of in looks.STEERING.items():
+        assert in_file(panel, of.name) == on_page(page, of.name) == look(of), name
 
 
 def test_blocks_and_stages_look_the_same_in_the_folder_and_on_the_page(heads):

@@ -30,6 +30,7 @@ COMMANDS = {
     "heads": ("--label", "prosody_label", "--draws", "19", "--probes", "none"),
     "ablate": ("--at", f"resid_post:{LAYER}", "--draws", "2", "--refits", "0", "--ks", "2"),
     "signflip": ("--draws", "2"),
+    "steer": ("--draws", "2", "--layers", "0", "--no-checks"),
     "compare": ("--no-checks", "--probe-draws", "0"),
 }
 HARMS = {"nan": ("float32", "holds NaN"), "overflow": ("float16", "use bfloat16 or float32")}
@@ -77,7 +78,7 @@ def test_a_model_that_gives_no_finite_numbers_ends_in_one_sentence(
     if command == "compare":
         given += ["--donor", str(place / name)]
         given += [] if name == "wavlm" else ["--prompt", prompt_of(name)]
-    if name != "wavlm" and command in ("patch", "ablate", "signflip", "compare"):
+    if name != "wavlm" and command in ("patch", "ablate", "signflip", "steer", "compare"):
         given += ["--labels", ",".join(EMOTIONS)]
     assert main(given) == BAD_INPUT
     said = capsys.readouterr().err

@@ -71,6 +71,14 @@ CHANGES = {
         "label": "group", "per_class": 3, "classes": ("hum", "tone"), "groups": "none", "clips": "all", "draws": 39,
         "probes": "none", "ablate": ("mean",), "prompt": ("Which?", REFUSED), "pt": True,
     },
+    "steer": {
+        "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 2, "batch_size": 1,
+        "probe": ("prosody_label", REFUSED), "targets": ("sad",), "layers": (1,), "alphas": (1.0,), "positions": "last",
+        "controls": ("random",), "control_alpha": 1.0, "draws": 2, "every_draw": True,
+        "vector": ("nowhere.safetensors", REFUSED), "task": "semantic_label", "units": "text_id", "max_steered": 2,
+        "labels": ("sad", "happy", "neutral"), "prompts": ("Judge the voice.",), "told": "It is {label}.",
+        "method": "reference", "checks": True,
+    },
     "compare": {
         "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 10, "batch_size": 2,
         "probe": ("label", REFUSED),
@@ -107,6 +115,10 @@ def plain(tiny_folder, tmp_path_factory):
         "heads": of["heads"](
             clap, str(write_noise_manifest(folder / "noises", noises, train=6)), device="cpu", draws=19, probes="wide",
             probe="label",
+        ),
+        "steer": of["steer"](
+            str(tiny_folder), str(folder / "corpus" / "clips.csv"), device="cpu", layers=(0, 2), alphas=(1.0, 4.0),
+            draws=3, checks=False, labels=("happy", "sad", "neutral"),
         ),
         "compare": of["compare"](
             base, str(write_spoof_corpus(folder / "spoof", speakers=4, utterances=2, codecs=("NONE", "C01"))),

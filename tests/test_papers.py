@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "heads.md": "heads",
     "neurons.md": "ablate",
     "signflip.md": "signflip",
+    "steering.md": "steer",
 }
 RUNS = {
     "patching.md": "demo-emotion/run",
@@ -34,6 +35,7 @@ RUNS = {
     "heads.md": "demo-events/run-heads",
     "neurons.md": "demo-emotion-wavlm/run-ablate",
     "signflip.md": "demo-emotion-wavlm/run-signflip",
+    "steering.md": "demo-emotion/run-steer",
 }
 SECTIONS = ["What is computed", "Try it", "The command", "The run folder", "What it does not prove", "Sources"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -100,7 +102,7 @@ def test_a_command_that_the_parser_does_not_take_would_be_noticed():
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(paper):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", paper.read_text("utf-8")) if ":" not in link]
-    assert links or paper.name in ("SECURITY.md", "signflip.md", "recordings.md")
+    assert links or paper.name in ("SECURITY.md", "signflip.md", "steering.md", "recordings.md")
     assert [link for link in links if not (paper.parent / link).exists()] == []
 
 
@@ -308,6 +310,41 @@ def of_signflip() -> Iterator[str]:
     yield f"the modulation centroid {rho['centroid']:+.2f} with the spectral centroid"
 
 
+def of_steering() -> Iterator[str]:
+    page = "steering.md"
+    config, dose = read(page, "steering_config.json"), table(page, "steering_dose.csv")
+    fitted, steered = config["halves"]["fitted_on"], config["halves"]["steered"]
+    yield f"on {fitted['clips']} clips of {fitted['units']} sentences"
+    yield f"adds them to {steered['clips']} clips of {steered['units']} others"
+    first = dose[dose["prompt"] == 0]
+    vectors = first[first["condition"] == "vector"]
+    assert vectors["label"].nunique() == 5 and vectors["layer"].nunique() == 6
+    reached = vectors[vectors["moved_rate"] >= 0.5]["layer"].unique()
+    assert set(vectors["layer"]) - set(reached) == {8, 10}
+    here = first[(first["label"] == "angry") & (first["layer"] == 2)]
+    two, four = (pick(here, condition="vector", alpha=alpha) for alpha in (2, 4))
+    yield f"Alpha 2 moves {percent(two['moved_rate'])} of {two['eligible']} clips"
+    limits = f"{percent(four['moved_rate_low'])[:-2]} to {percent(four['moved_rate_high'])}"
+    yield f"alpha 4 moves {percent(four['moved_rate'])} ({limits}, adjusted p = {four['p_adjusted']:.3f})"
+    random = {percent(pick(here, condition="random", alpha=alpha)["moved_rate"]) for alpha in (2, 4)}
+    yield f"Random vectors as long move {random.pop()} at either"
+    assert not random
+    own, long, other = (pick(here, condition=name) for name in ("shuffled", "shuffled_long", "layer"))
+    yield f"Shuffled labels move {percent(own['moved_rate'])} at their own length"
+    yield f"Made as long as the vector they move {percent(long['moved_rate'])}"
+    yield f"The vector of layer 8, as long, moves {percent(other['moved_rate'])} behind layer 2"
+    calm = vectors[vectors["label"] == "neutral"]
+    yield f"at most {percent(calm['moved_rate'].max())} of {calm['eligible'].iloc[0]} clips"
+    words = pick(dose, prompt=2, condition="vector", label="angry", layer=2)
+    before = pick(dose, prompt=2, condition="base")
+    yield f"the same vector moves {percent(words['moved_rate'])} of {words['eligible']} clips"
+    right = percent(words["accuracy_semantic_label"])
+    yield f"of the words {right} are still answered right where it was {percent(before['accuracy_semantic_label'])}"
+    told = first[first["condition"] == "prompt"]["moved_rate"]
+    assert len(told) == 5 and told.nunique() == 1
+    yield f"sounds so moves {percent(told.iloc[0])} for every label"
+
+
 @pytest.mark.parametrize("page", EXPERIMENTS)
 def test_the_numbers_of_a_page_are_those_of_the_saved_run(page):
     numbers = {
@@ -316,6 +353,7 @@ def test_the_numbers_of_a_page_are_those_of_the_saved_run(page):
         "heads.md": of_heads,
         "neurons.md": of_neurons,
         "signflip.md": of_signflip,
+        "steering.md": of_steering,
     }
     told, text = list(numbers[page]()), text_of(page)
     assert len(told) > 8

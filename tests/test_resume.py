@@ -30,6 +30,8 @@ REQUESTS = {
                                           ablate=("zero",), batch_size=3, **QUICK),
     "ablate": AblateRequest("demo-emotion-wavlm", at="resid_post:4", pilot=6, draws=2, refits=0, ks=(2,), **QUICK),
     "signflip": EXPERIMENTS["signflip"].request("demo-emotion-wavlm", pilot=10, draws=2, layers=(2, 4), **QUICK),
+    "steer": EXPERIMENTS["steer"].request("demo-emotion-wavlm", pilot=8, targets=("angry",), layers=(2, 4), draws=3,
+                                          alphas=(1.0, 4.0), checks=False, **QUICK),
     "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
                                               probe_draws=0, checks=False, **QUICK),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Makes the runs again that ship with the demos, each by its command: `python assets/make/saved_runs.py [NAME ...]`.
 
-About ten minutes on one thread. A run replaces the folder that ships only when it has ended.
+About fifteen minutes on one thread. A run replaces the folder that ships only when it has ended.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from interp_core.__main__ import main as command
 ASSETS = Path(__file__).resolve().parents[1]
 RUNS = {
     "demo-emotion/run": "patch --model demo-emotion --max-pairs 30",
+    "demo-emotion/run-steer": "steer --model demo-emotion --layers 0,2,4,6,8,10 --max-steered 20",
     "demo-emotion-wavlm/run-ablate": "ablate --model demo-emotion-wavlm",
     "demo-emotion-wavlm/run-heads": "heads --model demo-emotion-wavlm --label prosody_label --ablate mean",
     "demo-emotion-wavlm/run-signflip": "signflip --model demo-emotion-wavlm",

@@ -52,6 +52,17 @@ EXAMPLES = (
         {state.KIND: "prosody"},
     ),
     Example(
+        "steer",
+        "Turn an emotion up",
+        "The direction of “angry” is added to a recording that it was not fitted on. How much of it moves the answer?",
+        "steering",
+        "demo-emotion",
+        "Move the slider: the answer beside the recording moves at once, and random vectors as long, in grey, do not. "
+        "Click another cell of the map: behind late layers no strength does anything.",
+        "explore",
+        {state.ST_LABEL: "angry", state.ST_LAYER: "2"},
+    ),
+    Example(
         "heads",
         "Find the heads that carry it",
         "Every attention head of an encoder, by how well its output tells the emotions apart.",

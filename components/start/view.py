@@ -20,7 +20,7 @@ RECENT = 6
 
 def draw() -> None:
     """Draw the whole page."""
-    st.subheader("Three views to begin with", anchor=False)
+    st.subheader("Views to begin with", anchor=False)
     for column, example in zip(st.columns(len(EXAMPLES), gap="medium"), EXAMPLES, strict=True):
         with column, st.container(border=True, height="stretch"):
             st.markdown(f"**{md(example.title)}**  \n{md(example.about)}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
 
 
@@ -103,3 +104,25 @@ def _check(frame: pd.DataFrame, column: str, per_class: int | None) -> None:
 def _rank(seed: int, clip_id: str) -> str:
     """A number in hex that is as good as random, the same on every machine."""
     return hashlib.blake2b(f"{seed}\0{clip_id}".encode(), digest_size=16).hexdigest()
+
+
+def halves(
+    clips: Sequence[Clip], units: str, seed: int, uses: tuple[str, str] = ("attribute on", "measure on")
+) -> tuple[list[Clip], list[Clip]]:
+    """Clips of one half of the units and of the other, in their order; a clip without a unit is one of its own.
+
+    Args:
+        units: the column whose values are never divided.
+        uses: what each half is for, for the message.
+    Raises:
+        InterpError: fewer than two units.
+    """
+    names = sorted({clip.label(units) or clip.clip_id for clip in clips})
+    if len(names) < 2:
+        raise InterpError(f"all clips are of one {units}; two are needed, one to {uses[0]} and one to {uses[1]}.")
+    names.sort(key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).hexdigest())
+    first = set(names[::2])
+    parts: tuple[list[Clip], list[Clip]] = ([], [])
+    for clip in clips:
+        parts[(clip.label(units) or clip.clip_id) not in first].append(clip)
+    return parts

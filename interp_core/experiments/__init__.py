@@ -13,6 +13,7 @@ from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.signflip.request import SignflipRequest
+from interp_core.experiments.steering.request import SteerRequest
 from interp_core.request import Request
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ EXPERIMENTS: dict[str, Registered] = {
     "heads": Registered(HeadsRequest, _lazily("heads", "HEADS")),
     "ablate": Registered(AblateRequest, _lazily("neurons", "NEURONS")),
     "signflip": Registered(SignflipRequest, _lazily("signflip", "SIGNFLIP")),
+    "steer": Registered(SteerRequest, _lazily("steering", "STEERING")),
 }
 
 

@@ -83,7 +83,7 @@ def run_checks(
     if some:
         fast, slow = sweep(subject, some, labels, spec), sweep(subject, some, labels, spec, method="reference")
         results.append(
-            _result(
+            compared(
                 f"fast ({', '.join(sorted(set(fast.methods)))}) = reference",
                 fast.label_logits,
                 slow.label_logits,
@@ -126,10 +126,11 @@ def _agreement(
 ) -> dict[str, Any]:
     found = sweep(subject, [patch], labels, spec, method=method)
     wanted = labels.read(expected.logits[None])[0].cpu().expand_as(found.label_logits[0])
-    return {**_result(check, found.label_logits[0], wanted, subject), "method": found.methods[0]}
+    return {**compared(check, found.label_logits[0], wanted, subject), "method": found.methods[0]}
 
 
-def _result(check: str, found: torch.Tensor, wanted: torch.Tensor, subject: Subject) -> dict[str, Any]:
+def compared(check: str, found: torch.Tensor, wanted: torch.Tensor, subject: Subject) -> dict[str, Any]:
+    """One check of a report: [.., n_layers, n_labels] logits that were found, and what they have to be."""
     allowed = TOLERANCE[subject.dtype] * max(1.0, float(wanted.abs().max()))
     difference = (found - wanted).abs()
     by_layer = difference.amax(tuple(i for i in range(difference.ndim) if i != difference.ndim - 2))

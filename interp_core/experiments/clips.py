@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -124,6 +125,24 @@ def in_halves(batch: ReadyBatch, run: Callable[[ReadyBatch], T]) -> Iterator[tup
         return
     for half in batch.halves():
         yield from in_halves(half, run)
+
+
+def pooled(
+    batch: ReadyBatch, sites: Sequence[Site], reduce: Callable[[Site, Tensor], Tensor] | None = None
+) -> Iterator[tuple[ReadyBatch, dict[Site, NDArray[np.floating]]]]:
+    """Run a batch once, in halves where memory runs out: [batch, width] at every site.
+
+    Args:
+        reduce: turns [batch, pos, width] at a site into [batch, width]; None for `ReadyBatch.mean`.
+    """
+
+    def run(batch: ReadyBatch) -> dict[Site, NDArray[np.floating]]:
+        with torch.inference_mode(), captured(batch.subject, sites, reduce=reduce or batch.mean) as store:
+            batch.forward()
+        batch.check_finite(store.values)
+        return {site: value.cpu().numpy() for site, value in store.values.items()}
+
+    return in_halves(batch, run)
 
 
 class ClipReader:

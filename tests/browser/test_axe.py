@@ -18,6 +18,7 @@ PAGES = {  # what has to be there before the page is looked at
     "compare": ".st-key-cmp_map .js-plotly-plot .xtick",
     "neurons": ".st-key-neu_curve .js-plotly-plot .xtick",
     "signflip": ".st-key-sf_matrix .js-plotly-plot .xtick",
+    "steering": ".st-key-st_map .js-plotly-plot .xtick",
     "heads": ".st-key-heads_map .js-plotly-plot .xtick",
     "recordings": "h1",
     "runs": "[data-testid='stDataFrame']",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from interp_core.data.clips import Clip
 from interp_core.experiments.clips import ClipReader
 from interp_core.models.load import open_model
-from interp_core.trace.clean import prompt_clip
+from interp_core.trace.clean import clean_runs, prompt_clip
 from tests.families.subjects import CASES, picture, subject_of, tone, with_probe
 from tests.tiny import save_qwen2_audio
 
@@ -17,12 +17,15 @@ class Recordings(ClipReader):
     """Clips by name, without files."""
 
     def __init__(self, subject, prompt, sounds):
-        store = SimpleNamespace(subject=subject, prompted=self._prompted)
+        store = SimpleNamespace(subject=subject, prompted=self._prompted, run=self._run)
         super().__init__(store, prompt)
         self._sounds = sounds
 
     def _prompted(self, clip, prompt):
         return prompt_clip(self.subject, self._sounds[clip.clip_id], prompt, clip.clip_id)
+
+    def _run(self, clip, prompt):
+        return clean_runs(self.subject, [self._prompted(clip, prompt)])[0]
 
     def samples(self, clip):
         return self._sounds[clip.clip_id]

@@ -4,7 +4,7 @@ What is kept is [clips, width] a place: the token maps live no longer than their
 ready a batch at a time, so memory does not grow with the corpus but for these vectors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import ClipReader, ReadyBatch, in_halves, plan_batches
+from interp_core.experiments.clips import ClipReader, ReadyBatch, plan_batches, pooled
 from interp_core.experiments.heads.points import Geometry, Granularity, Point, geometry_of
 from interp_core.jobs import Progress, silent
 from interp_core.maths.fisher import fisher_ratio
 from interp_core.sinks import MEMORY, Sink
 from interp_core.sites import Site
-from interp_core.trace.hooks import captured
 from interp_core.trace.store import CleanStore
 
 Rows = NDArray[np.floating]
@@ -130,15 +129,3 @@ def _of_batch(batch: ReadyBatch, sites: Sequence[Site]) -> dict[str, Rows]:
     """[batch, width] by the name of the site, in the order of the batch."""
     parts = [found for _, found in pooled(batch, sites)]
     return {str(site): np.concatenate([part[site] for part in parts]) for site in sites}
-
-
-def pooled(batch: ReadyBatch, sites: Sequence[Site]) -> Iterator[tuple[ReadyBatch, dict[Site, Rows]]]:
-    """Run a batch once, in halves where memory runs out: [batch, width] at every site."""
-
-    def run(batch: ReadyBatch) -> dict[Site, Rows]:
-        with torch.inference_mode(), captured(batch.subject, sites, reduce=batch.mean) as store:
-            batch.forward()
-        batch.check_finite(store.values)
-        return {site: value.cpu().numpy() for site, value in store.values.items()}
-
-    return in_halves(batch, run)

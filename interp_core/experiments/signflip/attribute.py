@@ -1,6 +1,5 @@
 """Which neurons of each layer matter for a label: gradient times activation, over one half of the clips."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 
 from interp_core.data.clips import Clip
-from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.signflip.layers import LayerStates, gradients
 from interp_core.experiments.signflip.request import SignflipRequest
@@ -30,19 +28,6 @@ class Attributed:
     pool: Tensor
     clips: int
     of_target: bool
-
-
-def halves(clips: Sequence[Clip], units: str, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips to attribute on and clips to measure on; a unit is never divided. InterpError under two units."""
-    names = sorted({clip.label(units) or clip.clip_id for clip in clips})
-    if len(names) < 2:
-        raise InterpError(f"all clips are of one {units}; two are needed, one to attribute on and one to measure on.")
-    names.sort(key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).hexdigest())
-    first = set(names[::2])
-    parts: tuple[list[Clip], list[Clip]] = ([], [])
-    for clip in clips:
-        parts[(clip.label(units) or clip.clip_id) not in first].append(clip)
-    return parts
 
 
 def attribute(

@@ -16,11 +16,12 @@ import torch
 from matplotlib.figure import Figure
 
 from interp_core.data.clips import Acoustics, Clip
+from interp_core.data.sampling import halves
 from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.experiment import Result
 from interp_core.experiments.signflip import tables
-from interp_core.experiments.signflip.attribute import attribute, halves
+from interp_core.experiments.signflip.attribute import attribute
 from interp_core.experiments.signflip.figures import proxy_figure
 from interp_core.experiments.signflip.layers import LayerStates, check_subject
 from interp_core.experiments.signflip.limits import LIMITS

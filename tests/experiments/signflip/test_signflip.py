@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from interp_core.data.clips import Acoustics, Clip
+from interp_core.data.sampling import halves
 from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.signflip.layers import LayerStates, gradients
 from interp_core.experiments.signflip.measure import edit_rows
 from interp_core.experiments.signflip.request import SignflipRequest
-from interp_core.experiments.signflip.run import attribute, halves, run_signflip
+from interp_core.experiments.signflip.run import attribute, run_signflip
 from interp_core.experiments.signflip.tables import OUTPUT, cluster_error, constructed
 from interp_core.models.arch import EncoderArch
 from interp_core.models.encoders.subject import Encoder

@@ -37,7 +37,8 @@ def words(kind: str, question: str, counted: str, conditions: Collection[str]) -
     said += [KINDS[kind]] if kind in KINDS else []
     said += [COUNTED[counted]] if counted in COUNTED else []
     said += [text for condition, text in CONDITIONS.items() if condition in conditions]
-    st.caption("; ".join(said) + ".")
+    if said:
+        st.caption("; ".join(said) + ".")
 
 
 def numbers(index: Indexed, kind: str, prompt: int, alpha: float) -> None:

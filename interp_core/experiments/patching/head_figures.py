@@ -16,6 +16,7 @@ from interp_core.maths.stats import SIGNIFICANT
 
 WIDTH, SIDE = 12.0, 0.32  # inches: of the figure, of a layer
 MOST_LABELLED = 4
+NO_HEAD = "#DDDDDD"  # where layers have unlike numbers of heads
 
 
 def head_map_figure(rows: pd.DataFrame, agreement: pd.Series, title: str) -> Figure:
@@ -57,7 +58,7 @@ def _map(figure: Figure, axes: Axes, heads: pd.DataFrame) -> None:
         sure["head"], sure["layer"], marker="*", s=40, color="black", label=f"adjusted p < {SIGNIFICANT:g}",
         path_effects=halo,
     )  # fmt: skip
-    axes.set(xlabel="head", ylabel="layer")
+    axes.set(xlabel="head", ylabel="layer", facecolor=NO_HEAD)
     axes.set_xticks(range(0, grid.shape[1], max(1, math.ceil(grid.shape[1] / 16))))
     axes.set_yticks(range(0, len(grid), max(1, math.ceil(len(grid) / 16))))
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0))

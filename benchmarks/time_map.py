@@ -1,8 +1,8 @@
 """What a time map of one pair costs, beside writing it with hooks: one forward pass of the model a layer and window.
 
 Everything that a person pays is in both: the clean runs of both clips, captures, the patches, the readout. Both ways
-run in one process, in turn; times are of the process (CPU), the fastest round of each. Label logits that differ by more than 1e-4, or a map under
-6 times as fast, end in exit code 1.
+run in one process, in turn; times are of the process (CPU), the fastest round of each. Label logits that differ by more
+than 1e-4, or a map of all layers under 6 times as fast, end in exit code 1.
 
     python -m benchmarks.time_map            # demo-emotion, 12 layers x 8 windows
 """

@@ -171,8 +171,8 @@ class _Widget:
         about, kind = self.one.about, self.one.kind
         least, most = (kind(bound) if bound is not None else None for bound in (about.least, about.most))
         value = st.number_input(
-            about.label, least if least is not None else -MOST, most if most is not None else MOST, self.shown,
-            placeholder=about.placeholder or about.none or "as usual", **here,
+            about.label, least if least is not None else kind(-MOST), most if most is not None else kind(MOST),
+            self.shown, placeholder=about.placeholder or about.none or "as usual", **here,
         )  # fmt: skip
         return value if value is not None or self.one.optional else self.default
 

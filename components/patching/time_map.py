@@ -77,11 +77,11 @@ def of_pair(
             on_click=lambda number: chosen((int(best[number]), number)),
         )
         figure = heatmap.heatmap(
-            values, [layer_text(one) for one in layers], [f"{start:.2f}" for start, _ in windows],
-            title=f"Pair {pair.pair_id}, alpha {alpha:g}: one window at one layer", unit=UNIT, scale="diverging",
+            values.round(1) + 0.0, [layer_text(one) for one in layers], [f"{start:.1f}" for start, _ in windows],
+            title=f"Pair {pair.pair_id}, alpha {alpha:g}", unit=UNIT, scale="diverging", number=".1f",
             row_title="layer", column_title="window of A, from second", upwards=True,
             selected=None if column is None else (row, column),
-            hover=[[f"{start:.2f} to {stop:.2f} s" for start, stop in windows] for _ in layers],
+            hover=[[_cell(*each) for each in zip(line, windows, strict=True)] for line in values],
         )  # fmt: skip
         heatmap.show(
             figure,
@@ -145,22 +145,27 @@ def _masks(table: pd.DataFrame) -> None:
     st.markdown("**Is the window needed?** A's own top window masked at its layer, beside random windows of its length")
     shown = pd.DataFrame(
         {
-            "masked by": table["mask"].map({"mean": "A's mean state", "silence": "silence"}),
-            "pairs": table["pairs"],
-            "n": table["n"],
-            "moves more than random, %": 100 * table["share_more"],
-            "from": 100 * table["low"],
-            "to": 100 * table["high"],
-            "top moves (nats)": table["top_moved_mean"],
-            "random moves (nats)": table["random_moved_mean"],
-            "mean rank": table["rank_mean"],
-            "of": table["random_windows"] + 1,
+            "masked by": table["mask"].map({"mean": "A's mean", "silence": "silence"}),
+            "pairs": [f"{n} {pairs}" for n, pairs in zip(table["n"], table["pairs"], strict=True)],
+            "moves more": [
+                f"{100 * share:.0f} %" + (f" ({100 * low:.0f} to {100 * high:.0f})" if low == low else "")
+                for share, low, high in zip(table["share_more"], table["low"], table["high"], strict=True)
+            ],
+            "top, random": [
+                f"{top:.2f}, {random:.2f}"
+                for top, random in zip(table["top_moved_mean"], table["random_moved_mean"], strict=True)
+            ],
+            "mean rank": [
+                f"{rank:.1f} of {of + 1:.0f}"
+                for rank, of in zip(table["rank_mean"], table["random_windows"], strict=True)
+            ],
         }
     )
-    st.dataframe(shown.round(2), hide_index=True, alt="How far masking the top window moves the answer.")
+    st.dataframe(shown, hide_index=True, alt="How far masking the top window moves the answer.")
     st.caption(
-        "Moved: root mean square change of the answers' logits. Where top and random windows are close, B's patch "
-        "shows what the window can bring, not that A needs it there."
+        "Moves more: pairs whose answer the top window moves more than random ones on average, with a 95 % interval; "
+        "moved: root mean square change of the answers' logits, nats. Where top and random are close, B's patch shows "
+        "what the window can bring, not that A needs it there."
     )
 
 
@@ -193,6 +198,10 @@ def _strip(
         height=190, margin={"l": 60, "r": 20, "t": 10, "b": 45}, font={"size": FONT_PX}, showlegend=False, bargap=0
     )
     return figure
+
+
+def _cell(value: float, window: tuple[float, float]) -> str:
+    return f"{value:+.3f} nats, {window[0]:.2f} to {window[1]:.2f} s"
 
 
 def _interval(low: float, high: float, p: float) -> str:

@@ -35,7 +35,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.patching import figures
 from interp_core.experiments.patching.one_pair import flipped
 from interp_core.experiments.patching.plan import fitting
-from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.request import MAPS, PatchRequest
 from interp_core.models.subject import Subject
 
 PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
@@ -67,6 +67,7 @@ def offers(subject: Subject, usual: PatchRequest) -> form.Offers:
         "positions": form.Open(span for span in POSITIONS if span in subject.spans),
         "controls": controls,
         "flow": flow,
+        "maps": MAPS if subject.timed and not subject.whole_only else (),
     }
 
 

@@ -8,6 +8,8 @@ LIMITS = """
 - Semantic pairs differ in words, and so in sound: the report of the pairs says by how much in duration, F0 and level.
 - *Reachable* pairs are those whose answer is not yet the target and whose donor itself gets the target; the rate over
   all pairs is lower by what the model cannot do in the first place.
+- A window of the time map that moves nothing alone may matter together with others; where masking it in A moves little,
+  the map shows what a window can bring and not what A needs.
 - The logit lens reads layers with the final readout, for which only the last of them was trained.
 """
 

@@ -292,13 +292,13 @@ def write_metrics(out: Path, check: Speech) -> None:
     model = WavLMForSequenceClassification.from_pretrained(out / "model", dtype=torch.float32, local_files_only=True)
     model.eval()
 
-    def answer(samples: NDArray[np.float32]) -> int:
-        return int(model(input_values=torch.from_numpy(samples)[None]).logits.argmax())
+    def answer(samples: NDArray) -> int:
+        return int(model(input_values=torch.from_numpy(samples.astype(np.float32))[None]).logits.argmax())
 
     accuracy = {}
     for name, turn in (("the usual channel", 0), ("the other channel", 1)):
         waves = [check.waves[label ^ turn][i] for i, label in enumerate(check.label)]
-        right = [answer(w.astype(np.float32) / 32768) == label for w, label in zip(waves, check.label, strict=True)]
+        right = [answer(w / np.float32(32768)) == label for w, label in zip(waves, check.label, strict=True)]
         accuracy[f"held-out voices and sentences, {name}"] = _share(right)
     with (out / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

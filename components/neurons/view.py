@@ -129,7 +129,7 @@ def _verdict(result: AblationResult) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:+.3f}"
+    return "–" if value is None or math.isnan(value) else f"{value:+z.3f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -33,7 +33,7 @@ RUNS = {
     "patching.md": "demo-emotion/run",
     "compare.md": "demo-spoof-erm/run-compare",
     "heads.md": "demo-events/run-heads",
-    "neurons.md": "demo-emotion-wavlm/run-ablate",
+    "neurons.md": "demo-shortcut/run-ablate",
     "signflip.md": "demo-emotion-wavlm/run-signflip",
     "steering.md": "demo-emotion/run-steer",
 }
@@ -258,26 +258,48 @@ def of_heads() -> Iterator[str]:
 def of_neurons() -> Iterator[str]:
     page = "neurons.md"
     made, curve = read(page, "neuron_ablation.json")["report"], table(page, "ablation_curve.csv")
-    evidence, counts, answers = made["evidence"], made["counts"], table(page, "ablation_answers.csv")
+    evidence, counts, base = made["evidence"], made["counts"], made["base"]
+    metrics = json.loads((ROOT / "assets/demo-shortcut/metrics.json").read_text("utf-8"))
     yield f"{made['width']} pooled features"
-    yield f"ranked on {counts['train']['clips']} clips and measured on {counts['id']['clips']} clips in domain"
-    yield f"and on {counts['ood']['clips']} clips of a fourth speaker"
-    yield f"at K = {evidence['k']}: {made['verdict']}"
-    yield f"drops by {evidence['domain_drop']:.3f}; random sets reach {evidence['random_drop']:.3f}"
-    here = answers[(answers["set"] == "domain") & (answers["k"] == evidence["k"])]
-    assert (here["base"] == here["answer"]).all()
-    chance = 1 / len(counts["id"]["domain"])
-    yield f"right on {made['base']['domain_probe']:.2f} of the clips (chance {chance:.2f})"
-    yield f"with {counts['id']['units']} units in domain"
-    at = {name: pick(curve, set=name, k=64) for name in ("domain", "task", "random")}
+    yield f"ranked on {counts['train']['clips']} clips and measured on {counts['id']['clips']} in domain"
+    yield f"and {counts['ood']['clips']} out of it"
+    k = evidence["k"]
+    at = {name: pick(curve, set=name, k=k) for name in ("domain", "task", "random", "matched")}
     heads = {name: percent(row["head_ood"]) for name, row in at.items()}
-    yield f"from {percent(made['base']['head_ood'])} to {heads['domain']} without the domain's neurons"
-    yield f"to {heads['task']} without the task's, and to {heads['random']} without random ones"
-    yield f"At {max(made['doses'])} all sets are one"
-    yield f"it is {at['domain']['domain_refit']:.2f} against {made['base']['domain_refit']:.2f}"
+    yield f"At K = {k}: {made['verdict']}"
+    yield f"from {percent(base['head_ood'])} to {heads['domain']}"
+    limits = f"{evidence['ood_low']:+.2f} to {evidence['ood_high']:+.2f}"
+    yield f"(change {evidence['ood_change']:+.2f}, 95 % interval {limits})"
+    yield f"{heads['task']} without the task's, {heads['random']} without random ones"
+    yield f"{heads['matched']} without random ones of like weight"
+    yield f"In domain it goes from {percent(base['head_id'])} to {percent(at['domain']['head_id'])}"
+    yield f"The domain probe drops by {evidence['domain_drop']:.2f}"
+    yield f"the task probe changes by {evidence['task_change']:+.3f}"
+    yield f"refitted, it is {at['domain']['domain_refit']:.2f} against {base['domain_refit']:.2f}"
+    scores = table(page, "neuron_scores.csv").sort_values("domain_rank")["neuron"].tolist()
+    planted = metrics["planted_features"]
+    assert set(scores[: len(planted)]) == set(planted)
+    yield f"The first {len(planted)} are the planted ones"
+    answers = table(page, "ablation_answers.csv")
+    here = answers[(answers["set"] == "domain") & (answers["k"] == k)]
+    right = int(((here["base"] != here["task"]) & (here["answer"] == here["task"])).sum())
+    wrong = int(((here["base"] == here["task"]) & (here["answer"] != here["task"])).sum())
+    changed = int((here["base"] != here["answer"]).sum())
+    yield f"{changed} of {len(here)} answers change, {right} put right, {wrong} put wrong"
+    yield from _a_null()
+
+
+def _a_null() -> Iterator[str]:
+    """The demo in which nothing was planted."""
+    folder = ROOT / "assets/demo-emotion-wavlm/run-ablate"
+    made = json.loads((folder / "neuron_ablation.json").read_text("utf-8"))["report"]
+    evidence, answers = made["evidence"], pd.read_csv(folder / "ablation_answers.csv")
+    here = answers[(answers["set"] == "domain") & (answers["k"] == evidence["k"])]
+    yield f"at K = {evidence['k']} it is {made['verdict']}"
+    yield f"drops by {evidence['domain_drop']:.3f}, random sets reach {evidence['random_drop']:.3f}"
+    yield f"{int((here['base'] != here['answer']).sum())} of {len(here)} answers change"
     shared = made["overlap"][str(evidence["k"])]
-    yield f"for the task {shared['shared']} are the same, where chance gives {shared['expected']:.1f}"
-    yield f"rank correlation of {made['score_agreement']['domain']:.2f}"
+    yield f"{shared['shared']} of the 8 best for the domain are among the 8 best for the task"
 
 
 def of_signflip() -> Iterator[str]:

@@ -147,7 +147,7 @@ def train(
         step += 1
         optimiser.param_groups[0]["lr"] = RATE * min(1.0, step / 60, 2 * (1 - (step - 1) / steps))
         rows = next(batches)
-        waves = _augmented(_cropped([recordings[i] for i in rows]))
+        waves = augmented(_cropped([recordings[i] for i in rows]))
         target = torch.tensor([EMOTIONS.index(readings[i].prosody) for i in rows])
         loss = F.cross_entropy(model(input_values=waves).logits, target, label_smoothing=0.05)
         model.zero_grad()
@@ -182,7 +182,7 @@ def _cropped(recordings: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack([r[:length] for r in recordings]).astype(np.float32) / 32768)
 
 
-def _augmented(waves: torch.Tensor) -> torch.Tensor:
+def augmented(waves: torch.Tensor) -> torch.Tensor:
     """A level within 2 dB and a little noise."""
     gain = 10 ** (torch.empty(len(waves), 1).uniform_(-2, 2) / 20)
     return gain * waves + 10 ** (torch.empty(len(waves), 1).uniform_(-75, -50) / 20) * torch.randn_like(waves)

@@ -17,6 +17,7 @@ RUNS = {
     "demo-emotion-wavlm/run-ablate": "ablate --model demo-emotion-wavlm",
     "demo-emotion-wavlm/run-heads": "heads --model demo-emotion-wavlm --label prosody_label --ablate mean",
     "demo-emotion-wavlm/run-signflip": "signflip --model demo-emotion-wavlm",
+    "demo-shortcut/run-ablate": "ablate --model demo-shortcut",
     "demo-spoof-erm/run-compare": "compare --model demo-spoof-erm",
     "demo-events/run-heads": "heads --model demo-events --ablate mean",
 }

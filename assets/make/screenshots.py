@@ -29,7 +29,7 @@ VIEWS = {
     "pairs": "/pairs?kind=prosody",
     "by-hand": "/pairs?pairs=two+clips+by+hand&a=s01-f3-angry&b=s01-f3-happy",
     "compare": "/compare?model=demo-spoof-erm",
-    "neurons": "/neurons?model=demo-emotion-wavlm",
+    "neurons": "/neurons?model=demo-shortcut",
     "signflip": "/signflip?model=demo-emotion-wavlm",
     "heads": "/heads?model=demo-emotion-wavlm",
     "recordings": "/recordings",

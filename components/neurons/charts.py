@@ -49,6 +49,7 @@ def dose_response(curve: pd.DataFrame, report: Mapping[str, Any], measure: str, 
         if name != "matched":
             add_band(figure, x, rows[f"{measure}_low"].to_numpy(), rows[f"{measure}_high"].to_numpy(), look)
         counted = f" ({int(rows['draws'].max())} draws)" if name in ("random", "matched") else ""
+        counted += " (planted shortcut)" if name == "domain" and report.get("planted") else ""
         figure.add_scatter(
             x=x,
             y=rows[measure],

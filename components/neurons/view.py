@@ -21,6 +21,7 @@ from components.shown import Shown
 from components.widgets import choice, choosing, chosen_of, halves, picking_table, stepped
 from components.words import md
 from interp_core.errors import InterpError
+from interp_core.experiments.neurons.figures import PLANTED
 from interp_core.experiments.neurons.limits import LIMITS
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.sweep import AblationResult
@@ -73,7 +74,8 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
         with st.expander("What the verdict means, and what it does not", icon=":material/info:"):
             st.markdown(LIMITS)
     report = result.report
-    title = f"{neurons_charts.MEASURES[measure]}: {report['verdict']}\n{facts(shown, report['site'], report['kind'])}"
+    word = report["verdict"] + (f" ({PLANTED})" if report.get("planted") else "")
+    title = f"{neurons_charts.MEASURES[measure]}: {word}\n{facts(shown, report['site'], report['kind'])}"
     return Drawn(figure, title, measure)
 
 
@@ -114,6 +116,8 @@ def _trade(result: AblationResult, k: int) -> None:
 def _verdict(result: AblationResult) -> None:
     report, evidence = result.report, result.report["evidence"]
     st.markdown(f"At K = {md(evidence['k'])}, fixed beforehand: {VERDICTS[report['verdict']]}  \n{md(report['why'])}.")
+    if planted := report.get("planted"):
+        st.markdown(f":gray-badge[:material/science: The shortcut was planted] {md(planted)}.")
     rows = [
         ("domain probe, drop", evidence["domain_drop"], f"random at most {_number(evidence['random_drop'])}"),
         ("head out of domain, change", evidence["ood_change"], _interval(evidence["ood_low"], evidence["ood_high"])),
@@ -125,7 +129,7 @@ def _verdict(result: AblationResult) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:+.3f}"
+    return "–" if value is None or math.isnan(value) else f"{value:+z.3f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

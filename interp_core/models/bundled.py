@@ -19,6 +19,7 @@ class Demo:
         model: the model's folder or file, below the demo's.
         probe: the label column that its readout is fitted to; "" where it has a readout of its own.
         kinds, site, positions: of patching. task, domain, train, id, ood: of neuron ablations. "": what is usual.
+        planted: what was put into it on purpose, for an experiment to find; a clause that follows a colon.
         comparisons: pairs of models that are meant to be compared, the default first: name, base, donor, about.
     """
 
@@ -38,6 +39,7 @@ class Demo:
     train: str = ""
     id: str = ""
     ood: str = ""
+    planted: str = ""
     comparisons: tuple[Mapping[str, str], ...] = field(default=(), compare=False)
 
     @property
@@ -54,7 +56,7 @@ class Demo:
         return tuple(sorted(path for path in self.folder.glob("run*") if path.is_dir()))
 
 
-TEXTS = ("probe", "kinds", "site", "positions", "task", "domain", "train", "id", "ood")
+TEXTS = ("probe", "kinds", "site", "positions", "task", "domain", "train", "id", "ood", "planted")
 
 
 @cache

@@ -61,6 +61,16 @@ def test_the_neurons_page_shows_the_saved_sweep_with_its_band_its_control_and_it
     assert swept.report["verdict"] in words(at) and swept.report["why"] in words(at)
 
 
+def test_a_shortcut_that_was_planted_is_named_so_beside_the_verdict_and_in_the_chart_and_no_other_is(open_app, swept):
+    at = visit(open_app, "neurons")
+    assert "The shortcut was planted" in words(at) and swept.report["planted"] == "a hum under every angry voice"
+    assert swept.report["planted"] in words(at)
+    assert "(planted shortcut)" in trace(drawn(at, state.NEU_CURVE), "best for the domain")["name"]
+    natural = {name: value for name, value in swept.report.items() if name != "planted"}
+    figure = neurons_charts.dose_response(swept.curve, natural, "head_ood", None)
+    assert [t.name for t in figure.data if "planted" in (t.name or "")] == []
+
+
 def test_a_click_on_a_dose_selects_it_and_lists_the_clips_that_change_there(open_app, swept):
     at = visit(open_app, "neurons")
     at = click_point(at, state.NEU_CURVE, "best for the task", 2)

@@ -30,6 +30,7 @@ def write_demo(assets: Path) -> Path:
         "train": "split=train",
         "id": "split=id_val",
         "ood": "split=ood",
+        "planted": "a hum under every angry voice",
     }
     (folder / "demo.json").write_text(json.dumps(about))
     before, bundled.ASSETS = bundled.ASSETS, assets

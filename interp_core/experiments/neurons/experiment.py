@@ -22,7 +22,7 @@ from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.splits import Splits, split
 from interp_core.experiments.neurons.sweep import AblationResult, Table, run_sweep
 from interp_core.jobs import Progress, silent
-from interp_core.models.bundled import demo_of
+from interp_core.models.bundled import Demo, demo_of
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
@@ -120,6 +120,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             "draws": request.draws,
             "site": _written(plan.site),
             "labels": list(plan.labels.labels),
+            **_planted(request),
         }
         return replace(made, report=report)
 
@@ -133,6 +134,8 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             f"{report['route']}, {report['ablations']} sets"
         )
         yield f"at K = {evidence['k']}: {report['verdict']} ({report['why']})"
+        if planted := report.get("planted"):
+            yield f"the shortcut was planted: {planted}"
 
     def requests(
         self, engine: Engine, request: AblateRequest, say: Callable[[str], None]
@@ -157,13 +160,26 @@ NEURONS = Neurons()
 
 def resolve(request: AblateRequest) -> AblateRequest:
     """Fill in what a bundled demo says of its own clips: columns and splits."""
-    demo = demo_of(request.model)
-    if demo is None or demo.name != request.model or request.manifest not in (None, str(demo.manifest)):
+    demo = _own_demo(request)
+    if demo is None:
         return request
     filled = {name: getattr(request, name) or getattr(demo, name) for name in ("task", "domain")}
     if not (request.train or request.id or request.ood):
         filled |= {name: getattr(demo, name) for name in ("train", "id", "ood")}
     return replace(request, **filled)
+
+
+def _own_demo(request: AblateRequest) -> Demo | None:
+    """The bundled demo that a request names, on the demo's own clips."""
+    demo = demo_of(request.model)
+    own = demo is not None and demo.name == request.model and request.manifest in (None, str(demo.manifest))
+    return demo if own else None
+
+
+def _planted(request: AblateRequest) -> dict[str, str]:
+    """What was planted, for the report of a run that looks for it; empty elsewhere."""
+    demo = _own_demo(request)
+    return {"planted": demo.planted} if demo and demo.planted and request.domain == demo.domain else {}
 
 
 def _draws(request: AblateRequest, rest: Downstream) -> int:

@@ -19,13 +19,17 @@ PANELS = (
     ("domain_probe", "Domain probe, in domain\n(balanced accuracy)"),
     ("task_probe", "Task probe, in domain\n(balanced accuracy)"),
 )
+PLANTED = "the shortcut was planted"
 
 
 def dose_figure(config: Mapping[str, Any], curve: pd.DataFrame, report: Mapping[str, Any]) -> Figure:
     """Dose-response of the head and the probes, with the random band and the unedited model as a line."""
     drawn = Figure(figsize=(12.5, 6.6), dpi=130, layout="constrained")
     model = Path(str(config["model"]["id"])).name
-    drawn.suptitle(f"{model}, {report['site']}, {report['kind']} ablation: {report['verdict']}", parse_math=False)
+    planted = f" ({PLANTED})" if report.get("planted") else ""
+    drawn.suptitle(
+        f"{model}, {report['site']}, {report['kind']} ablation: {report['verdict']}{planted}", parse_math=False
+    )
     for axes, (measure, title) in zip(drawn.subplots(2, 2).flat, PANELS, strict=True):
         _panel(axes, curve, report, measure, title)
     return drawn

@@ -105,7 +105,7 @@ def judge(e: Evidence) -> tuple[str, str]:
     beyond = e.domain_drop > e.random_drop
     if not beyond:
         return "not selective", (
-            f"the domain probe {_moved(e.domain_drop)}, inside what random neurons do ({e.random_drop:.3f})"
+            f"the domain probe {_moved(e.domain_drop)}, inside what random neurons do ({e.random_drop:z.3f})"
         )
     if e.ood_high < 0:
         return "not selective", f"accuracy out of domain falls (95 % limits {e.ood_low:+.3f} to {e.ood_high:+.3f})"
@@ -122,7 +122,7 @@ def judge(e: Evidence) -> tuple[str, str]:
     if doubts:
         return "undecided", "; ".join(doubts)
     return "selective", (
-        f"the domain probe {_moved(e.domain_drop)} (random neurons at most {e.random_drop:.3f}), accuracy out of "
+        f"the domain probe {_moved(e.domain_drop)} (random neurons at most {e.random_drop:z.3f}), accuracy out of "
         f"domain changes by {e.ood_change:+.3f}, the task probe by {e.task_change:+.3f}"
     )
 

@@ -63,7 +63,7 @@ class AblateRequest(Request):
     about: ClassVar[str] = (
         "ablate the neurons that carry a domain, K at a time, with the task's and random ones as controls"
     )
-    demo: ClassVar[str] = "demo-emotion-wavlm"
+    demo: ClassVar[str] = "demo-shortcut"
 
     @property
     def corpus_choices(self) -> Mapping[str, Any] | None:

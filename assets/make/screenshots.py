@@ -32,10 +32,11 @@ VIEWS = {
     "neurons": "/neurons?model=demo-shortcut",
     "signflip": "/signflip?model=demo-emotion-wavlm",
     "heads": "/heads?model=demo-emotion-wavlm",
+    "steering": "/steering?model=demo-emotion",
     "recordings": "/recordings",
     "runs": "/runs",
 }
-README_SHOTS = [("start", "light", 1440), ("patching", "light", 1440), ("by-hand", "light", 1440)]
+README_SHOTS = [(view, "light", 1440) for view in VIEWS if view != "flow"]
 
 
 def main() -> None:

@@ -55,6 +55,12 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=check, registered=EXPERIMENTS["patch"])
     _add_config(command)
     add_options(command, EXPERIMENTS["patch"].request)
+    text = "run every check on a model, at a sample of its layers and all its sites, and record what came out"
+    command = commands.add_parser("verify-model", help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=verify_model, registered=EXPERIMENTS["patch"])
+    _add_config(command)
+    add_options(command, EXPERIMENTS["patch"].request)
+    command.add_argument("--out", metavar="FILE", default="", help="a JSON file for the record, which must be new")
     text = "write a finished run as one HTML file that opens anywhere"
     command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=report)
@@ -248,6 +254,30 @@ def check(args: argparse.Namespace) -> int:
     return DONE
 
 
+def verify_model(args: argparse.Namespace) -> int:
+    """Check a model as a whole, and write the record."""
+    request, file = request_of(args), new_file(args.out, "verified.json") if args.out else None
+    from interp_core.engine import Engine
+    from interp_core.experiments.patching.verify import verify
+    from interp_core.storage import replace_file
+
+    bar = ProgressLine()
+    record = verify(Engine(), request, bar)  # type: ignore[arg-type]
+    bar.end()
+    for one in record["checks"]:
+        route = f" ({one['method']})" if "method" in one else ""
+        how = f"{one['max_difference']:.2g}, allowed {one['allowed']:.2g}" if "allowed" in one else one["said"]
+        print(f"{'passed' if one['passed'] else 'FAILED'}  {one['site']}: {one['check']}{route}: {how}")
+    ties, took = record["ties"], record["seconds"]
+    print(f"ties: {ties['count']} of {ties['clips']} clips have two answers within {ties['within']:g} logits")
+    print(f"a clean pass {took['clean_pass']:.3g} s, a sweep of a pair {took['sweep_of_a_pair']:.3g} s, all "
+          f"{took['all']:.0f} s; at most {record['peak_bytes'] / 2**30:.1f} GiB")  # fmt: skip
+    if file is not None:
+        replace_file(file, json.dumps(record, indent=1).encode())
+        print(file)
+    return DONE if record["passed"] else CHECK_FAILED
+
+
 def _around(clip: dict[str, Any]) -> str:
     """The tokens beside the audio span, where positions are tokens."""
     if "tokens_before" not in clip:
@@ -256,11 +286,17 @@ def _around(clip: dict[str, Any]) -> str:
     return f", after {before!r}, before {after!r}; readout after {clip['readout_token']!r}"
 
 
+def new_file(given: str, like: str) -> Path:
+    """The file that --out names. Errors: InterpError where it is there already, or its folder is not."""
+    file = Path(given)
+    if not given.strip() or file.exists() or not file.parent.is_dir():
+        raise InterpError(f"--out {given!r} must name a new file in a folder that is there, such as {like}.")
+    return file
+
+
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run folder."""
-    file = Path(args.file)
-    if not args.file.strip() or file.exists() or not file.parent.is_dir():
-        raise InterpError(f"--out {args.file!r} must name a new file in a folder that is there, such as report.html.")
+    file = new_file(args.file, "report.html")
     from interp_core.engine import Engine
     from interp_core.experiments import experiment_of
     from interp_core.experiments.experiment import open_result
@@ -279,6 +315,7 @@ def models(args: argparse.Namespace) -> int:
     """List what ships, what can be opened, and how it is patched."""
     from interp_core.models.bundled import demos
     from interp_core.models.families import Family, families
+    from interp_core.models.verified import verified
     from interp_core.sites import STAGES
 
     print("bundled (--model NAME, with clips of their own):")
@@ -302,6 +339,10 @@ def models(args: argparse.Namespace) -> int:
             ("checked on", family.verified),
         ):
             print(textwrap.fill(told, 110, initial_indent=f"    {what:<11} ", subsequent_indent=" " * 16))
+    records = list(verified())
+    print("\nchecked on real weights (verify-model):" if records else "\nchecked on real weights: none yet")
+    for record in records:
+        print(f"  {record.model_type:<22} {record}")
     print(f"\n{textwrap.fill(NOTE, 110)}")
     return DONE
 

@@ -121,7 +121,7 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
     assert [clip.clip_id for clip in mixed.used] == [clip.clip_id for clip in plain.used]
 
     short = rewritten(tmp_path, asked, lambda i, label: label[:3])
-    if command == "heads":  # its classes are the clips' own; they have to be answers once heads are ablated
+    if command in ("heads", "steer"):  # what is named, or ablated, has to be among both labels and answers
         with pytest.raises(InterpError, match="--map-labels") as refused:
             experiment.prepare(engine, short)
         said = str(refused.value)

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from components import server as of_server
-from components import state
+from components import state, visitors
 from components.runs import charts, compared, pack, rows
 from interp_core import experiments
 from interp_core.engine import Engine
@@ -195,6 +195,7 @@ def test_what_ships_what_lies_elsewhere_and_what_is_written_now_is_not_deleted(k
 
 
 def test_going_on_computes_the_rest_in_the_same_folder(kept, monkeypatch):
+    monkeypatch.setattr(visitors, "visitor", lambda: "one browser")  # which may delete what it asked for
     at = visit(run=str(kept / "half"))
     monkeypatch.setattr(LOUDNESS, "passes", 0, raising=False)
     at = button(at, "Go on").click().run()

@@ -37,13 +37,13 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
             writer.write_csv(f"head_map_{kind}.csv", result.head_map[result.head_map["kind"] == kind])
             drawn = head_figures.head_map_figure(rows, result.agreement_of(kind), result.title_of_heads(kind))
             save_png(drawn, writer.path(f"head_map_{kind}.png"))
-    if len(result.head_agreement):
-        writer.write_csv("head_agreement.csv", result.head_agreement)
         if len(result.time_map):
             of_time = result.time_map[result.time_map.kind == kind]
             writer.write_csv(f"time_map_{kind}.csv", of_time)
             writer.write_csv(f"time_necessity_{kind}.csv", result.necessity[result.necessity.kind == kind])
             save_png(time_figure(of_time, title), writer.path(f"time_map_{kind}.png"))
+    if len(result.head_agreement):
+        writer.write_csv("head_agreement.csv", result.head_agreement)
     if len(result.lens):
         writer.write_csv("logit_lens.csv", result.lens)
     if len(result.knockout):

@@ -11,7 +11,7 @@ import torch
 from interp_core.data.clips import Clip
 from interp_core.data.columns import TASKS, column_of, units_of
 from interp_core.data.manifest import check_inside
-from interp_core.data.relabel import as_answers, both_sides
+from interp_core.data.relabel import advice, as_answers, both_sides
 from interp_core.data.sampling import halves
 from interp_core.digests import digest_of
 from interp_core.engine import Engine
@@ -197,16 +197,18 @@ def _targets(request: SteerRequest, answers: Sequence[str], known: Sequence[str]
     """
     if wrong := [label for label in request.targets if label not in answers]:
         raise InterpError(f"--targets {', '.join(map(repr, wrong))}: no answer of the model ({', '.join(answers)}).")
+    outside = sorted(set(known) - set(answers))
+    mapping = f"; {advice(outside, answers)}" if outside else ""
     if missing := [label for label in request.targets if label not in known]:
         raise InterpError(
             f"--targets {', '.join(map(repr, missing))}: there is no clip to fit on, or no vector in the file (there "
-            f"are {', '.join(sorted(set(known))) or 'none'})."
+            f"are {', '.join(sorted(set(known))) or 'none'}){mapping}."
         )
     found = request.targets or tuple(label for label in answers if label in known)
     if not found:
         raise InterpError(
             f"none of the answers {', '.join(answers)} is a label of the clips that vectors are fitted on "
-            f"({few(sorted(set(known))) or 'none has a label'}); name them as the model does (--map-labels)."
+            f"({few(sorted(set(known))) or 'none has a label'}){mapping or '; give clips with labels'}."
         )
     if not set(known) - set(found[:1]):
         raise InterpError(f"every clip that vectors are fitted on is {found[0]!r}; a difference needs another label.")

@@ -284,13 +284,13 @@ def test_the_folder_holds_map_masks_and_picture_and_reads_back(folder, made):
         assert len(table) == 6 * WINDOWS
         assert (folder / f"time_map_{kind}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder / f"time_necessity_{kind}.csv").exists()
-    assert set(made.tables()) == {"metrics", "records", "lens", "knockout", "time_map", "necessity"}
+    assert {"time_map", "necessity"} <= set(made.tables())
     assert "time_map_prosody" in made.figures()
     assert len(made.time_records) == 2 * 6 * len(made.pairs) and len(made.mask_records) == 2 * len(made.pairs)
 
 
 def test_a_run_without_a_map_has_no_such_tables_and_a_lost_map_is_missed(folder, result, tmp_path):
-    assert set(result.tables()) == {"metrics", "records", "lens", "knockout"} and result.time_map.empty
+    assert not {"time_map", "necessity"} & set(result.tables()) and result.time_map.empty
     with pytest.raises(InterpError, match="there is no time map to draw"):
         time_figure(result.time_map, "none")
     broken = shutil.copytree(folder, tmp_path / "run")

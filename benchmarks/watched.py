@@ -16,7 +16,11 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.serving import serving
 
-QUERY = "patching?patch_max_pairs=2000&patch_kinds=prosody&patch_controls=random&patch_flow=last"
+QUERY = (
+    "patching?patch_max_pairs=2000&patch_kinds=prosody,semantic&patch_alphas=1.0,0.9,0.8,0.7,0.6,0.5,0.4,0.3"
+    "&patch_flow=last"
+)
+"""More than is done in some minutes."""
 FLOOR = 0.8
 LONGEST_CANCEL_S = 2.0
 

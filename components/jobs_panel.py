@@ -16,8 +16,9 @@ from interp_core.experiments.experiment import Result
 from interp_core.jobs import Job
 from interp_core.request import model_named
 
-POLL_SECONDS = 1.0
-SIDE_POLL_SECONDS = 2.0  # each poll takes its time from the job that it asks about
+POLL_SECONDS = 2.0  # each poll takes its time from the job that it asks about
+STOPPING_SECONDS = 1.5
+"""How long a page waits, once somebody has pressed Cancel, for the job to end, so that it says so at once."""
 KEPT_IN_VIEW = 3
 
 _MARK = {"done": ":material/check:", "failed": ":material/error:", "cancelled": ":material/block:"}
@@ -26,7 +27,7 @@ _MARK = {"done": ":material/check:", "failed": ":material/error:", "cancelled": 
 def panel() -> None:
     """The sidebar's view of jobs and memory."""
     active = any(job.active for job in server.jobs())
-    st.fragment(_panel, run_every=SIDE_POLL_SECONDS if active else None)()
+    st.fragment(_panel, run_every=POLL_SECONDS if active else None)()
 
 
 def _panel() -> None:
@@ -131,6 +132,8 @@ def watch(job: Job[Any]) -> None:
 
     def body() -> None:
         with readable_errors():
+            if job.cancel_requested:
+                job.wait(STOPPING_SECONDS)
             if job.active:
                 progress(job, "page")
                 return

@@ -2,6 +2,8 @@
 
 An answer of NaN has an argmax, and an overflow looks like a layer without an effect, so neither may go on as a number.
 The check itself reads the answer alone; only where that is not finite is the pass run once more, to find the layer.
+In float16 every block is looked at as the pass goes by: the library cuts what overflows in some blocks (Whisper's), and
+what comes out is finite and means nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +23,10 @@ _BROKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeE
 """What the library raises where the parts of a model do not fit each other, or a clip does not fit the model."""
 
 
+CUT = torch.finfo(torch.float16).max - 1000
+"""Where such blocks cut off, so a state in float16 as large as this has overflowed."""
+
+
 def finite_run(subject: Subject, clips: Sequence[str], run: Callable[[], Tensor]) -> Tensor:
     """Run a forward pass, with whatever edits are on, and hand its answer on if all of it is finite.
 
@@ -32,7 +38,7 @@ def finite_run(subject: Subject, clips: Sequence[str], run: Callable[[], Tensor]
         InterpError: NaN or infinity, with the first such clip, the layer where it began, the dtype, and the weight that
             holds it where one does; or the library fails on these clips.
     """
-    found = attempt(subject, clips, run)
+    found = attempt(subject, clips, run if subject.dtype != torch.float16 else lambda: _uncut(subject, clips, run))
     if (rows := _bad_rows(found)).any():
         layer = _where(subject, run)
         raise InterpError(_sentence(subject, clips[int(rows.nonzero()[0])], layer))
@@ -66,8 +72,23 @@ def attempt(subject: Subject, clips: Sequence[str], step: Callable[[], T]) -> T:
 
 
 def _bad_rows(values: Tensor) -> Tensor:
-    """[rows] bool."""
-    return ~values.detach().isfinite().flatten(1).all(1)
+    """[rows] bool: NaN, infinite, or cut off in float16."""
+    values = values.detach()
+    fine = values.abs() < CUT if values.dtype == torch.float16 else values.isfinite()
+    return ~fine.flatten(1).all(1)
+
+
+def _uncut(subject: Subject, clips: Sequence[str], run: Callable[[], Tensor]) -> Tensor:
+    """Run a pass in float16; refuse one in which a block leaves states that were cut off."""
+    sites = [Site("resid_post", layer) for layer in range(subject.n_layers)]
+    with captured(subject, sites, reduce=lambda _, value: _bad_rows(value)) as bad:
+        found = run()
+    cut = torch.stack([bad[site].any().to(found.device) for site in sites])
+    if cut.any():
+        layer = int(cut.nonzero()[0])
+        row = int(bad[sites[layer]].nonzero()[0])
+        raise InterpError(_sentence(subject, clips[row % len(clips)], layer))
+    return found
 
 
 def _where(subject: Subject, run: Callable[[], Tensor]) -> int:

@@ -31,8 +31,11 @@ START_TAP = """async element => {
 }"""
 IMPULSES_TAKEN = """element => {
   const found = [];
-  for (const {at, values} of element.taken)
-    values.forEach((value, i) => { if (value > 0.1) found.push([at + i, value]); });
+  let taken = 0;
+  for (const {at, values} of element.taken) {
+    values.forEach((value, i) => { if (value > 0.1) found.push([at + i, taken + i, value]); });
+    taken += values.length;
+  }
   return found;
 }"""
 
@@ -46,6 +49,17 @@ AROUND_THE_TURN = """new Promise(done => {
   };
   look();
 })"""
+
+
+def gaps(found: list[list[float]]) -> tuple[set[float], set[float]]:
+    """How far impulses are apart by the clock, and by the samples that the tap was given.
+
+    A busy machine makes the browser leave the tap out of a block of 128, or give it one without sound: that changes one
+    of the two. A player that goes on at another sample changes both.
+    """
+    pairs = list(zip(found, found[1:], strict=False))
+    by_clock, by_samples = ({late[at] - early[at] for early, late in pairs} for at in (0, 1))
+    return by_clock, by_samples
 
 
 @pytest.fixture
@@ -147,12 +161,11 @@ def test_twenty_switches_leave_every_impulse_on_its_sample(player):
         driver.press("x")
         driver.page.wait_for_timeout(60)
     found = driver.root.evaluate(IMPULSES_TAKEN)
-    gaps = {late[0] - early[0] for early, late in zip(found, found[1:], strict=False)}
     assert len(found) > 50
-    assert gaps == {PERIOD}
+    assert {PERIOD} in gaps(found)
     # A and B are equal here, so the crossfade's gains cos and sin may add up to sqrt 2 and never fall under 1.
-    assert min(value for _, value in found) >= 0.499
-    assert max(value for _, value in found) <= 0.5 * 2**0.5 + 1e-3
+    assert min(value for *_, value in found) >= 0.499
+    assert max(value for *_, value in found) <= 0.5 * 2**0.5 + 1e-3
 
 
 def test_a_switch_is_12_ms_long_and_keeps_the_power(player):
@@ -190,8 +203,8 @@ def test_a_new_b_is_swapped_in_without_a_gap_while_a_sounds_on(player):
     assert playing
     assert (after - before) % 1 == pytest.approx((now - then) % 1, abs=1e-3)  # the clips are 1 s long and looped
     found = driver.root.evaluate(IMPULSES_TAKEN)
-    assert {late[0] - early[0] for early, late in zip(found, found[1:], strict=False)} == {PERIOD}
-    assert all(value == pytest.approx(0.5, abs=1e-3) for _, value in found)  # A, faded over into itself
+    assert {PERIOD} in gaps(found)
+    assert all(value == pytest.approx(0.5, abs=1e-3) for *_, value in found)  # A, faded over into itself
     assert driver.page.console_errors == []
 
 

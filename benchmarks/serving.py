@@ -1,4 +1,4 @@
-"""A dashboard of its own on a free port, for benchmarks that drive it in a browser."""
+"""A dashboard of its own on a free port, for whatever drives it in a browser: benchmarks, and the README's pictures."""
 
 import os
 import signal
@@ -15,17 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def serving(runs: Path) -> Iterator[str]:
+def serving(runs: Path | None = None) -> Iterator[str]:
     """Start the dashboard, give its address once it answers, and end it.
 
     Args:
-        runs: where it keeps its runs.
+        runs: where it keeps its runs; None for the usual folder.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    given = {"PATCHBAY_RUNS": str(runs), "STREAMLIT_SERVER_HEADLESS": "true"}
+    given = {"STREAMLIT_SERVER_HEADLESS": "true"} | ({} if runs is None else {"PATCHBAY_RUNS": str(runs)})
     quiet = subprocess.DEVNULL
     server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **given}, stdout=quiet, stderr=quiet)
     address = f"http://localhost:{port}"

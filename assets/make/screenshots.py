@@ -5,12 +5,7 @@ Needs what requirements-dev.txt installs and a Chromium (Debian's `chromium`, or
 """
 
 import argparse
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.serving import serving  # noqa: E402
 from tests.browser.conftest import CHROMIUM, CHROMIUM_FLAGS  # noqa: E402
 from tests.browser.drive import wait_idle, wait_plot  # noqa: E402
 
@@ -51,41 +47,13 @@ def main() -> None:
         shots = [
             (view, scheme, width) for view in arguments.only for scheme in ("light", "dark") for width in (1280, 1920)
         ]
-    address, server = serve()
-    try:
-        with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS, headless=True)
-            for view, scheme, width in shots:
-                name = f"{view}-{scheme}-{width}.png" if arguments.all else f"{view}-{scheme}.png"
-                shoot(browser, address + VIEWS[view], scheme, width, arguments.out / name, whole=arguments.all)
-                print(arguments.out / name, flush=True)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def serve() -> tuple[str, subprocess.Popen[bytes]]:
-    """Start the dashboard on a free port and wait until it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), *options],
-        cwd=ROOT,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-    )
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1) as answer:
-                if answer.status == 200:
-                    return address, server
-        except OSError:
-            time.sleep(0.25)
-    server.kill()
-    raise SystemExit("the dashboard did not answer within a minute")
+    with serving() as address, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS, headless=True)
+        for view, scheme, width in shots:
+            name = f"{view}-{scheme}-{width}.png" if arguments.all else f"{view}-{scheme}.png"
+            shoot(browser, address + VIEWS[view], scheme, width, arguments.out / name, whole=arguments.all)
+            print(arguments.out / name, flush=True)
+        browser.close()
 
 
 def shoot(browser: Any, address: str, scheme: str, width: int, file: Path, *, whole: bool) -> None:

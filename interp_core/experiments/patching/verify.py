@@ -46,7 +46,7 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
         InterpError: the model or the clips cannot be used at all.
     """
     started = time.monotonic()
-    if on_gpu := torch.cuda.is_available():
+    if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     asked = replace(
         request, pilot=request.pilot or PAIRS, controls=(), flow=(), maps=(), words=0, word_pairs=0, alphas=(1.0,)
@@ -73,7 +73,8 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
     one = runs[0].prompted
     every = replace(plan, spec=SiteSpec("resid_post", layers=tuple(range(subject.n_layers))))
     (patch, *_) = patches_of(every, store, first)[0]
-    device = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+    on_gpu = subject.device.type == "cuda"
+    device = torch.cuda.get_device_name(subject.device) if on_gpu else platform.processor() or platform.machine()
     return {
         "verified": datetime.now(UTC).date().isoformat(),
         "passed": all(check["passed"] for check in found),
@@ -89,7 +90,7 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
             "sweep_of_a_pair": timed(lambda: sweep(subject, [patch], plan.labels[0], every.spec)),
             "all": time.monotonic() - started,
         },
-        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss,
+        "peak_bytes": torch.cuda.max_memory_allocated(subject.device) if on_gpu else psutil.Process().memory_info().rss,
     }
 
 

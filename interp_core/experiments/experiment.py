@@ -35,6 +35,9 @@ from interp_core.sinks import FolderSink, MemorySink, Sink, Watched
 from interp_core.trace.store import CleanStore
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
+# Asked once, while this is imported: a page that ends takes its folder out of sys.path, and a job that goes through
+# sys.path at that moment misses an entry.
+VERSIONS = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 Q = TypeVar("Q", bound=Request)
 P = TypeVar("P")
@@ -163,7 +166,7 @@ class Ready(Generic[Q, P]):
             **self.facts,
             "asked": to_config(self.asked, given_only=True),
             "settings": settings,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": dict(VERSIONS),
         }
 
 

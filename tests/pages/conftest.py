@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import streamlit as st
 from streamlit.proto.WidgetStates_pb2 import WidgetState
+from streamlit.runtime.scriptrunner import script_runner
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Selectbox
 
@@ -43,6 +45,14 @@ def _selectbox_state(box: Selectbox) -> WidgetState:
 def typed_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """AppTest knows no option that a visitor has typed himself; all our options are texts shown as they are."""
     monkeypatch.setattr(Selectbox, "_widget_state", property(_selectbox_state))
+
+
+@pytest.fixture(autouse=True)
+def steady_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has its script's folder in `sys.path` for good; AppTest puts it there for each pass of the script, and a
+    job that imports something or asks for a package's version just when it is taken out misses an entry.
+    """
+    monkeypatch.setattr(script_runner, "modified_sys_path", lambda _path: nullcontext())
 
 
 @pytest.fixture

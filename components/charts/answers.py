@@ -31,17 +31,17 @@ def label_logits(
     runs = {"base": base, "patched": patched, "donor": donor}
     values = {run: softmax(logits) if scale == "probability" else np.asarray(logits) for run, logits in runs.items()}
     names = [f"<b>{plain(label)} ◂ target</b>" if label == target else plain(label) for label in labels]
-    fig = new_figure("")
-    before, after = values["base"], values["patched"]
-    for name, start, end in zip(names, before, after, strict=True):
-        fig.add_scatter(
+    traces: list[go.Scatter] = []
+    for name, start, end in zip(names, values["base"], values["patched"], strict=True):
+        line = go.Scatter(
             x=[start, end], y=[name, name], mode="lines", line={"color": GREY, "width": 2}, hoverinfo="skip",
             showlegend=False,
         )  # fmt: skip
+        traces.append(line)
     for run, numbers in values.items():
         look = RUNS[run]
         winner = int(np.argmax(numbers))
-        fig.add_scatter(
+        dots = go.Scatter(
             x=numbers,
             y=names,
             mode="markers",
@@ -56,10 +56,10 @@ def label_logits(
             customdata=[[label] for label in labels],
             hovertemplate=f"{look.name}<br>%{{y}}: %{{x:.3f}}<extra></extra>",
         )
+        traces.append(dots)
     title = "logit (nats)" if scale == "logit" else "probability among the labels"
-    fig.update_xaxes(title_text=title, showgrid=True)
-    if scale == "probability":
-        fig.update_xaxes(range=[-0.03, 1.03])
-    fig.update_yaxes(autorange="reversed", title_text="")
-    fig.update_layout(height=150 + 42 * len(labels), hovermode="closest")
+    fig = new_figure("", height=150 + 42 * len(labels))
+    fig.add_traces(traces)
+    fig.update_xaxes(title_text=title, showgrid=True, range=[-0.03, 1.03] if scale == "probability" else None)
+    fig.update_yaxes(autorange="reversed")
     return fig

@@ -40,23 +40,27 @@ DASHES = {
 FONT_PX = 14
 
 
-def new_figure(y_title: str) -> go.Figure:
-    fig = go.Figure()
-    fig.update_layout(
-        height=HEIGHT_PX,
-        margin=MARGIN_PX,
-        font={"size": FONT_PX},
-        hovermode="closest",
-        hoverlabel={"align": "left", "font": {"size": FONT_PX}},
-        legend={
+def new_figure(y_title: str, height: int = HEIGHT_PX) -> go.Figure:
+    ticks = {"fixedrange": True, "tickfont": {"size": FONT_PX}, "zeroline": False}
+    layout = {
+        "height": height,
+        "margin": MARGIN_PX,
+        "font": {"size": FONT_PX},
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "font": {"size": FONT_PX}},
+        "legend": {
             "orientation": "h", "x": 0, "xanchor": "left", "y": 1 + LEGEND_GAP_PX / _plot_px(HEIGHT_PX),
             "yanchor": "bottom", "font": {"size": FONT_PX},
         },
-    )  # fmt: skip
-    ticks = {"fixedrange": True, "tickfont": {"size": FONT_PX}, "title_font": {"size": FONT_PX}, "zeroline": False}
-    fig.update_xaxes(showgrid=False, **ticks)
-    fig.update_yaxes(title_text=y_title, **ticks)
-    return fig
+        "xaxis": {**ticks, "title": {"font": {"size": FONT_PX}}, "showgrid": False},
+        "yaxis": {**ticks, "title": {"font": {"size": FONT_PX}, "text": y_title}},
+    }  # fmt: skip
+    return go.Figure(layout=layout)  # at once: each `update_…` copies and checks what is there
+
+
+def annotate(fig: go.Figure, annotations: Sequence[dict[str, Any]]) -> None:
+    """Add them all at once: `add_annotation` copies and checks those that are there each time."""
+    fig.layout.annotations = (*fig.layout.annotations, *annotations)
 
 
 def _plot_px(height: float) -> float:
@@ -157,11 +161,8 @@ def mark_significant(fig: go.Figure, rows: pd.DataFrame, column: str) -> None:
     if "p_adjusted" not in rows or not (rows["p_adjusted"] < SIGNIFICANT).any():
         return
     sure = rows[rows["p_adjusted"] < SIGNIFICANT].dropna(subset=[column])
-    for _, row in sure.iterrows():
-        fig.add_annotation(
-            x=row["layer"], y=row[column], yshift=17, text="<b>✱</b>", showarrow=False, name="significant",
-            font={"size": 13},
-        )  # fmt: skip
+    sign = {"yshift": 17, "text": "<b>✱</b>", "showarrow": False, "name": "significant", "font": {"size": 13}}
+    annotate(fig, [{"x": x, "y": y, **sign} for x, y in zip(sure["layer"], sure[column], strict=True)])
     fig.add_scatter(
         x=[None], y=[None], mode="markers", name="✱ adjusted p < .05 against random", hoverinfo="skip",
         marker={"symbol": "circle", "size": 1, "color": "rgba(0,0,0,0)"},
@@ -197,10 +198,11 @@ def mark_layer(fig: go.Figure, layer: int | None) -> None:
     if layer is None:
         return
     fig.add_vline(x=layer, line={"color": GREY, "width": 2, "dash": "solid"}, layer="below", name="selected layer")
-    fig.add_annotation(
-        x=layer, y=1, yref="paper", yanchor="bottom", yshift=2, showarrow=False, text=f"<b>{layer_name(layer)}</b>",
-        font={"size": FONT_PX}, name="selected layer",
-    )  # fmt: skip
+    name = {
+        "x": layer, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 2, "showarrow": False,
+        "text": f"<b>{layer_name(layer)}</b>", "font": {"size": FONT_PX}, "name": "selected layer",
+    }  # fmt: skip
+    annotate(fig, [name])
 
 
 def reference_line(fig: go.Figure, value: float) -> None:
@@ -303,15 +305,18 @@ def name_right_ends(fig: go.Figure, traces: Sequence[go.Scatter]) -> None:
     low, high = _value_range(fig)
     pixels_per_unit = _plot_px(HEIGHT_PX) / max(high - low, 1e-9)
     lowest_free = -math.inf
+    names = []
     for value, x, trace in sorted(ends, key=lambda end: end[0]):
         place = max(value * pixels_per_unit, lowest_free)
         lowest_free = place + FONT_PX + 5
         sign = DASHES[trace.line.dash].format(GLYPHS[trace.meta["symbol"]])
         glyph = f'<span style="color:{trace.line.color}">{sign}</span>'
-        fig.add_annotation(
-            x=x, y=value, yshift=place - value * pixels_per_unit, xshift=12, xanchor="left", yanchor="middle",
-            showarrow=False, text=f"{glyph} {trace.meta['name']}", font={"size": FONT_PX - 1}, name=trace.meta["name"],
-        )  # fmt: skip
+        names.append({
+            "x": x, "y": value, "yshift": place - value * pixels_per_unit, "xshift": 12, "xanchor": "left",
+            "yanchor": "middle", "showarrow": False, "text": f"{glyph} {trace.meta['name']}",
+            "font": {"size": FONT_PX - 1}, "name": trace.meta["name"],
+        })  # fmt: skip
+    annotate(fig, names)
     fig.update_layout(margin={"r": 175})
 
 

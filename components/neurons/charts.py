@@ -13,6 +13,7 @@ from components.charts.parts import (
     FONT_PX,
     UNFADED,
     add_band,
+    annotate,
     line_of,
     new_figure,
     reference_line,
@@ -34,7 +35,9 @@ def position(k: float) -> float:
     return float(np.log2(k + 1))
 
 
-def dose_response(curve: pd.DataFrame, report: Mapping[str, Any], measure: str, selected: int | None) -> go.Figure:
+def dose_response(
+    curve: pd.DataFrame, report: Mapping[str, Any], measure: str, selected: int | None = None
+) -> go.Figure:
     """A measure against the number of neurons that are ablated, K; the line is the unedited model.
 
     Bands: 95 % intervals of the ranked sets, 95 % of the draws of the random ones. Every point carries its K.
@@ -80,12 +83,18 @@ def dose_response(curve: pd.DataFrame, report: Mapping[str, Any], measure: str, 
         ticktext=list(map(str, doses)), range=[-0.25, position(doses[-1]) + 0.25],
     )  # fmt: skip
     if selected is not None:
-        figure.add_vline(x=position(selected), line={"color": GREY, "width": 2}, layer="below")
-        figure.add_annotation(
-            x=position(selected), y=1, yref="paper", yanchor="bottom", showarrow=False, text=f"<b>K = {selected}</b>",
-            font={"size": FONT_PX},
-        )  # fmt: skip
+        select_dose(figure, selected)
     return figure
+
+
+def select_dose(figure: go.Figure, k: int) -> None:
+    """Mark a dose in a figure of `dose_response`."""
+    figure.add_vline(x=position(k), line={"color": GREY, "width": 2}, layer="below")
+    name = {
+        "x": position(k), "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": f"<b>K = {k}</b>",
+        "font": {"size": FONT_PX},
+    }  # fmt: skip
+    annotate(figure, [name])
 
 
 def _room(values: pd.Series, least: float = 0.08) -> list[float]:

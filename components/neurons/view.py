@@ -12,6 +12,7 @@ import streamlit as st
 
 from components import form, server, state
 from components.charts import clicks
+from components.charts.kept import kept_figure
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.neurons import charts as neurons_charts
@@ -66,7 +67,7 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
         _verdict(result)
         _clips(shown, asked, subject, k)
     with plot:
-        figure = _dose(result, measure, k)
+        figure = _dose(shown, measure, k)
     with left, readable_errors():
         _trade(result, k)
         _neurons(result)
@@ -88,8 +89,12 @@ def _choose(result: AblationResult) -> tuple[str, int]:
     return measure, int(stepped("Neurons ablated, K", doses, fixed, key=state.NEU_K, helps=helps, name="neu"))
 
 
-def _dose(result: AblationResult, measure: str, k: int) -> go.Figure:
-    figure = neurons_charts.dose_response(result.curve, result.report, measure, k)
+def _dose(shown: Shown, measure: str, k: int) -> go.Figure:
+    result: AblationResult = shown.result
+    figure = kept_figure(
+        (shown.key, measure), lambda: neurons_charts.dose_response(result.curve, result.report, measure)
+    )
+    neurons_charts.select_dose(figure, k)
     base = result.report["base"][measure]
 
     def clicked(dose: int) -> None:

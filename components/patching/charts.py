@@ -142,11 +142,16 @@ def _condition_curves(
         matched = rows_of["matched"].sort_values("layer")
         add_series(fig, matched, "layer", column, PATCHING["matched"], count=count, band=True)
         mark_significant(fig, matched, column)
-        ring(fig, matched, column, selected_layer)
     layer_axis(fig, metrics["layer"])
     name_right_ends(fig, beside)
-    mark_layer(fig, selected_layer)
+    select_layer(fig, metrics, column, selected_layer)
     return fig
+
+
+def select_layer(fig: go.Figure, metrics: pd.DataFrame, column: str, layer: int | None) -> None:
+    """Mark a layer in a figure of `flip_curve` or `delta_curve` that was drawn without one."""
+    ring(fig, metrics[metrics["condition"] == "matched"], column, layer)
+    mark_layer(fig, layer)
 
 
 def measure_of(condition: str, column: str) -> tuple[str, Look]:

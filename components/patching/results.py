@@ -35,6 +35,7 @@ class Indexed:
         self.alphas = tuple(sorted((float(a) for a in matched["alpha"].unique()), reverse=True))
         self.lines: dict[str, Mapping[str, Any]] = {line["pair_id"]: line for line in result.pairs}
         self._metrics = {_key(k): rows.reset_index(drop=True) for k, rows in metrics.groupby(GROUP, sort=False)}
+        self._beside_controls: dict[tuple[str, int, float], pd.DataFrame] = {}
         self._doses = {_key(k): rows for k, rows in metrics.groupby(["kind", "prompt"], sort=False)}
         self._records = {_key(k): rows.set_index("pair_id") for k, rows in matched.groupby([*GROUP, "layer"])}
         windows = result.time_records
@@ -54,11 +55,14 @@ class Indexed:
 
     def metrics(self, kind: str, prompt: int, alpha: float) -> pd.DataFrame:
         """Metrics of every condition and layer; the controls ran at one strength only and stand beside every other."""
-        here = self._metrics.get((kind, prompt, alpha), self.result.metrics.iloc[:0])
-        if "random" in set(here["condition"]):
-            return here
-        dose = self._doses.get((kind, prompt), here)
-        return pd.concat([here, dose[dose["condition"] != "matched"].assign(alpha=alpha)], ignore_index=True)
+        key = (kind, prompt, alpha)
+        if key not in self._beside_controls:
+            here = self._metrics.get(key, self.result.metrics.iloc[:0])
+            if "random" not in set(here["condition"]):
+                dose = self._doses.get((kind, prompt), here)
+                here = pd.concat([here, dose[dose["condition"] != "matched"].assign(alpha=alpha)], ignore_index=True)
+            self._beside_controls[key] = here
+        return self._beside_controls[key]
 
     def doses(self, kind: str, prompt: int) -> pd.DataFrame:
         """Metrics of every strength."""

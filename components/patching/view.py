@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from components import form, state
 from components.charts import clicks
+from components.charts.kept import kept_figure
 from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
@@ -90,7 +92,7 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         pair_panel.draw(shown, request, subject, look, verdict=place.verdict, player=place.player)
         heads.of_pair(shown, request, look, under_player=place.player)
     with place.curve:
-        figure = _curve(index, look)
+        figure = _curve(shown, index, look)
     with place.below:
         _layer_summary(index, look)
         conditions = index.metrics(kind, prompt, strength)["condition"]
@@ -233,7 +235,7 @@ def _choose_pair(index: Indexed, kind: str) -> str:
 # ---- the curve ------------------------------------------------------------------------------------------------------
 
 
-def _curve(index: Indexed, look: Look) -> go.Figure:
+def _curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     """Draw what the view asks for; the first figure takes clicks where its axis is the layer."""
     metrics = index.metrics(look.kind, look.prompt, look.strength)
     lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
@@ -253,15 +255,17 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
         return _in_words(index, look)
     if look.view == "Logit change":
         column = DELTAS[look.measure]
-        figure = charts.delta_curve(metrics, column, selected_layer=layer, flow=())
+        draw = partial(charts.delta_curve, metrics, column, flow=())
     elif look.view == "Recovered":
         column = "recovered"
-        figure = charts.delta_curve(metrics, column, selected_layer=layer, flow=())
+        draw = partial(charts.delta_curve, metrics, column, flow=())
     elif look.view == "Information flow":
-        figure = charts.flip_curve(metrics, selected_layer=layer, controls=(), lens=lens if len(lens) else None)
+        draw = partial(charts.flip_curve, metrics, controls=(), lens=lens if len(lens) else None)
     else:
         column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
-        figure = charts.flip_curve(metrics, selected_layer=layer, rate=column, flow=())
+        draw = partial(charts.flip_curve, metrics, rate=column, flow=())
+    figure = kept_figure((shown.key, look.kind, look.prompt, look.strength, look.view, column), draw)
+    charts.select_layer(figure, metrics, column, layer)
     _show(figure, index, alt=alt_text(metrics, rate=column, selected_layer=layer), clickable=True)
     if look.view == "Information flow" and len(knockout):
         st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")

@@ -31,13 +31,14 @@ def label_logits(
     runs = {"base": base, "patched": patched, "donor": donor}
     values = {run: softmax(logits) if scale == "probability" else np.asarray(logits) for run, logits in runs.items()}
     names = [f"<b>{plain(label)} ◂ target</b>" if label == target else plain(label) for label in labels]
-    traces: list[go.Scatter] = []
-    for name, start, end in zip(names, values["base"], values["patched"], strict=True):
-        line = go.Scatter(
-            x=[start, end], y=[name, name], mode="lines", line={"color": GREY, "width": 2}, hoverinfo="skip",
-            showlegend=False,
-        )  # fmt: skip
-        traces.append(line)
+    ends: list[float | None] = []
+    for start, end in zip(values["base"], values["patched"], strict=True):
+        ends += [start, end, None]
+    moves = go.Scatter(
+        x=ends, y=[name for name in names for _ in range(3)], mode="lines", line={"color": GREY, "width": 2},
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
+    traces = [moves]
     for run, numbers in values.items():
         look = RUNS[run]
         winner = int(np.argmax(numbers))

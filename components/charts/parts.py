@@ -161,8 +161,12 @@ def mark_significant(fig: go.Figure, rows: pd.DataFrame, column: str) -> None:
     if "p_adjusted" not in rows or not (rows["p_adjusted"] < SIGNIFICANT).any():
         return
     sure = rows[rows["p_adjusted"] < SIGNIFICANT].dropna(subset=[column])
-    sign = {"yshift": 17, "text": "<b>✱</b>", "showarrow": False, "name": "significant", "font": {"size": 13}}
-    annotate(fig, [{"x": x, "y": y, **sign} for x, y in zip(sure["layer"], sure[column], strict=True)])
+    # One trace: the browser lays each annotation out on its own. The empty line keeps the sign clear of the marker.
+    fig.add_scatter(
+        x=sure["layer"], y=sure[column], mode="text", text="<b>✱</b><br> ", textposition="top center",
+        textfont={"size": 13, "color": BLUE}, name="significant", hoverinfo="skip", showlegend=False, cliponaxis=False,
+        selected={"textfont": {"color": BLUE}}, unselected={"textfont": {"color": BLUE}},
+    )  # fmt: skip
     fig.add_scatter(
         x=[None], y=[None], mode="markers", name="✱ adjusted p < .05 against random", hoverinfo="skip",
         marker={"symbol": "circle", "size": 1, "color": "rgba(0,0,0,0)"},

@@ -198,7 +198,10 @@ def _first_that_changes(result: AblationResult, name: str, k: int) -> None:
 
 
 def _neurons(result: AblationResult) -> None:
-    with st.expander("Top neurons", icon=":material/table:"):
+    fold = st.expander("Top neurons", icon=":material/table:", key="neu_top", on_change="rerun")
+    if not fold.open:  # tables that nobody sees would be sent and laid out at each click
+        return
+    with fold:
         table = result.scores.sort_values("domain_rank")
         st.dataframe(
             table[["neuron", "domain_rank", "domain_coef", "domain_univariate", "task_rank", "task_coef", "impact"]],
@@ -218,7 +221,11 @@ def _neurons(result: AblationResult) -> None:
 
 def _computed(result: AblationResult) -> None:
     report = result.report
-    with st.expander("How this was computed, and the numbers", icon=":material/fact_check:"):
+    name = "How this was computed, and the numbers"
+    fold = st.expander(name, icon=":material/fact_check:", key="neu_computed", on_change="rerun")
+    if not fold.open:
+        return
+    with fold:
         counts = "; ".join(
             f"{name} {part['clips']} clips of {part['units']} units" for name, part in report["counts"].items()
         )

@@ -43,7 +43,10 @@ def words(kind: str, question: str, counted: str, conditions: Collection[str]) -
 
 def numbers(index: Indexed, kind: str, prompt: int, alpha: float) -> None:
     """The curve as a table."""
-    with st.expander("Numbers behind the curve", icon=":material/table:"):
+    fold = st.expander("Numbers behind the curve", icon=":material/table:", key="numbers", on_change="rerun")
+    if not fold.open:  # a table that nobody sees would be sent and laid out at each click
+        return
+    with fold:
         table = index.metrics(kind, prompt, alpha)
         first = ["condition", "layer", "n", "reachable_count", "flip_to_target_rate_reachable"]
         st.dataframe(

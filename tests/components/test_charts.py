@@ -157,11 +157,14 @@ def test_significant_layers_have_an_asterisk_and_the_legend_explains_it():
     fig = charts.flip_curve(frame)
     significant = frame[(frame["condition"] == "matched") & (frame["p_adjusted"] < 0.05)]["layer"]
     assert 0 < len(significant) < 13
-    assert [note.x for note in annotations(fig, "significant")] == sorted(significant)
+    (signs,) = [trace for trace in fig.data if trace.name == "significant"]
+    assert list(signs.x) == sorted(significant) and "✱" in signs.text
+    assert list(signs.y) == [matched(fig).y[layer + 1] for layer in signs.x]
     assert [trace for trace in fig.data if trace.name and "adjusted p < .05" in trace.name]
     none = charts.flip_curve(frame.assign(p_adjusted=0.05))
-    assert not annotations(none, "significant")
-    assert not [trace for trace in none.data if trace.name and "adjusted p" in trace.name]
+    assert not [
+        trace for trace in none.data if trace.name and ("adjusted p" in trace.name or trace.name == "significant")
+    ]
 
 
 def test_every_point_carries_its_layer_first():

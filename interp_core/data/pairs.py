@@ -94,8 +94,8 @@ def parse_kinds(text: str) -> tuple[PairKind, ...]:
 
 
 def kind_of_edit(edit: Edit) -> PairKind:
-    """The kind of pair of clips and their own edited copies; `edit~pitch~+4` is its name, also in file names."""
-    name = f"edit~{re.sub(r'[=:]', '~', edit.text)}"
+    """The kind of pair of clips and their own edited copies; `edit~pitch~4` is its name, also in files and links."""
+    name = f"edit~{re.sub(r'[=:]', '~', edit.text.replace('+', ''))}"
     return PairKind(name, "", THE_ANSWER, THE_ANSWER, edit=edit.text)
 
 

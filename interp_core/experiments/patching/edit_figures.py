@@ -51,7 +51,7 @@ def doses_at(
 
 def _panel(axes: Axes, rows: pd.DataFrame, effect: str, whole: str, label: str) -> None:
     quiet(axes)
-    for look, column in ((EDITED["whole"], whole), (EDITED["patch"], effect)):
+    for look, column in ((EDITED["patch"], effect), (EDITED["whole"], whole)):
         axes.plot(rows["dose"], rows[column], label=look.name, **style(look))
         axes.fill_between(rows["dose"], rows[f"{column}_low"], rows[f"{column}_high"], color=look.colour, alpha=0.15)
     axes.set_ylabel(label, fontsize=9)

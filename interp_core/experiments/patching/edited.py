@@ -138,15 +138,13 @@ def edit_table(pairs: Sequence[Pair], store: CleanStore, acoustics: Mapping[str,
 
 
 def moved(edits: pd.DataFrame) -> pd.DataFrame:
-    """One row an edit: over its clips the median change of every quantity, and in how many another one was moved."""
+    """One row an edit: the median change of every quantity over its clips, and in how many others were moved too."""
     rows = []
     for edit, of_edit in edits.groupby("edit", sort=False):
-        row: dict[str, Any] = {"edit": edit, "clips": len(of_edit)}
+        row: dict[str, Any] = {"edit": edit, "clips": len(of_edit), "also moved": "; ".join(_which(of_edit))}
         for quantity, (name, _) in QUANTITIES.items():
             known = of_edit[f"{quantity}_change"].dropna()
             row[name] = float(known.median()) if len(known) else np.nan
-        row["clips with something else moved"] = int((of_edit["also_moved"].fillna("") != "").sum())
-        row["which"] = "; ".join(_which(of_edit))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -160,7 +158,9 @@ def _which(of_edit: pd.DataFrame) -> list[str]:
 
 def said_of(edits: pd.DataFrame) -> Iterator[str]:
     """What every edit did, a sentence each."""
+    if edits.empty:
+        return
     for _, row in moved(edits).iterrows():
         changes = [f"{name} {percent(row[name])}" for name, _ in QUANTITIES.values() if row[name] == row[name]]
-        which = f"; over 5 % though not meant: {row['which']}" if row["which"] else "; nothing else over 5 %"
+        which = f"; over 5 % though not meant: {row['also moved']}" if row["also moved"] else "; nothing else over 5 %"
         yield f"{EDIT_SIGN}{row['edit']}: median over {row['clips']} clips {', '.join(changes)}{which}"

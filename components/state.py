@@ -74,7 +74,8 @@ PAIRS_VIEW, HAND_A, HAND_B, HAND_LAYER, HAND_CURVE, HAND_PROMPT = (
 )  # fmt: skip
 AUTO = "auto"
 """The reader of a folder of clips that is found by itself."""
-BUILT, BY_HAND = "built from labels", "two clips by hand"
+BUILT, BY_HAND, EDITED = "built from labels", "two clips by hand", "one clip, edited"
+EDIT_KNOB, EDIT_CODEC = "knob", "codec"
 PAGES = "pages_of_experiments"
 # Keys without a name in the URL.
 CHOSEN = "model_chosen"
@@ -98,7 +99,7 @@ SELECTION = (
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),
     *(SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY, HAND_A, HAND_B, HAND_LAYER, HAND_PROMPT),
-    *(ST_LABEL, ST_LAYER, ST_ALPHA, ST_CLIP),
+    *(ST_LABEL, ST_LAYER, ST_ALPHA, ST_CLIP, EDIT_KNOB, EDIT_CODEC),
 )
 MOST_STEPS = 200
 
@@ -106,6 +107,11 @@ MOST_STEPS = 200
 def setting(command: str, field: str) -> str:
     """The key of an experiment's setting, and its name in the URL: `heads_label`."""
     return f"{command}_{field}"
+
+
+def edit_dose(knob: str) -> str:
+    """The key of the dose of a knob, and its name in the URL: `edit_pitch`."""
+    return f"edit_{knob}"
 
 
 def label_read_as(command: str, at: int) -> str:

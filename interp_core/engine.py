@@ -13,12 +13,13 @@ import torch
 
 from interp_core.cache import ByteCache, nbytes_of
 from interp_core.content import FILES, SIDES, clips_entry, key_parts
-from interp_core.data.clips import Acoustics, Clip, ClipLimits, acoustics, read_audio
+from interp_core.data.clips import Acoustics, Clip, ClipLimits, acoustics
 from interp_core.data.corpora import Corpus, read_corpus
 from interp_core.data.current import CurrentFiles, Mark, mark_of, marks_of_folder
+from interp_core.data.edits import read_clip
 from interp_core.data.manifest import Clips, Manifest, check_inside, read_clips, read_manifest
 from interp_core.data.relabel import relabelled
-from interp_core.digests import check_same, digest_or_none, joined, place_digest
+from interp_core.digests import digest_or_none, joined, place_digest
 from interp_core.errors import InterpError
 from interp_core.jobs import Job, JobManager, Progress, silent
 from interp_core.models.adapters import NONE, local_base
@@ -291,8 +292,7 @@ class Engine:
         for clip in clips:
             key = ("acoustics", clip.digest)
             if (known := self.cache.get(key)) is None:
-                known = acoustics(read_audio(clip.path, sample_rate, self._limits or ANY_LENGTH), sample_rate)
-                check_same(clip.path, clip.digest)
+                known = acoustics(read_clip(clip, sample_rate, self._limits or ANY_LENGTH), sample_rate)
                 self.cache.put(key, known)
             found[clip.clip_id] = known
         return found

@@ -51,6 +51,10 @@ LENS: Mapping[str, Look] = {
     "base": Look("logit lens, A", BLUE, "dot", "hexagon"),
     "donor": Look("logit lens, B", VERMILLION, "dash", "star-diamond"),
 }
+EDITED: Mapping[str, Look] = {  # donors that are A with its sound edited
+    "patch": Look("patched from B", BLUE, strong=True),
+    "whole": Look("the whole model: B as it is", VERMILLION, "dash", "square"),
+}
 KNOCKOUT: Mapping[str, Look] = {
     "last": Look("the last position cannot read the audio", PURPLE, "dash", "triangle-down"),
     "text": Look("no text position can read the audio", GREEN, "solid", "diamond", strong=True),

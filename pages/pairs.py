@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from components import models, state, toolbar
-from components.patching import ask, by_hand
+from components.patching import ask, by_hand, edit_by_hand
 from components.patching import pairs as pairs_view
 from components.widgets import choice
 from interp_core.experiments.patching.request import PatchRequest
@@ -23,9 +23,13 @@ def page() -> None:
     asked = ask.fill(request)
     bar = st.container(horizontal=True, vertical_alignment="center")
     with bar:
-        view = choice("Pairs", (state.BUILT, state.BY_HAND), key=state.PAIRS_VIEW, label_visibility="collapsed")
+        view = choice(
+            "Pairs", (state.BUILT, state.BY_HAND, state.EDITED), key=state.PAIRS_VIEW, label_visibility="collapsed"
+        )
     if view == state.BY_HAND:
         by_hand.draw(asked, subject)
+    elif view == state.EDITED:
+        edit_by_hand.draw(asked, subject)
     else:
         pairs_view.built(asked, subject)
         with bar:

@@ -14,6 +14,7 @@ from components import server, visitors
 from components.shown import Shown
 from interp_core.content import key_parts
 from interp_core.data.clips import Clip
+from interp_core.data.edits import clip_named
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.experiment import base_table
@@ -30,12 +31,10 @@ def clips_by_id(request: Request) -> dict[str, Clip]:
 
 def pair_of(line: Mapping[str, Any], clips: Mapping[str, Clip]) -> Pair:
     """The pair that a line of a run's pair list describes, with the clips as they are now."""
-    missing = [line[side] for side in ("recipient", "donor") if line[side] not in clips]
-    if missing:
-        raise InterpError(
-            f"the run's clip {missing[0]!r} is not in the manifest; choose the manifest that it was run on."
-        )
-    a, b = clips[line["recipient"]], clips[line["donor"]]
+    a, b = (clip_named(line[side], clips) for side in ("recipient", "donor"))
+    if a is None or b is None:
+        missing = line["recipient" if a is None else "donor"]
+        raise InterpError(f"the run's clip {missing!r} is not in the manifest; choose the manifest that it was run on.")
     return Pair(line["pair_id"], line["kind"], a, b, line["target"], line["column"])
 
 

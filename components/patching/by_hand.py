@@ -42,11 +42,11 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
             audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
             ab_player(audio[0], audio[1], key=state.PLAYER)
         with right:
-            answer, labels = _curve(_with_all_questions(asked), subject, a, b)
+            answer, labels = curve(asked, subject, a, b)
         with left:
-            _logits(answer, labels)
+            logits(answer, labels)
         with bar:
-            _keep(asked, a, b)
+            keep(asked, a, b)
             st.space("stretch")
             toolbar.draw(asked.key)
 
@@ -65,19 +65,19 @@ def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
     return clips[a], clips[b]
 
 
-def _keep(asked: PatchRequest, a: Clip, b: Clip) -> None:
+def keep(asked: PatchRequest, a: Clip, b: Clip) -> None:
     """The pair into the set of pairs by hand, which the page Patching runs on."""
     text = pair_text(a.clip_id, b.clip_id)
     kept, setting = asked.pairs, state.setting(asked.command, "pairs")
 
-    def keep() -> None:
+    def add() -> None:
         st.session_state[setting] = "\n".join((*kept, text))
 
     pressed = st.button(
         "Kept" if text in kept else "Keep this pair",
         key="keep_pair",
         icon=":material/check:" if text in kept else ":material/add:",
-        on_click=keep,
+        on_click=add,
         disabled=text in kept or a is b,
         help="Adds it to *Pairs by hand* in the sidebar. What is kept there is what a run works on.",
     )
@@ -98,8 +98,9 @@ def _with_all_questions(asked: PatchRequest) -> PatchRequest:
     return replace(asked, pairs=(), prompts=tuple(dict.fromkeys((*asked.prompts, *further))))
 
 
-def _curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.Series, tuple[str, ...]]:
+def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.Series, tuple[str, ...]]:
     """The sweep over all layers; the record of the layer that is chosen, and the labels of its logits."""
+    asked = _with_all_questions(asked)
     names = [option(name) for name in prompt_names(asked.model, asked.prompts)]
     number = 0
     if len(names) > 1:
@@ -125,7 +126,7 @@ def _curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.
     return records[records["layer"] == layer].iloc[0], labels
 
 
-def _logits(at: pd.Series, labels: tuple[str, ...]) -> None:
+def logits(at: pd.Series, labels: tuple[str, ...]) -> None:
     """Every label's logit at the chosen layer."""
     title = layer_title(at["layer"])
     st.markdown(f"**{title}**: the answer is **{md(at['patched_prediction'])}**.")

@@ -17,7 +17,7 @@ from components.patching.pair_panel import Look, run_request
 from components.patching.results import Indexed, indexed
 from components.shown import Shown
 from components.words import md
-from interp_core.data.clips import seconds_of
+from interp_core.data.edits import clip_seconds
 from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.experiment import head_patch_by_hand, heads_by_hand
 from interp_core.experiments.patching.head_map import PairHeads
@@ -107,7 +107,7 @@ def of_pair(shown: Shown, request: PatchRequest, look: Look, *, under_player: De
             seen = _seen(*key, made, pair)
             outcome = _patched(*key, layer, head, made, pair)
         st.markdown(_outcome_text(outcome, seen, look.head))
-        _attention(seen, look.head, max(seconds_of(clip.path) for clip in (pair.recipient, pair.donor)))
+        _attention(seen, look.head, max(clip_seconds(clip) for clip in (pair.recipient, pair.donor)))
 
 
 def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:

@@ -155,6 +155,9 @@ def why(pair: Pair, kind: PairKind) -> str:
     a, b = pair.recipient, pair.donor
     spoken = list(dict.fromkeys(text for clip in (a, b) if (text := clip.label("text"))))
     quoted = " / ".join(f"“{md(text)}”" for text in spoken)
+    if kind.edit:
+        own = f"the model's own answer to the edited copy, which is not always what the {md(kind.edit)} sounds like"
+        return f"{quoted}  \nB is A with its sound edited: **{md(kind.edit)}**. Target: **{md(pair.target)}**, {own}."
     if kind is BY_HAND:
         return f"{quoted}  \nPut together by hand. Target: **{md(pair.target)}**, the model's own answer to B."
     said = [f"same {md(kind.same)} **{md(a.label(kind.same))}**"]
@@ -190,7 +193,7 @@ def detail(pair: Pair, kind: PairKind, subject: Subject, answers: Answers, names
             str(PATCHING_PAGE),
             label="**Patch this pair**",
             icon=":material/cable:",
-            query_params={state.KIND: pair.kind, state.PAIR: pair.pair_id},
+            query_params={state.KIND: option(pair.kind), state.PAIR: pair.pair_id},
         )
 
 

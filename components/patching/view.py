@@ -24,7 +24,7 @@ from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, explain, heads, pair_panel, time_map
+from components.patching import charts, edits, explain, heads, pair_panel, time_map
 from components.patching.answers import prompt_names
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -95,10 +95,12 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         figure = _curve(shown, index, look)
     with place.below:
         _layer_summary(index, look)
+        edits.say(index, look.kind, look.prompt, look.strength, look.layer)
         conditions = index.metrics(kind, prompt, strength)["condition"]
         explain.words(kind, index.prompts[prompt], measure, {*conditions} if view == "Flip rate" else set())
         _pairs_at_layer(index, look, pair_panel.clips_of(shown, request))
         time_map.over_pairs(index, kind, pair_id)
+        edits.over_pairs(index)
         explain.numbers(index, kind, prompt, strength)
         explain.computed(shown, index)
         explain.limits()
@@ -187,19 +189,23 @@ def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str,
                 format_func=option,
                 help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
             )
-        views = [*VIEWS, IN_WORDS] if len(index.result.words_moved) else VIEWS
+        views = [*VIEWS, IN_WORDS] if len(index.result.words_moved) else [*VIEWS]
+        views += [edits.VIEW] if edits.has_curve(index) else []
         view = st.selectbox("View", views, key=state.VIEW, bind=state.BOUND, width=175)
         measure = ""
-        if view in ("Flip rate", "Dose-response", "Logit change"):
-            options = list(DELTAS if view == "Logit change" else RATES)
+        if view in ("Flip rate", "Dose-response", "Logit change", edits.VIEW):
+            options = list({"Logit change": DELTAS, edits.VIEW: edits.MEASURES}.get(view, RATES))
             measure = st.selectbox(
-                "Pairs counted" if view != "Logit change" else "Measured in",
+                "Pairs counted" if options[0] in RATES else "Measured in",
                 options,
                 key=state.MEASURE,
                 bind=state.BOUND,
                 width=150,
                 help="reachable: the answer is not yet the target, and B itself gets it. eligible: not yet the target."
-                if view != "Logit change"
+                if options[0] in RATES
+                else "logits: how far they move along the way that the whole model's move. flips: pairs whose answer "
+                "becomes B's."
+                if view == edits.VIEW
                 else "Log-probability is among the answer words: a shift common to all of them cancels.",
             )
         strength = index.alphas[0]
@@ -253,6 +259,11 @@ def _curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
         return figure
     if look.view == IN_WORDS:
         return _in_words(index, look)
+    if look.view == edits.VIEW:
+        asked = (index.result.edit_doses, look.kind, look.prompt, look.strength, layer)
+        figure = edits.dose_curve(*asked, look.measure)
+        _show(figure, index, alt=f"Effect against the dose. {edits.dose_said(*asked)}")
+        return figure
     if look.view == "Logit change":
         column = DELTAS[look.measure]
         draw = partial(charts.delta_curve, metrics, column, flow=())

@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from components import server
 from components.player.ab_player import PlayerClip
-from interp_core.data.clips import Clip, read_audio
-from interp_core.digests import check_same
+from interp_core.data.clips import Clip
+from interp_core.data.edits import clip_named, read_clip
 from interp_core.errors import InterpError
 
 RATE = 16_000
@@ -39,7 +39,8 @@ def url(clip: Clip) -> str:
 
 def urls(ids: Iterable[str], clips: Mapping[str, Clip]) -> list[str | None]:
     """For a table's column of sound: a clip that is not there now has none."""
-    return [url(clips[one]) if one in clips else None for one in ids]
+    found = (clip_named(one, clips) for one in ids)
+    return [None if clip is None else url(clip) for clip in found]
 
 
 def hear(what: str = "hear") -> dict[str, Any]:
@@ -74,6 +75,4 @@ def player_clip(clip: Clip, label: str, rate: int) -> PlayerClip:
 
 def _read(clip: Clip, rate: int) -> np.ndarray:
     """What is heard under a digest is what the digest says. Errors: InterpError for a file that is another by now."""
-    samples = read_audio(clip.path, rate, server.clip_limits())
-    check_same(clip.path, clip.digest)
-    return samples
+    return read_clip(clip, rate, server.clip_limits())

@@ -28,6 +28,7 @@ class PairKind:
         agree: column in which the values must not contradict each other; a pair that has both and they disagree is a
             violation: left out, counted and listed.
         also_differ: a further column in which the values must differ.
+        edit: of pairs of a clip and its own edited copy what is done to the sound; they share no column.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PairKind:
     target_column: str
     agree: str | None = None
     also_differ: str | None = None
+    edit: str = ""
 
     def __post_init__(self) -> None:
         if self.same == self.differ:

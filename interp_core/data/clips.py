@@ -33,17 +33,31 @@ class Clip:
         clip_id: unique in its manifest.
         path: the audio file.
         labels: every further manifest column that has a value for this clip, as text.
-        digest: SHA-256 of the file's bytes, in hex.
+        digest: SHA-256 of the file's bytes, in hex; of an edited copy of those and of the edit.
+        edit: of an edited copy what was done to the sound; "" for the recording as it is. See `edits`.
+        original: of an edited copy the recording that it is made from.
     """
 
     clip_id: str
     path: Path = field(compare=False)
     labels: Mapping[str, str] = field(compare=False)
     digest: str
+    edit: str = ""
+    original: "Clip | None" = field(default=None, compare=False, repr=False)
 
     def label(self, column: str) -> str | None:
         """The clip's value in a manifest column, or None where it has none."""
         return self.labels.get(column)
+
+    @property
+    def recording_id(self) -> str:
+        """The clip_id of the recording, which an edited copy shares with what it was made from."""
+        return self.clip_id if self.original is None else self.original.recording_id
+
+    @property
+    def file_digest(self) -> str:
+        """SHA-256 of the file's bytes, also of an edited copy."""
+        return self.digest if self.original is None else self.original.file_digest
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,11 @@ def read_audio(path: Path | str, sample_rate: int, limits: ClipLimits | None = N
     Raises:
         BadAudio (an InterpError): see `decode`.
     """
-    samples, rate = decode(path, limits)
+    return resampled(*decode(path, limits), sample_rate)
+
+
+def resampled(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Samples of one rate in another, Hz; see `read_audio`."""
     if rate == sample_rate:
         return samples
     import librosa  # slow to import, and not needed by those who only look at manifests
@@ -268,17 +286,18 @@ def acoustics(samples: np.ndarray, sample_rate: int) -> Acoustics:
         frames = librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate, n_fft=n_fft)[0]
         centroid = float(np.average(frames, weights=magnitude.sum(axis=0)))
     crossings = librosa.zero_crossings(samples, pad=False).sum()
+    voiced = voiced_f0(samples, sample_rate)
     return Acoustics(
         duration_s=len(samples) / sample_rate,
-        f0_median_hz=_median_f0(samples, sample_rate),
+        f0_median_hz=float(np.median(voiced)) if len(voiced) else float("nan"),
         rms=rms(samples),
         zero_crossing_rate=float(crossings / (len(samples) - 1)),
         spectral_centroid_hz=centroid,
     )
 
 
-def _median_f0(samples: np.ndarray, sample_rate: int) -> float:
-    """Median of YIN's F0 over voiced frames: a tenth of the loudest frame's power, and periodic at YIN's own lag.
+def voiced_f0(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """YIN's F0 in Hz [n_voiced] of voiced frames: a tenth of the loudest frame's power, and periodic at YIN's own lag.
 
     Probabilistic YIN would decide on voicing itself, but takes hundreds of milliseconds a clip.
     """
@@ -287,7 +306,7 @@ def _median_f0(samples: np.ndarray, sample_rate: int) -> float:
     low, high = F0_RANGE_HZ
     size = math.ceil(4 * sample_rate / low)  # two of the longest periods, twice, as YIN compares a frame's halves
     if len(samples) < size or sample_rate < 2.5 * high:
-        return float("nan")
+        return np.zeros(0)
     hop = max(1, sample_rate // 100)
     samples = samples - samples.mean()  # a constant offset is periodic at every lag
     pitches = librosa.yin(samples, fmin=low, fmax=high, sr=sample_rate, frame_length=size, hop_length=hop, center=False)
@@ -299,7 +318,7 @@ def _median_f0(samples: np.ndarray, sample_rate: int) -> float:
         for frame, pitch in zip(frames[loud], pitches[loud], strict=True)
         if low <= pitch <= high and _correlation_at(frame, round(sample_rate / pitch)) > VOICED_CORRELATION
     ]
-    return float(np.median(voiced)) if voiced else float("nan")
+    return np.array(voiced)
 
 
 def _correlation_at(frame: np.ndarray, lag: int) -> float:

@@ -23,9 +23,9 @@ def choose_cluster_column(clips: Sequence[Clip]) -> str:
 
 
 def cluster_map(clips: Sequence[Clip], column: str) -> dict[str, str]:
-    """clip_id -> its value in `column`; a clip without a value is a cluster of its own."""
-    named = {clip.clip_id: clip.label(column) for clip in clips}
-    return {clip_id: f"clip {clip_id}" if value is None else value for clip_id, value in named.items()}
+    """clip_id -> its value in `column`; a clip without a value is a cluster of its own, with its edited copies."""
+    named = {clip.clip_id: (clip.label(column), clip.recording_id) for clip in clips}
+    return {clip_id: f"clip {own}" if value is None else value for clip_id, (value, own) in named.items()}
 
 
 def column_of(clips: Sequence[Clip], asked: str, usual: Sequence[str], what: str) -> str:

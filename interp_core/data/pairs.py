@@ -18,6 +18,7 @@ import numpy as np
 
 from interp_core.data.candidates import ONE_SPEAKER, Candidates, PairKind
 from interp_core.data.clips import Acoustics, Clip
+from interp_core.data.edits import EDIT_SIGN, Edit, parse_edit
 from interp_core.errors import InterpError
 
 DEFAULT_MAX_PAIRS = 100
@@ -26,6 +27,9 @@ DEFAULT_MAX_PAIRS = 100
 PROSODY = PairKind("prosody", "text_id", "prosody_label", "prosody_label", agree="semantic_label")
 SEMANTIC = PairKind("semantic", "prosody_label", "semantic_label", "semantic_label", also_differ="text_id")
 NAMED_KINDS = {kind.name: kind for kind in (PROSODY, SEMANTIC)}
+WAYS = f"prosody, semantic, same=COLUMN,differ=COLUMN or {EDIT_SIGN}KNOB=DOSE"
+THE_ANSWER = "the answer"
+"""In the place of a column of labels, where the target of a pair is what the model answers to B."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,11 @@ class PairSet:
 
 
 def parse_kinds(text: str) -> tuple[PairKind, ...]:
-    """Read a setting such as "prosody,semantic", "same=text_id,differ=speaker" or a mixture of both forms.
+    """Read a setting such as "prosody,semantic", "same=text_id,differ=speaker", "edit:pitch=+4" or a mixture of them.
 
     Raises:
-        InterpError: no kind, an unknown name, `same=` without `differ=` right after it, one kind twice.
+        InterpError: no kind, an unknown name, `same=` without `differ=` right after it, an edit that cannot be read,
+            one kind twice.
     """
     kinds: list[PairKind] = []
     same: str | None = None
@@ -68,7 +73,9 @@ def parse_kinds(text: str) -> tuple[PairKind, ...]:
         key, _, column = (piece.strip() for piece in part.partition("="))
         if same is not None and not (key == "differ" and column):
             break
-        if key == "same" and column:
+        if part.startswith(EDIT_SIGN):
+            kinds.append(kind_of_edit(parse_edit(part.removeprefix(EDIT_SIGN))))
+        elif key == "same" and column:
             same = column
         elif key == "differ" and column and same is not None:
             name = re.sub(r"[^\w.~-]", "_", f"{same}~{column}")
@@ -78,12 +85,18 @@ def parse_kinds(text: str) -> tuple[PairKind, ...]:
             kinds.append(NAMED_KINDS[part])
         else:
             near = difflib.get_close_matches(part, NAMED_KINDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "give prosody, semantic or same=COLUMN,differ=COLUMN."
+            hint = f"did you mean {near[0]!r}?" if near else f"give {WAYS}."
             raise InterpError(f"unknown kind of pair {part!r} in {text!r}; {hint}")
     if same is not None:
         raise InterpError(f"same={same} in {text!r} needs differ=COLUMN right after it.")
     _check_unique([kind.name for kind in kinds], "the kind of pair")
     return tuple(kinds)
+
+
+def kind_of_edit(edit: Edit) -> PairKind:
+    """The kind of pair of clips and their own edited copies; `edit~pitch~4` is its name, also in files and links."""
+    name = f"edit~{re.sub(r'[=:]', '~', edit.text.replace('+', ''))}"
+    return PairKind(name, "", THE_ANSWER, THE_ANSWER, edit=edit.text)
 
 
 def build_pairs(
@@ -116,10 +129,10 @@ def build_pairs(
             under 1 or for an unknown kind, too many label values to stratify by.
     """
     if not kinds:
-        raise InterpError("no kind of pair was given; give prosody, semantic or same=COLUMN,differ=COLUMN.")
+        raise InterpError(f"no kind of pair was given; give {WAYS}.")
     _check_unique([kind.name for kind in kinds], "the kind of pair")
     _check_unique([clip.clip_id for clip in clips], "the clip_id")
-    limits = _limits(kinds, max_pairs)
+    limits = limits_of(kinds, max_pairs)
     ordered = sorted(clips, key=lambda clip: clip.clip_id)
     pairs: list[Pair] = []
     reports: dict[str, Any] = {}
@@ -257,7 +270,8 @@ def _seed_of(seed: int, *names: str) -> int:
     return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:16], "big")
 
 
-def _limits(kinds: Sequence[PairKind], max_pairs: int | Mapping[str, int]) -> dict[str, int]:
+def limits_of(kinds: Sequence[PairKind], max_pairs: int | Mapping[str, int]) -> dict[str, int]:
+    """The most pairs by kind name. Errors: InterpError for an unknown kind or less than one pair."""
     names = [kind.name for kind in kinds]
     if isinstance(max_pairs, int):
         limits = dict.fromkeys(names, max_pairs)

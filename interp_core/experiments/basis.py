@@ -62,6 +62,9 @@ def of_pairs(report: Mapping[str, Any], clips: Sequence[Clip]) -> list[str]:
     for name, kind in report["kinds"].items():
         said.append(f"{kind['kept']} of {kind['candidates']} candidate pairs of kind {name}")
         said += [f"{count} clips have no {column}" for column, count in kind["clips_without_value"].items()]
+        if stays := kind.get("answer_stays"):
+            so = "so that the change of A's logits is the effect, and no flip"
+            said.append(f"in {stays} of kind {name} B is answered as A is, {so}")
         if wrong := kind["violations"]["count"]:
             said.append(f"{wrong} pairs of kind {name} contradict each other in {kind['agree']} and are left out")
         if lost := sum(kind["targets_outside_labels"].values()):

@@ -1,16 +1,19 @@
 """Clean runs by content: a clip that sits in twenty pairs is decoded and run once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from interp_core.cache import ByteCache
-from interp_core.data.clips import Clip, ClipLimits, read_audio
-from interp_core.digests import check_same
+from interp_core.data.clips import Clip, ClipLimits
+from interp_core.data.edits import read_clip
 from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
 from interp_core.sites import Kind
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
+
+T = TypeVar("T")
 
 
 class CleanStore:
@@ -34,9 +37,7 @@ class CleanStore:
         return self._cache.get_or_make(key, lambda: self._read(clip))
 
     def _read(self, clip: Clip) -> np.ndarray:
-        samples = read_audio(clip.path, self.subject.sample_rate, self.limits)
-        check_same(clip.path, clip.digest)  # after reading, so that what was read is what the digest says
-        return samples
+        return read_clip(clip, self.subject.sample_rate, self.limits)
 
     def prompted(self, clip: Clip, prompt: str) -> Prompted:
         """Return the clip's stem under a prompt."""
@@ -48,6 +49,10 @@ class CleanStore:
         extra = _beside_the_stream(kinds)
         key = ("run", self.subject.key, clip.digest, prompt, extra)
         return self._cache.get_or_make(key, lambda: clean_runs(self.subject, [self.prompted(clip, prompt)], extra)[0])
+
+    def kept(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
+        """Something small that follows from clean runs, kept where they are, and longer; made where it is not there."""
+        return self._cache.get_or_make(key, make)
 
     def silence(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:
         """Return the clean run of silence (samples of 0) as long as the clip, through the same stem."""

@@ -19,13 +19,16 @@ def test_kinds_are_read_from_their_setting() -> None:
     assert parse_kinds("prosody, semantic") == (PROSODY, SEMANTIC)
     assert parse_kinds("same=text_id,differ=speaker") == (PairKind("text_id~speaker", "text_id", "speaker", "speaker"),)
     assert [k.name for k in parse_kinds("same=a/b,differ=c d,prosody")] == ["a_b~c_d", "prosody"]
+    edits = parse_kinds("edit:pitch=4,prosody,edit:codec=mp3:0.9,edit:flat")
+    assert [k.name for k in edits] == ["edit~pitch~4", "prosody", "edit~codec~mp3~0.9", "edit~flat"]
+    assert [k.edit for k in edits] == ["pitch=+4", "", "codec=mp3:0.9", "flat"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("prosdy", "unknown kind of pair 'prosdy' in 'prosdy'; did you mean 'prosody'?"),
-        ("", "give prosody, semantic or same=COLUMN,differ=COLUMN."),
+        ("", "give prosody, semantic, same=COLUMN,differ=COLUMN or edit:KNOB=DOSE."),
         ("differ=x", "unknown kind of pair 'differ=x'"),
         ("same=x", "same=x in 'same=x' needs differ=COLUMN right after it."),
         ("same=x,prosody", "needs differ=COLUMN right after it."),

@@ -10,13 +10,14 @@ from dataclasses import replace
 
 from interp_core.data.candidates import PairKind
 from interp_core.data.clips import Clip
-from interp_core.data.pairs import Pair, PairSet
+from interp_core.data.edits import clip_named
+from interp_core.data.pairs import THE_ANSWER, Pair, PairSet
 from interp_core.errors import InterpError, few
 from interp_core.experiments.patching.request import PAIR_SIGN, PatchRequest
 from interp_core.experiments.patching.run import base_predictions
 from interp_core.trace.store import CleanStore
 
-BY_HAND = PairKind("by-hand", "", "the answer", "the answer")
+BY_HAND = PairKind("by-hand", "", THE_ANSWER, THE_ANSWER)
 """The kind of a pair that somebody put together: nothing is the same by design, and the answers may differ."""
 MOST_NAMED = 20
 
@@ -45,9 +46,8 @@ def pair_set(store: CleanStore, clips: Sequence[Clip], found: PatchRequest) -> P
     Raises:
         InterpError: texts that name no two clips; all of them.
     """
-    by_id = {clip.clip_id: clip for clip in clips}
-    sides = _sides(found.pairs, by_id)
-    pairs = tuple(pair_of(store, by_id[a], by_id[b], found) for a, b in sides)
+    sides = _sides(found.pairs, {clip.clip_id: clip for clip in clips})
+    pairs = tuple(pair_of(store, a, b, found) for a, b in sides)
     kind = {
         "target": "the model's own answer to B under the first question",
         "candidates": len(pairs),
@@ -55,26 +55,28 @@ def pair_set(store: CleanStore, clips: Sequence[Clip], found: PatchRequest) -> P
         "clips_without_value": {},
         "violations": {"count": 0},
         "targets_outside_labels": {},
-        "clips_used": len({clip_id for both in sides for clip_id in both}),
+        "clips_used": len({clip.recording_id for both in sides for clip in both}),
         "targets": dict(Counter(pair.target for pair in pairs)),
     }
     report = {"seed": found.seed, "clips": len(clips), "labels": list(found.labels), "kinds": {BY_HAND.name: kind}}
     return PairSet(pairs, (BY_HAND,), report)
 
 
-def _sides(texts: Sequence[str], by_id: Mapping[str, Clip]) -> list[tuple[str, str]]:
-    """The clip_ids of A and B of each text; a clip_id may hold the sign itself."""
-    sides, faults = [], []
+def _sides(texts: Sequence[str], by_id: Mapping[str, Clip]) -> list[tuple[Clip, Clip]]:
+    """A and B of each text, of which each may be an edited copy; a clip_id may hold the sign itself."""
+    sides: list[tuple[Clip, Clip]] = []
+    faults = []
     for text in texts:
         cuts = [at for at in range(len(text)) if text.startswith(PAIR_SIGN, at)]
         both = [(text[:at].strip(), text[at + len(PAIR_SIGN) :].strip()) for at in cuts]
-        known = [one for one in both if one[0] in by_id and one[1] in by_id]
+        clips = [(clip_named(a, by_id), clip_named(b, by_id)) for a, b in both]
+        known = [(a, b) for a, b in clips if a is not None and b is not None]
         if len(known) == 1 and known[0][0] != known[0][1]:
             sides.append(known[0])
         elif known:
             faults.append(f"{text!r} is one clip twice")
         else:
-            unknown = [name for name in both[0] if name not in by_id]
+            unknown = [name for name in both[0] if clip_named(name, by_id) is None]
             near = [match for name in unknown for match in difflib.get_close_matches(name, by_id, 1)]
             hint = f" (near: {few(near, 2)})" if near else ""
             faults.append(f"{text!r} names {' and '.join(map(repr, unknown))}, no clip of the manifest{hint}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp_core.data.clips import Clip
 from interp_core.data.corpora import Corpus
 from interp_core.data.manifest import Manifest
-from interp_core.data.pairs import NAMED_KINDS, Pair, PairSet, acoustic_differences, build_pairs, parse_kinds
+from interp_core.data.pairs import NAMED_KINDS, Pair, PairSet, acoustic_differences, build_pairs, limits_of, parse_kinds
 from interp_core.data.relabel import as_answers, both_sides
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
@@ -25,6 +25,8 @@ from interp_core.experiments.patching import files, words
 from interp_core.experiments.patching.by_hand import pair_of, pair_set
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.cost import estimate
+from interp_core.experiments.patching.edit_doses import doses_said
+from interp_core.experiments.patching.edited import edit_pairs, edit_table, said_of
 from interp_core.experiments.patching.head_map import PairHeads, check_head_map, heads_of_pair
 from interp_core.experiments.patching.head_words import headline
 from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan, plan_of_pair
@@ -60,7 +62,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         engine.manifest(request)  # a first time before the model is opened, which may take a minute
         found = resolve(engine, request)
         store = engine.store(request, progress)
-        manifest, pairs = clips_of(engine, found, store), pairs_of(engine, found)
+        manifest, pairs = clips_of(engine, found, store), pairs_of(engine, found, progress)
         made = plan(store.subject, pairs, manifest.clips, found)
         check_window(made, store)
         check_head_map(store.subject, found)
@@ -87,7 +89,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
                 return store.run(clip, prompt, (found.kind,)).logits[None]
 
             notes += low_mass(ClipReader(store, prompt), [pair.recipient for pair in pairs.pairs], labels, kept)
-        used = tuple({c.clip_id: c for p in pairs.pairs for c in (p.recipient, p.donor)}.values())
+        both = [c if c.original is None else c.original for p in pairs.pairs for c in (p.recipient, p.donor)]
+        used = tuple({clip.clip_id: clip for clip in both}.values())
         rests_on = of_pairs(pairs.report, manifest.clips)
         return Ready(request, found, engine, store, manifest, made, facts, tuple(notes), used, rests_on)
 
@@ -107,7 +110,11 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             "acoustic_differences": acoustic_differences(pairs.pairs, measured),
             "acoustics": {clip_id: asdict(a) for clip_id, a in sorted(measured.items())},
         }
-        return replace(result, reports={**result.reports, "pair_construction_report": report})
+        return replace(
+            result,
+            reports={**result.reports, "pair_construction_report": report},
+            edits=edit_table(pairs.pairs, ready.store, measured),
+        )
 
     def summary(self, result: PatchingResult) -> Iterator[str]:
         matched = result.metrics[(result.metrics.condition == "matched") & (result.metrics.prompt == 0)]
@@ -120,6 +127,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             if len(rows := result.heads_of(str(kind))):
                 yield f"{kind}: {headline(rows, result.agreement_of(str(kind)))}"
         yield from words.summary(result.words_moved)
+        yield from doses_said(result.edit_doses)
+        yield from said_of(result.edits)
 
 
 PATCHING = Patching()
@@ -168,20 +177,37 @@ def clips_of(engine: Engine, found: PatchRequest, store: CleanStore) -> Manifest
     return as_answers(engine.manifest(found, store.limits), found.labels)
 
 
-def pairs_of(engine: Engine, request: PatchRequest) -> PairSet:
-    """Build the pairs of a request."""
+def pairs_of(engine: Engine, request: PatchRequest, progress: Progress = silent) -> PairSet:
+    """Build the pairs of a request; `progress` is told how many edited clips were answered."""
     found = resolve(engine, request)
     store = engine.store(found)
     clips = clips_of(engine, found, store).clips
     if found.pairs:
         made = pair_set(store, clips, found)
     else:
-        kinds = parse_kinds(found.kinds)
-        made = build_pairs(clips, kinds, labels=found.labels, max_pairs=found.max_pairs, seed=found.seed)
+        made = _of_kinds(store, clips, found, progress)
     if found.pilot is None:
         return made
     kept = tuple(p for kind in made.kinds for p in made.of(kind.name)[: found.pilot])
     return replace(made, pairs=kept, report={**made.report, "pilot": found.pilot})
+
+
+def _of_kinds(store: CleanStore, clips: Sequence[Clip], found: PatchRequest, progress: Progress) -> PairSet:
+    """The pairs of all kinds, those that labels build and those of edited copies, in the order of the setting."""
+    kinds = parse_kinds(found.kinds)
+    limits = limits_of(kinds, found.max_pairs)
+    by_label = [kind for kind in kinds if not kind.edit]
+    made = PairSet((), (), {"kinds": {}})
+    if by_label:
+        most = {kind.name: limits[kind.name] for kind in by_label}
+        made = build_pairs(clips, by_label, labels=found.labels, max_pairs=most, seed=found.seed)
+    if len(by_label) == len(kinds):
+        return made
+    of_edits = edit_pairs(store, clips, kinds, found, progress)
+    reports = made.report["kinds"] | of_edits.report["kinds"]
+    ordered = [pair for kind in kinds for pair in (of_edits if kind.edit else made).of(kind.name)]
+    report = {**of_edits.report, **made.report, "kinds": {kind.name: reports[kind.name] for kind in kinds}}
+    return PairSet(tuple(ordered), kinds, report)
 
 
 def check(engine: Engine, request: PatchRequest) -> tuple[CheckReport, tuple[str, ...]]:

@@ -9,6 +9,7 @@ import pandas as pd
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.patching import figures, head_figures
+from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.run import PatchingResult
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.runs import RunWriter
@@ -42,6 +43,11 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
             writer.write_csv(f"time_map_{kind}.csv", of_time)
             writer.write_csv(f"time_necessity_{kind}.csv", result.necessity[result.necessity.kind == kind])
             save_png(time_figure(of_time, title), writer.path(f"time_map_{kind}.png"))
+    for name, figure in edit_figures(result.edit_doses, result.model_name).items():
+        save_png(figure, writer.path(f"{name}.png"))
+    for name, table in (("edits", result.edits), ("edit_doses", result.edit_doses)):
+        if len(table):
+            writer.write_csv(f"{name}.csv", table)
     if len(result.head_agreement):
         writer.write_csv("head_agreement.csv", result.head_agreement)
     if len(result.lens):
@@ -104,6 +110,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         necessity=necessity,
         time_records=pd.DataFrame(windows),
         mask_records=pd.DataFrame(masks),
+        edits=_optional(folder / "edits.csv"),
+        edit_doses=_optional(folder / "edit_doses.csv"),
     )
 
 

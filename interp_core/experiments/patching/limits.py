@@ -10,6 +10,8 @@ LIMITS = """
   all pairs is lower by what the model cannot do in the first place.
 - A window of the time map that moves nothing alone may matter together with others; where masking it in A moves little,
   the map shows what a window can bring and not what A needs.
+- A donor that was made by **editing the sound** carries traces of the tool as well: a phase vocoder smears onsets and
+  moves formants (Laroche & Dolson 1999). What moved beside the aim is measured; the model may hear that instead.
 - The logit lens reads layers with the final readout, for which only the last of them was trained.
 """
 

@@ -43,7 +43,9 @@ class PatchRequest(Request):
 
     kinds: str = option(
         "",
-        "pairs: prosody, semantic, or same=COLUMN,differ=COLUMN; those of a demo, or prosody,semantic, unless given",
+        "pairs: prosody, semantic, same=COLUMN,differ=COLUMN, or edit:KNOB=DOSE for every clip with its own edited "
+        "copy as B (pitch=+4, rate=1.2, level=-6, flat, noise=10, pink=10, band=300-3400, codec=mp3, silence); those "
+        "of a demo, or prosody,semantic, unless given",
         label="Kinds of pair",
     )
     max_pairs: int | Mapping[str, int] = option(

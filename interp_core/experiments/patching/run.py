@@ -23,6 +23,8 @@ from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
 from interp_core.experiments.patching import figures, head_figures, one_pair, words
 from interp_core.experiments.patching.chunks import patches_of, read_labels, run_chunk
+from interp_core.experiments.patching.edit_doses import dose_table
+from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
@@ -57,6 +59,7 @@ class PatchingResult(Result):
         head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
         time_map, necessity: `summarise_time` and `summarise_masks`; empty where no time map was asked for.
         time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
+        edits: what each edit did to each recording; edit_doses: the effect by dose. Empty where no donor is edited.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -73,10 +76,13 @@ class PatchingResult(Result):
     necessity: pd.DataFrame = field(default_factory=pd.DataFrame)
     time_records: pd.DataFrame = field(default_factory=pd.DataFrame)
     mask_records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    edits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    edit_doses: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         maps = {"head_map": self.head_map, "head_agreement": self.head_agreement}
         maps |= {"time_map": self.time_map, "necessity": self.necessity}
+        maps |= {"edit_doses": self.edit_doses, "edits": self.edits}
         return {
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
             **{"answers": self.answers, "words_moved": self.words_moved},
@@ -100,7 +106,7 @@ class PatchingResult(Result):
                 )
             if len(self.time_map):
                 found[f"time_map_{kind}"] = time_figure(self.time_map[self.time_map["kind"] == kind], title)
-        return found
+        return found | edit_figures(self.edit_doses, self.model_name)
 
     def checks(self) -> Sequence[Mapping[str, Any]]:
         return self.reports.get("sanity_check_self_patch", {}).get("checks", ())
@@ -218,6 +224,7 @@ def run_patching(
     windows, masks = _time_maps(plan, store, sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
+    clusters = cluster_map([*clips, *(clip for p in pairs for clip in (p.recipient, p.donor) if clip.edit)], column)
     if "lens" in flows:
         lens = _per_prompt(
             plan,
@@ -234,7 +241,7 @@ def run_patching(
                 t,
                 settings.knockout_width,
                 lambda: step(0, "attention knockout"),
-                clusters=cluster_map(clips, column),
+                clusters=clusters,
                 sink=sink,
                 first=n * used,
             ),
@@ -242,10 +249,9 @@ def run_patching(
         step(used, "attention knockout")
     heads, agreement = pd.DataFrame(), pd.DataFrame()
     if "heads" in settings.maps:
-        heads, agreement = run_head_map(plan, store, cluster_map(clips, column), column, sink=sink, step=step)
+        heads, agreement = run_head_map(plan, store, clusters, column, sink=sink, step=step)
     sink.gather()
     records = pd.DataFrame(rows)
-    clusters = cluster_map(clips, column)
     metrics = summarise(records, settings.labels, clusters, seed=settings.seed, cluster_column=column)
     moved = words.metrics_of(said, plan, clusters, column, settings.seed) if len(said) else said
     tolerance = TOLERANCE[store.subject.dtype]
@@ -267,6 +273,7 @@ def run_patching(
         **{"lens": lens, "knockout": knock, "answers": said, "words_moved": moved},
         **{"head_map": heads, "head_agreement": agreement, "time_map": time_map, "necessity": necessity},
         **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
+        "edit_doses": dose_table(records, plan.pairs, clips, seed=settings.seed),
     }
     return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables)
 

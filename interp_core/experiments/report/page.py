@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from interp_core.content import CLIPS, DIGITS
-from interp_core.data.clips import Clip, read_audio
-from interp_core.digests import check_same
+from interp_core.data.clips import Clip
+from interp_core.data.edits import clip_named, read_clip
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.experiments import EXPERIMENTS, experiment_of
@@ -179,11 +179,9 @@ class Recordings:
         """
         if self._fault:
             raise InterpError(self._fault)
-        clip = self._clips.get(clip_id)
+        clip = clip_named(clip_id, self._clips)
         if clip is None:
             raise InterpError(f"the clip {clip_id!r} is not among the clips as they are now.")
-        if self._then and self._then.get(clip_id) != clip.digest[-DIGITS:]:
+        if self._then and self._then.get(clip.recording_id) != clip.file_digest[-DIGITS:]:
             raise InterpError(f"the recording of {clip_id!r} is another one than that of the run.")
-        samples = read_audio(clip.path, RATE, self._limits)
-        check_same(clip.path, clip.digest)
-        return Sound(clip_id, samples, RATE)
+        return Sound(clip_id, read_clip(clip, RATE, self._limits), RATE)

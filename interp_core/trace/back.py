@@ -132,9 +132,7 @@ def back_cost(subject: Subject, run: CleanRun, first: int, layers: Sequence[int]
     return blocks * share / subject.n_layers + (not cached)
 
 
-def _groups(
-    subject: Subject, runs: Sequence[CleanRun], positions: Sequence[Tensor], cached: bool
-) -> list[list[int]]:
+def _groups(subject: Subject, runs: Sequence[CleanRun], positions: Sequence[Tensor], cached: bool) -> list[list[int]]:
     """Clips that share a batch: alike where the model cannot pad, and of about one length."""
     lengths: dict[Hashable, list[tuple[int, int]]] = {}
     for i, (run, at) in enumerate(zip(runs, positions, strict=True)):
@@ -215,7 +213,9 @@ def _reference(
     subject: Subject, run: CleanRun, positions: Tensor, labels: LabelTokens, cells: Sequence[BackCell]
 ) -> Tensor:
     """[n_cells, n_labels]: the model's own forward from the raw inputs, one hook at a time."""
-    sites = {layer: Site("resid_pre", 0) if layer == -1 else Site("resid_post", layer) for cell in cells for layer in cell}
+    sites = {
+        layer: Site("resid_pre", 0) if layer == -1 else Site("resid_post", layer) for cell in cells for layer in cell
+    }
     with captured(subject, set(sites.values())) as store:
         _forward(subject, run)
     logits = []

@@ -1,4 +1,4 @@
-"""Back-patching of every family: the fast route gives the reference's logits, and a layer's own state changes nothing."""
+"""Back-patching of every family: the fast route gives the reference's logits, a layer's own state changes nothing."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments.patching.positions import align_positions
-from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.trace import back

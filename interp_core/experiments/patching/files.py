@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
-from interp_core.experiments.patching import figures, head_figures
+from interp_core.experiments.patching import conflict, figures, head_figures
 from interp_core.experiments.patching.run import PatchingResult
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.runs import RunWriter
@@ -42,6 +42,7 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
             writer.write_csv(f"time_map_{kind}.csv", of_time)
             writer.write_csv(f"time_necessity_{kind}.csv", result.necessity[result.necessity.kind == kind])
             save_png(time_figure(of_time, title), writer.path(f"time_map_{kind}.png"))
+    conflict.write(writer, result.conflict, conflict.question_names(result.prompts), result.model_name)
     if len(result.head_agreement):
         writer.write_csv("head_agreement.csv", result.head_agreement)
     if len(result.lens):
@@ -104,6 +105,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         necessity=necessity,
         time_records=pd.DataFrame(windows),
         mask_records=pd.DataFrame(masks),
+        conflict=conflict.read(folder, config),
     )
 
 

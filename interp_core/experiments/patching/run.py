@@ -21,8 +21,9 @@ from interp_core.errors import CheckFailed
 from interp_core.experiments.checks import TOLERANCE, CheckReport, run_checks
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
-from interp_core.experiments.patching import figures, head_figures, one_pair, words
+from interp_core.experiments.patching import conflict, figures, head_figures, one_pair, words
 from interp_core.experiments.patching.chunks import patches_of, read_labels, run_chunk
+from interp_core.experiments.patching.conflict import Conflict
 from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
@@ -57,6 +58,7 @@ class PatchingResult(Result):
         head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
         time_map, necessity: `summarise_time` and `summarise_masks`; empty where no time map was asked for.
         time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
+        conflict: of the clips alone: later layers in earlier ones, and prompts that state an answer.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -73,6 +75,7 @@ class PatchingResult(Result):
     necessity: pd.DataFrame = field(default_factory=pd.DataFrame)
     time_records: pd.DataFrame = field(default_factory=pd.DataFrame)
     mask_records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    conflict: Conflict = field(default_factory=Conflict)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         maps = {"head_map": self.head_map, "head_agreement": self.head_agreement}
@@ -81,6 +84,7 @@ class PatchingResult(Result):
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
             **{"answers": self.answers, "words_moved": self.words_moved},
             **{name: table for name, table in maps.items() if len(table)},
+            **self.conflict.tables(),
         }
 
     def figure(self) -> Figure:
@@ -100,7 +104,7 @@ class PatchingResult(Result):
                 )
             if len(self.time_map):
                 found[f"time_map_{kind}"] = time_figure(self.time_map[self.time_map["kind"] == kind], title)
-        return found
+        return found | self.conflict.figures(conflict.question_names(self.prompts), self.model_name)
 
     def checks(self) -> Sequence[Mapping[str, Any]]:
         return self.reports.get("sanity_check_self_patch", {}).get("checks", ())
@@ -182,7 +186,7 @@ def run_patching(
     flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
     asked = [*plan.chunks, *plan.map_chunks, *words.chunks_of(plan)]
-    total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows)
+    total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows) + conflict.steps_of(plan)
     if "heads" in settings.maps:
         total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
     done = 0
@@ -198,6 +202,7 @@ def run_patching(
         first = patches_of(plan, store, plan.chunks[0])[0]
         try:
             checks = run_checks(store, pairs, plan.labels[0], settings.prompts[0], first, plan.spec)
+            checks = conflict.checked(plan, store, checks)
         except CheckFailed as error:
             for name, report in error.report.items():
                 sink.json(f"sanity_check_{name}.json", report)
@@ -216,6 +221,7 @@ def run_patching(
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
     said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
     windows, masks = _time_maps(plan, store, sink, step)
+    of_clips = conflict.records_of(plan, store, sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     if "lens" in flows:
@@ -268,7 +274,8 @@ def run_patching(
         **{"head_map": heads, "head_agreement": agreement, "time_map": time_map, "necessity": necessity},
         **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
     }
-    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables)
+    added = conflict.tables_of(plan, of_clips, clusters, column)
+    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables, conflict=added)
 
 
 def _time_maps(

@@ -35,7 +35,7 @@ Step = Callable[[int, str], None]
 NEEDS = {
     "back_map": ("prompt", "column", "source", "target", "accuracy_change"),
     "stated_shares": ("prompt", "items", "source", "share"),
-    "stated_layers": ("span", "layer", "items", "source", "share"),
+    "stated_layers": ("prompt", "span", "layer", "items", "source", "share"),
 }
 """The tables, each a CSV of its name, and the columns without which it is none."""
 
@@ -106,14 +106,13 @@ def _back_chunks(plan: Plan) -> list[ClipChunk]:
 def records_of(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> dict[str, Records]:
     """Compute all chunks of clips, in a shard those of its own, as fields of `Conflict`."""
     n_labels, back, told = len(plan.settings.labels), _back_chunks(plan), stated_chunks(plan)
-    layered = [chunk for chunk in told if chunk.prompt == 0]
     # A clip's layers have a record a label and span; how many spans its prompts share is known when it is asked.
-    spans = len(stated.spans_of(plan, store, layered[0].clips[0])) if layered else 0
+    spans = len(stated.spans_of(plan, store, told[0].clips[0])) if told else 0
     work = [
         ("back_records", back_map.RECORDS, back, 1, run_back_chunk, "later layers in earlier ones"),
         ("stated_records", stated.RECORDS, told, 1 + n_labels, run_stated_chunk, "prompts that state an answer"),
         (
-            *("stated_layer_records", stated.LAYER_RECORDS, layered, n_labels * spans),
+            *("stated_layer_records", stated.LAYER_RECORDS, told, n_labels * spans),
             *(run_stated_layers, "prompts that state an answer, by layer"),
         ),
     ]

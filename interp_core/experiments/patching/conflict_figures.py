@@ -11,7 +11,6 @@ from matplotlib.ticker import PercentFormatter
 
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import Figure, quiet, style
-from interp_core.experiments.patching.back_map import layer_name
 from interp_core.experiments.patching.clip_chunks import source_of
 from interp_core.experiments.patching.stated import AGAINST, ALL_DIFFER, ALONE, ALONE_APART, DOMINANCE, SPANS
 from interp_core.looks import STATED, Look
@@ -83,7 +82,7 @@ def look_of(source: str) -> Look:
 
 
 def stated_figure(shares: pd.DataFrame, layers: pd.DataFrame, prompts: Sequence[str], title: str) -> Figure:
-    """Shares of the answers by question, with and without a statement; below, by layer under the first question.
+    """Shares of the answers by question, with and without a statement; below, by layer.
 
     Args:
         shares: of `summarise_stated`. layers: of `summarise_stated_layers`. prompts: names of the questions.
@@ -94,21 +93,24 @@ def stated_figure(shares: pd.DataFrame, layers: pd.DataFrame, prompts: Sequence[
         raise InterpError("no prompt stated an answer in this run; run with --stated COLUMN.")
     asked = [int(prompt) for prompt in dict.fromkeys(shares["prompt"])]
     spans = [span for span in SPANS if len(layers) and (layers["span"] == span).any()]
+    rows = len(asked) if spans else 0
     figure = Figure(
-        figsize=(max(8.0, 3.4 * len(asked)), 4.4 + (3.6 if spans else 0)), dpi=130, layout="constrained",
+        figsize=(max(8.0, 3.4 * len(asked)), 4.4 + 3.4 * rows), dpi=130, layout="constrained",
         facecolor="white",
     )  # fmt: skip
     figure.suptitle(title, fontsize=10, parse_math=False)
-    parts: Any = figure.subfigures(2, 1) if spans else [figure]
+    parts: Any = figure.subfigures(2, 1, height_ratios=(4.0, 3.4 * rows)) if spans else [figure]
     panels = parts[0].subplots(1, len(asked), sharey=True, squeeze=False)[0]
     for axes, prompt in zip(panels, asked, strict=True):
         _bars(axes, shares[shares["prompt"] == prompt], prompts[prompt])
     handles, names = panels[0].get_legend_handles_labels()
     parts[0].legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     if spans:
-        below = parts[1].subplots(1, len(spans), sharey=True, squeeze=False)[0]
-        for axes, span in zip(below, spans, strict=True):
-            _layers(axes, layers[layers["span"] == span], span)
+        below = parts[1].subplots(rows, len(spans), sharey=True, squeeze=False)
+        for line, prompt in zip(below, asked, strict=True):
+            for axes, span in zip(line, spans, strict=True):
+                own = layers[(layers["span"] == span) & (layers["prompt"] == prompt)]
+                _layers(axes, own, span, prompts[prompt])
     return figure
 
 
@@ -144,7 +146,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     quiet(axes)
 
 
-def _layers(axes: Axes, rows: pd.DataFrame, span: str) -> None:
+def _layers(axes: Axes, rows: pd.DataFrame, span: str, name: str) -> None:
     items = shown_items(rows)[1]
     some = rows[rows["items"] == items]
     layers = sorted(some["layer"].unique())
@@ -157,12 +159,13 @@ def _layers(axes: Axes, rows: pd.DataFrame, span: str) -> None:
         if curve["low"].notna().any():
             axes.fill_between(at, curve["low"], curve["high"], color=look.colour, alpha=0.15, linewidth=0)
     step = max(1, len(layers) // 13)
-    axes.set_xticks(range(0, len(layers), step), [layer_name(int(la)).replace("the ", "") for la in layers[::step]])
+    axes.set_xticks(range(0, len(layers), step), ["emb" if la == -1 else str(int(la)) for la in layers[::step]])
     axes.tick_params(labelsize=8)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("layer", fontsize=8)
-    axes.set_title(f"{items}: states of the run with the statement\nat the {span} position{'s' * (span != 'last')}, "
-                   f"first question (n = {int(some['n'].drop(some.index[some['source'] == DOMINANCE]).max())})",
-                   fontsize=9)  # fmt: skip
+    n = int(some.loc[some["source"] != DOMINANCE, "n"].max())
+    places = "last position" if span == "last" else f"{span} positions"
+    said = f"{name}, {items} (n = {n}): states of the run\nwith the statement at the {places}"
+    axes.set_title(said, fontsize=9, parse_math=False)
     quiet(axes)

@@ -83,6 +83,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         metrics.append(read_csv(path))
         if lacking := {"kind", "condition", "layer"} - set(metrics[-1].columns):
             raise InterpError(f"{path} lacks the columns {', '.join(sorted(lacking))}; restore it or run again.")
+    # An empty table has no numbers, so columns of gaps would become texts beside it.
+    metrics = [table for table in metrics if len(table)] or metrics
     time_map, necessity = (_together(named(start)) for start in ("time_map_", "time_necessity_"))
     if len(time_map) and (lacking := {"kind", "layer", "window", "mean"} - set(time_map.columns)):
         raise InterpError(f"{folder}: its time map lacks the columns {', '.join(sorted(lacking))}; run it again.")

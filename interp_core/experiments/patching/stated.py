@@ -1,8 +1,8 @@
 """Who wins: the voice, the words, or a prompt that states an answer ("The speaker sounds sad.") before the question?
 
-Every clip is asked each question as it is, and once for every label with the statement of it in front. By layer, under
-the first question: the states of the run with the statement are put into the run without it, at the positions of the
-text that both prompts share, and it is counted whom the answer then follows.
+Every clip is asked each question as it is, and once for every label with the statement of it in front. By layer: the
+states of the run with the statement are put into the run without it, at the positions of the text that both prompts
+share, and it is counted whom the answer then follows.
 
 Source of the text dominance ratio: ALME, arXiv:2602.11488 (there: the share of conflict trials in which the model
 follows the text). Here answers that follow neither are left out of it and counted as a share of their own.
@@ -43,7 +43,7 @@ AGAINST, ALL_DIFFER = "text against voice", "all differ"
 DOMINANCE = "text dominance"
 SHARES = ["share", "low", "high", "n", "n_clusters", "interval_method"]
 COLUMNS = ["prompt", "items", "source", *SHARES]
-LAYER_COLUMNS = ["span", "layer", "items", "source", *SHARES]
+LAYER_COLUMNS = ["prompt", "span", "layer", "items", "source", *SHARES]
 
 
 def stating(statement: str, label: str, question: str) -> str:
@@ -155,7 +155,7 @@ def run_stated_layers(plan: Plan, store: CleanStore, chunk: ClipChunk) -> list[d
             told = store.run(clip, stating(settings.statement, label, question))
             for span, (positions, source) in shared_spans(plain.prompted, told.prompted).items():
                 patches.append(Patch(plain, told, positions, source))
-                about.append({**_of_clip(clip, settings, words), "stated": label, "span": span})
+                about.append({**_of_clip(clip, settings, words), "prompt": chunk.prompt, "stated": label, "span": span})
         found = sweep(subject, patches, labels, spec, method=settings.method)
         for patch, one, logits in zip(patches, about, found.label_logits.numpy(), strict=True):
             rows = [rounded(row) for row in logits]
@@ -206,8 +206,7 @@ def cost_of_stated(plan: Plan, store: CleanStore) -> float:
     told = store.run(clip, stating(settings.statement, settings.labels[0], question))
     spec, spans = spec_of(store.subject, settings), shared_spans(plain.prompted, told.prompted)
     each = sum(cost(store.subject, Patch(plain, told, *places), spec, settings.method) for places in spans.values())
-    layered = sum(len(chunk.clips) for chunk in chunks if chunk.prompt == 0) * len(settings.labels)
-    return asked + layered * each
+    return asked * (1 + each)
 
 
 def summarise_stated(
@@ -251,16 +250,17 @@ def summarise_stated_layers(
     """Whom the answers follow when states of the run with a statement stand in the run without it.
 
     Returns:
-        LAYER_COLUMNS, one row a span, layer, set of items with a statement, and source, as of `summarise_stated`.
+        LAYER_COLUMNS, one row a prompt, span, layer, set of items and source, as of `summarise_stated`; of statements
+        alone.
     """
     tables = []
-    for span in [span for span in SPANS if any(record["span"] == span for record in records)]:
-        own = [record for record in records if record["span"] == span]
+    for prompt, span in dict.fromkeys((record["prompt"], record["span"]) for record in records):
+        own = [record for record in records if (record["prompt"], record["span"]) == (prompt, span)]
         for at, layer in enumerate(own[0]["layers"]):
             answers = [list(labels)[int(np.argmax(record["patched_logits"][at]))] for record in own]
             here = [{**record, "prediction": answer} for record, answer in zip(own, answers, strict=True)]
             made = _shares(here, _items(here, len(columns) > 1), clusters, columns, seed, cluster_column)
-            tables.append(made.assign(span=span, layer=layer))
+            tables.append(made.assign(prompt=prompt, span=span, layer=layer))
     return pd.concat(tables, ignore_index=True)[LAYER_COLUMNS] if tables else pd.DataFrame(columns=LAYER_COLUMNS)
 
 
@@ -320,9 +320,8 @@ def _shares(
     seed: int,
     unit: str,
 ) -> pd.DataFrame:
-    names = {"stated": "text", "none": "none"} | {
-        field: source_of(column) for field, column in zip(("voice", "words"), columns, strict=False)
-    }
+    names = {field: source_of(column) for field, column in zip(("voice", "words"), columns, strict=False)}
+    names |= {"stated": "text", "none": "none"}
     rows = []
     for name, some in items.items():
         units = Units([record["clip_id"] for record in some], clusters, unit, seed)

@@ -86,6 +86,12 @@ STEERING: Mapping[str, Look] = {
     "layer": Look("another layer, as long", GREY, "dashdot", "diamond"),
     "prompt": Look("the prompt alone", PURPLE, "longdash", "triangle-down"),
 }
+STATED: Mapping[str, Look] = {  # whom an answer follows; labels of another column than voice and words look like words
+    "voice": Look("voice", GREEN, strong=True),
+    "words": Look("words", PURPLE, "dash", "diamond"),
+    "text": Look("the prompt's text", OCHRE, "dashdot", "square", strong=True),
+    "none": Look("none of them", GREY, "dot", "x"),
+}
 HEADS: Mapping[str, Look] = {
     "block": Look("block, between attention and MLP", GREEN),
     "stage": Look("stage or layer output", PURPLE, "dash", "square"),

@@ -51,6 +51,8 @@ CHANGES = {
         "several_tokens": ("first", {"labels": ("happy", "melancholic", "sad")}), "checks": True,
         "words": 6, "word_pairs": (1, {"words": 6}),
         "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
+        "back_every": (2, {"maps": ("back",)}), "stated": "prosody_label",
+        "statement": ("The voice is {label}.", {"stated": "prosody_label"}),
         "maps": ("time",), "windows": (3, {"maps": ("time",)}), "window_seconds": (0.1, {"maps": ("time",)}),
     },
     "signflip": {

@@ -15,7 +15,7 @@ from components import defaults, server, state
 from components.charts import clicks
 from components.charts.answers import label_logits
 from components.charts.words import shortened
-from components.patching import blind, charts, in_words, time_map, time_window
+from components.patching import blind, charts, in_words, later, stated, time_map, time_window
 from components.patching.answers import clips_by_id, pair_of
 from components.patching.results import Indexed, indexed
 from components.player import clip_audio
@@ -102,6 +102,8 @@ def draw(
     time_map.of_pair(
         made, index, pair, prompt=look.prompt, alpha=alpha, layer=look.layer, marked=window.positions if window else ""
     )
+    later.of_clip(made, index, pair.recipient, look.prompt)
+    stated.of_clip(made, pair.recipient, look.prompt)
     _pair_dose(shown, made, pair, look, positions)
     asked = replace(made, positions=positions) if positions else made
     in_words.draw(asked, pair, subject, index.layers, look.layer, look.prompt, alpha)

@@ -24,7 +24,7 @@ from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, edits, explain, heads, pair_panel, time_map
+from components.patching import charts, edits, explain, heads, later, pair_panel, stated, time_map
 from components.patching.answers import prompt_names
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -98,9 +98,12 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         edits.say(index, look.kind, look.prompt, look.strength, look.layer)
         conditions = index.metrics(kind, prompt, strength)["condition"]
         explain.words(kind, index.prompts[prompt], measure, {*conditions} if view == "Flip rate" else set())
-        _pairs_at_layer(index, look, pair_panel.clips_of(shown, request))
+        clips = pair_panel.clips_of(shown, request)
+        _pairs_at_layer(index, look, clips)
         time_map.over_pairs(index, kind, pair_id)
         edits.over_pairs(index)
+        later.over_clips(index, prompt, clips)
+        stated.over_clips(index, prompt, clips)
         explain.numbers(index, kind, prompt, strength)
         explain.computed(shown, index)
         explain.limits()

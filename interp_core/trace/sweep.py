@@ -125,19 +125,22 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
         else:
             alike = subject.batch_key(patch.recipient.prompted)
             lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
-    groups: list[tuple[str, list[int]]] = []
     padding = _PADDING_OF_WINDOWS if _are_windows(subject, patches) else _PADDING
-    for (route, _), members in lengths.items():
-        group: list[int] = []
-        total = 0
-        for length, i in sorted(members):
-            if group and length * (len(group) + 1) > padding * (total + length):
-                groups.append((route, group))
-                group, total = [], 0
-            group.append(i)
-            total += length
-        groups.append((route, group))
-    return groups
+    return [(route, group) for (route, _), members in lengths.items() for group in by_length(members, padding)]
+
+
+def by_length(members: Sequence[tuple[int, int]], padding: float = _PADDING) -> list[list[int]]:
+    """Cut (length, number) into groups of numbers that padding to a group's longest member makes little larger."""
+    groups: list[list[int]] = []
+    group: list[int] = []
+    total = 0
+    for length, number in sorted(members):
+        if group and length * (len(group) + 1) > padding * (total + length):
+            groups.append(group)
+            group, total = [], 0
+        group.append(number)
+        total += length
+    return [*groups, group] if group else groups
 
 
 def _run_group(

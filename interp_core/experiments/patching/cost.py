@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from interp_core.experiments.cost import Cost, timed
-from interp_core.experiments.patching import words
+from interp_core.experiments.patching import conflict, words
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.head_map import map_chunks
 from interp_core.experiments.patching.head_table import RANDOM_HEADS
@@ -49,7 +49,7 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
         forwards += len(of_pairs) * len(plan.settings.prompts) * each
     if "heads" in plan.settings.maps:
         forwards += _head_map(plan, store, first[0], len(used))
-    forwards += _time_map(plan, store)
+    forwards += _time_map(plan, store) + conflict.cost_of(plan, store)
     if plan.settings.checks:
         forwards += _checks(plan, store, first)
     stem = first[0].recipient.prompted

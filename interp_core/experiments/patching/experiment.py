@@ -22,8 +22,10 @@ from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files, words
+from interp_core.experiments.patching.back_map import back_by_hand, check_back_map
 from interp_core.experiments.patching.by_hand import pair_of, pair_set
 from interp_core.experiments.patching.chunks import patches_of
+from interp_core.experiments.patching.clip_chunks import clips_of_pairs
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.edit_doses import doses_said
 from interp_core.experiments.patching.edited import edit_pairs, edit_table, said_of
@@ -39,6 +41,7 @@ from interp_core.experiments.patching.run import (
     patch_pair,
     run_patching,
 )
+from interp_core.experiments.patching.stated import check_stated, left_out, stated_by_hand
 from interp_core.experiments.patching.time_map import map_of_pair
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import Sink
@@ -66,13 +69,15 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         made = plan(store.subject, pairs, manifest.clips, found)
         check_window(made, store)
         check_head_map(store.subject, found)
+        for check_clips in (check_back_map, check_stated):
+            check_clips(store.subject, found, clips_of_pairs(made))
         facts = {
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
             "shortcut_refusal": store.subject.shortcut_refusal(),
             "unanswered": both_sides(manifest.clips, pairs.kinds[0].target_column, found.labels),
         }
-        notes: list[str] = []
+        notes: list[str] = left_out(made)
         if found.words:
             store.subject.check_writes()
             notes += words.note(store.subject, [clip for pair in pairs.pairs for clip in (pair.recipient, pair.donor)])
@@ -129,6 +134,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         yield from words.summary(result.words_moved)
         yield from doses_said(result.edit_doses)
         yield from said_of(result.edits)
+        yield from result.conflict.summary()
 
 
 PATCHING = Patching()
@@ -289,6 +295,18 @@ def map_by_hand(
     return map_of_pair(engine.store(found), pair, found, prompt=prompt, alpha=alpha)
 
 
+def later_by_hand(engine: Engine, request: PatchRequest, clip: Clip, *, prompt: int = 0) -> dict[str, Any]:
+    """One clip's later layers in its earlier ones, whatever maps the request asks for; see `back_by_hand`."""
+    found = resolve(engine, request)
+    return back_by_hand(engine.store(found), clip, found, prompt)
+
+
+def statement_by_hand(engine: Engine, request: PatchRequest, clip: Clip, *, prompt: int = 0) -> list[dict[str, Any]]:
+    """What is answered about one clip without and with a statement of each label; see `stated_by_hand`."""
+    found = resolve(engine, request)
+    return stated_by_hand(engine.store(found), clip, found, prompt)
+
+
 def window_by_hand(engine: Engine, request: PatchRequest, pair: Pair, *, prompt: int = 0) -> Replaced:
     """What the time window in `request.positions` replaces in a pair's recipient.
 
@@ -325,10 +343,12 @@ __all__ = [
     "check",
     "head_patch_by_hand",
     "heads_by_hand",
+    "later_by_hand",
     "map_by_hand",
     "pair_by_hand",
     "pairs_of",
     "patch_by_hand",
     "resolve",
+    "statement_by_hand",
     "window_by_hand",
 ]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
-from interp_core.experiments.patching import figures, head_figures
+from interp_core.experiments.patching import conflict, figures, head_figures
 from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.run import PatchingResult
 from interp_core.experiments.patching.time_figures import time_figure
@@ -48,6 +48,7 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
     for name, table in (("edits", result.edits), ("edit_doses", result.edit_doses)):
         if len(table):
             writer.write_csv(f"{name}.csv", table)
+    conflict.write(writer, result.conflict, conflict.question_names(result.prompts), result.model_name)
     if len(result.head_agreement):
         writer.write_csv("head_agreement.csv", result.head_agreement)
     if len(result.lens):
@@ -88,6 +89,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         metrics.append(read_csv(path))
         if lacking := {"kind", "condition", "layer"} - set(metrics[-1].columns):
             raise InterpError(f"{path} lacks the columns {', '.join(sorted(lacking))}; restore it or run again.")
+    # An empty table has no numbers, so columns of gaps would become texts beside it.
+    metrics = [table for table in metrics if len(table)] or metrics
     time_map, necessity = (_together(named(start)) for start in ("time_map_", "time_necessity_"))
     if len(time_map) and (lacking := {"kind", "layer", "window", "mean"} - set(time_map.columns)):
         raise InterpError(f"{folder}: its time map lacks the columns {', '.join(sorted(lacking))}; run it again.")
@@ -112,6 +115,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         mask_records=pd.DataFrame(masks),
         edits=_optional(folder / "edits.csv"),
         edit_doses=_optional(folder / "edit_doses.csv"),
+        conflict=conflict.read(folder, config),
     )
 
 

@@ -29,3 +29,33 @@ HEAD_LIMITS = """
 - At the residual stream there is no such map: there estimates of single positions followed true patches at r = 0.17 to
   0.31 only, on demo-emotion.
 """
+
+BACK_LIMITS = """
+- A later layer's state is one that an earlier layer **never meets**: the answer can be damaged for that alone, and a
+  gain is easier to read than a loss. There is no noise beside it here; the control is the diagonal, which is exactly
+  null.
+- A gain says that layers in front of the source **could use** what the source holds; not that the model is short of
+  layers by itself, and not which of the many differences between the two states it was.
+- The best cell was chosen among many by looking at them, so its gain is too good by selection, and no cell is tested.
+  Where Biran et al. 2024 (arXiv:2406.12775) repair up to 66 % of wrong answers, they count answers that *some* cell
+  repairs, the best one of each question. *Restored* here is the share that one and the same cell repairs.
+- The source ran on what the target's layer had left; nothing is iterated, and positions of the question keep their
+  own states of that layer. In audio language models the method is that of arXiv:2606.18924.
+- Accuracy is against the label column. Where a question asks for the voice, a gain for the words is no repair.
+"""
+
+STATED_LIMITS = """
+- An answer that **matches** a source need not come from it: text and words, or words and voice, can say the same.
+  Only where all three differ does an answer tell them apart; *text against voice* counts what the words say too for
+  the text.
+- The **text dominance ratio** is the share of the text among answers that follow text or voice. ALME
+  (arXiv:2602.11488) takes the share of all conflict trials; that is the share of the text here. Answers that follow
+  neither stand beside it.
+- One wording is one wording: a statement that is ignored may be followed when it is put otherwise (`--statement`). A
+  statement also makes the prompt another one, and a small model may answer it differently whatever it states: compare
+  the shares of voice and words without it.
+- **By layer**, states of the run with the statement go to the text that both prompts share. They show where the
+  statement has arrived at those positions; the statement's own words have no counterpart and are not patched.
+- What follows the text may be obedience to the prompt or belief in it; the shares cannot tell (who wins such
+  conflicts in audio language models, and where: arXiv:2606.18924).
+"""

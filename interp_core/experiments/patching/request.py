@@ -13,11 +13,12 @@ from interp_core.sites import OF_HEADS, STAGES, Kind, check_attributed, check_ki
 Align = Literal["truncate", "resample"]
 Control = Literal["random", "noise", "no-conflict", "prefix"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-Map = Literal["time", "heads"]
+Map = Literal["time", "heads", "back"]
 MAPS: tuple[Map, ...] = get_args(Map)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
 DEFAULT_MAX_PAIRS = 100
+STATEMENT = "The speaker sounds {label}."
 PAIR_SIGN = " <- "
 """Between A and B of a pair by hand."""
 
@@ -100,12 +101,17 @@ class PatchRequest(Request):
     maps: tuple[Map, ...] = option(
         (),
         "maps beside the curve, or none: time patches each window of the recording alone, at every layer, under the "
-        "first question and at the first strength; heads estimates every head by gradients and patches the largest",
+        "first question and at the first strength; heads estimates every head by gradients and patches the largest; "
+        "back puts each later layer's own state into each earlier layer of the same clip, under every question",
         none="none",
         flag="map",
         label="Maps",
         wide=True,
-        words={"time": "each window of time", "heads": "every head, estimated and verified"},
+        words={
+            "time": "each window of time",
+            "heads": "every head, estimated and verified",
+            "back": "later layers into earlier ones",
+        },
     )
     top_heads: int = option(
         10,
@@ -132,6 +138,26 @@ class PatchRequest(Request):
         "about how long a window of the time map is, in the place of their number",
         least=0.001, label="Length of a window, s", placeholder="a share of each recording", rare=True,
     )  # fmt: skip
+    back_every: int | None = option(
+        None,
+        "every n-th layer, counted from the last one, in the map of later layers in earlier ones; all of 12 layers "
+        "or fewer unless given, and so many that about 12 are left of more",
+        least=1, label="Every n-th layer, later into earlier", placeholder="1", rare=True,
+    )  # fmt: skip
+    stated: str = option(
+        "",
+        "also ask about every clip with a prompt that states an answer, each label in turn; the label column that the "
+        "statement speaks of, like prosody_label",
+        label="A prompt that states",
+        placeholder="prosody_label",
+        rare=True,
+    )
+    statement: str = option(
+        STATEMENT,
+        "what the prompt says before the question, {label} being the label that it states",
+        label="What it states",
+        rare=True,
+    )
     method: Method = option(
         "fast",
         "the route: fast takes the cheapest that is exact, reference is one forward a layer",
@@ -232,6 +258,12 @@ class PatchRequest(Request):
             found.append("windows are those of the time map; give --map time with them, or leave them out")
         elif self.windows is not None and self.window_seconds is not None:
             found.append("give either the number of windows or their length in seconds, not both")
+        if self.back_every is not None and "back" not in self.maps:
+            found.append("back_every thins out the map of later layers in earlier ones; give --map back with it")
+        if "{label}" not in self.statement:
+            found.append(f"statement {self.statement!r} states nothing: write {{label}} where the label belongs")
+        if self.statement != STATEMENT and not self.stated:
+            found.append("statement is what the prompt states; name the label column that it speaks of (--stated)")
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

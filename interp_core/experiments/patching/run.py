@@ -21,8 +21,9 @@ from interp_core.errors import CheckFailed
 from interp_core.experiments.checks import TOLERANCE, CheckReport, run_checks
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
-from interp_core.experiments.patching import figures, head_figures, one_pair, words
+from interp_core.experiments.patching import conflict, figures, head_figures, one_pair, words
 from interp_core.experiments.patching.chunks import patches_of, read_labels, run_chunk
+from interp_core.experiments.patching.conflict import Conflict
 from interp_core.experiments.patching.edit_doses import dose_table
 from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.flow import knockout_table, lens_table
@@ -60,6 +61,7 @@ class PatchingResult(Result):
         time_map, necessity: `summarise_time` and `summarise_masks`; empty where no time map was asked for.
         time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
         edits: what each edit did to each recording; edit_doses: the effect by dose. Empty where no donor is edited.
+        conflict: of the clips alone: later layers in earlier ones, and prompts that state an answer.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -78,6 +80,7 @@ class PatchingResult(Result):
     mask_records: pd.DataFrame = field(default_factory=pd.DataFrame)
     edits: pd.DataFrame = field(default_factory=pd.DataFrame)
     edit_doses: pd.DataFrame = field(default_factory=pd.DataFrame)
+    conflict: Conflict = field(default_factory=Conflict)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         maps = {"head_map": self.head_map, "head_agreement": self.head_agreement}
@@ -87,6 +90,7 @@ class PatchingResult(Result):
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
             **{"answers": self.answers, "words_moved": self.words_moved},
             **{name: table for name, table in maps.items() if len(table)},
+            **self.conflict.tables(),
         }
 
     def figure(self) -> Figure:
@@ -106,7 +110,8 @@ class PatchingResult(Result):
                 )
             if len(self.time_map):
                 found[f"time_map_{kind}"] = time_figure(self.time_map[self.time_map["kind"] == kind], title)
-        return found | edit_figures(self.edit_doses, self.model_name)
+        found |= edit_figures(self.edit_doses, self.model_name)
+        return found | self.conflict.figures(conflict.question_names(self.prompts), self.model_name)
 
     def checks(self) -> Sequence[Mapping[str, Any]]:
         return self.reports.get("sanity_check_self_patch", {}).get("checks", ())
@@ -188,7 +193,7 @@ def run_patching(
     flows = flows_of(settings, store.subject)
     used = len({c.clip_id for pair in pairs for c in (pair.recipient, pair.donor)})
     asked = [*plan.chunks, *plan.map_chunks, *words.chunks_of(plan)]
-    total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows)
+    total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows) + conflict.steps_of(plan)
     if "heads" in settings.maps:
         total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
     done = 0
@@ -204,6 +209,7 @@ def run_patching(
         first = patches_of(plan, store, plan.chunks[0])[0]
         try:
             checks = run_checks(store, pairs, plan.labels[0], settings.prompts[0], first, plan.spec)
+            checks = conflict.checked(plan, store, checks)
         except CheckFailed as error:
             for name, report in error.report.items():
                 sink.json(f"sanity_check_{name}.json", report)
@@ -222,6 +228,7 @@ def run_patching(
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
     said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
     windows, masks = _time_maps(plan, store, sink, step)
+    of_clips = conflict.records_of(plan, store, sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     clusters = cluster_map([*clips, *(clip for p in pairs for clip in (p.recipient, p.donor) if clip.edit)], column)
@@ -275,7 +282,8 @@ def run_patching(
         **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
         "edit_doses": dose_table(records, plan.pairs, clips, seed=settings.seed),
     }
-    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables)
+    added = conflict.tables_of(plan, of_clips, clusters, column)
+    return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables, conflict=added)
 
 
 def _time_maps(

@@ -47,6 +47,11 @@ PATCHING: Mapping[str, Look] = {
 }
 ANY_CHANGE = replace(PATCHING["no-conflict"], name="no conflict, any change")
 """Of the pairs without a conflict where a curve counts every change of the answer: they have no target to move to."""
+SUBSPACES: Mapping[str, Look] = {  # how much of B is exchanged
+    "whole": replace(PATCHING["matched"], name="whole state"),
+    "subspace": Look("subspace of class means", PURPLE, "dash", "diamond", strong=True),
+    "random": Look("random subspaces", GREY, "dot", "x"),
+}
 LENS: Mapping[str, Look] = {
     "base": Look("logit lens, A", BLUE, "dot", "hexagon"),
     "donor": Look("logit lens, B", VERMILLION, "dash", "star-diamond"),

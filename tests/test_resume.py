@@ -26,7 +26,8 @@ QUICK = {"device": "cpu", "dtype": "float32"}
 REQUESTS = {
     "patch": PatchRequest("demo-emotion", kinds="prosody", max_pairs=4, batch_size=2, checks=False,
                           prompts=("Judge the voice.",), controls=("random",), words=3, word_pairs=3,
-                          maps=("time", "heads"), top_heads=2, windows=2, **QUICK),
+                          maps=("time", "heads"), top_heads=2, windows=2, subspace="mean-difference",
+                          subspace_draws=2, **QUICK),
     "heads": EXPERIMENTS["heads"].request("demo-emotion-wavlm", label="prosody_label", pilot=2, draws=19, probes="none",
                                           ablate=("zero",), batch_size=3, **QUICK),
     "ablate": AblateRequest("demo-emotion-wavlm", at="resid_post:4", pilot=6, draws=2, refits=0, ks=(2,), **QUICK),

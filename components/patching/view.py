@@ -22,7 +22,7 @@ from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, explain, heads, pair_panel, time_map
+from components.patching import charts, explain, heads, pair_panel, subspaces, time_map
 from components.patching.answers import prompt_names
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -36,6 +36,8 @@ from interp_core.experiments.patching import figures
 from interp_core.experiments.patching.one_pair import flipped
 from interp_core.experiments.patching.plan import fitting
 from interp_core.experiments.patching.request import MAPS, PatchRequest
+from interp_core.experiments.patching.subspace_figures import subspace_figure
+from interp_core.experiments.patching.subspace_words import sentence
 from interp_core.models.subject import Subject
 
 PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
@@ -139,6 +141,8 @@ def _drawn(
     about = facts(shown, str(settings["site"]), f"{settings['positions']} positions")
 
     def picture() -> Figure:
+        if look.view == subspaces.VIEW:
+            return subspace_figure(shown.result.subspace_of(look.kind), shown.result.title(look.kind))
         delta = look.view == "Logit change"
         title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs (n = {n})\n{about}"
         return (figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names)
@@ -185,9 +189,14 @@ def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str,
                 format_func=option,
                 help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
             )
-        views = [*VIEWS, IN_WORDS] if len(index.result.words_moved) else VIEWS
+        views = [*VIEWS, *([IN_WORDS] if len(index.result.words_moved) else [])]
+        views += [subspaces.VIEW] if len(index.result.subspace) else []
         view = st.selectbox("View", views, key=state.VIEW, bind=state.BOUND, width=175)
         measure = ""
+        if view == subspaces.VIEW:
+            measure = st.selectbox(
+                "Measured by", list(subspaces.MEASURES), key=state.MEASURE, bind=state.BOUND, width=175
+            )
         if view in ("Flip rate", "Dose-response", "Logit change"):
             options = list(DELTAS if view == "Logit change" else RATES)
             measure = st.selectbox(
@@ -251,6 +260,8 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
         return figure
     if look.view == IN_WORDS:
         return _in_words(index, look)
+    if look.view == subspaces.VIEW:
+        return _within(index, look)
     if look.view == "Logit change":
         column = DELTAS[look.measure]
         figure = charts.delta_curve(metrics, column, selected_layer=layer, flow=())
@@ -272,6 +283,18 @@ def _curve(index: Indexed, look: Look) -> go.Figure:
             key="knockout",
             clickable=True,
         )
+    return figure
+
+
+def _within(index: Indexed, look: Look) -> go.Figure:
+    """What exchanging a subspace alone does."""
+    if look.prompt:
+        raise InterpError("subspaces were exchanged under the first question alone; choose it.")
+    rows = index.result.subspace_of(look.kind)
+    figure = subspaces.curve(rows, subspaces.MEASURES[look.measure], look.layer)
+    alt = f"Whole state, subspace and random subspaces, by layer. {sentence(rows, look.layer)}"
+    _show(figure, index, alt=alt, clickable=True)
+    subspaces.told(rows, look.layer)
     return figure
 
 

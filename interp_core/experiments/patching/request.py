@@ -17,6 +17,7 @@ Map = Literal["time", "heads"]
 MAPS: tuple[Map, ...] = get_args(Map)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
+Subspace = Literal["none", "mean-difference"]
 DEFAULT_MAX_PAIRS = 100
 PAIR_SIGN = " <- "
 """Between A and B of a pair by hand."""
@@ -130,6 +131,21 @@ class PatchRequest(Request):
         "about how long a window of the time map is, in the place of their number",
         least=0.001, label="Length of a window, s", placeholder="a share of each recording", rare=True,
     )  # fmt: skip
+    subspace: Subspace = option(
+        "none",
+        "exchange, beside the whole state, only its part in a subspace: mean-difference, the one in which the mean "
+        "states of the classes differ most, fitted without the units of A and B; first question, first strength",
+        label="Subspace exchanged",
+        rare=True,
+    )
+    rank: int = option(1, "directions of the subspace", least=1, most=8, label="Rank of the subspace", rare=True)
+    subspace_draws: int = option(
+        5, "random subspaces of the same rank beside it", least=1, most=100, label="Random subspaces", rare=True
+    )
+    subspace_label: str = option(
+        "", "the column whose classes span the subspace; that in which A and B differ unless given",
+        label="Classes of the subspace", placeholder="what A and B differ in", rare=True,
+    )  # fmt: skip
     method: Method = option(
         "fast",
         "the route: fast takes the cheapest that is exact, reference is one forward a layer",
@@ -230,6 +246,11 @@ class PatchRequest(Request):
             found.append("windows are those of the time map; give --map time with them, or leave them out")
         elif self.windows is not None and self.window_seconds is not None:
             found.append("give either the number of windows or their length in seconds, not both")
+        if self.subspace == "none" and (self.rank, self.subspace_draws, self.subspace_label) != (1, 5, ""):
+            found.append(
+                "rank, subspace_draws and subspace_label are those of a subspace; give --subspace mean-difference with "
+                "them, or leave them out"
+            )
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

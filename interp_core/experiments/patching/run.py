@@ -31,6 +31,9 @@ from interp_core.experiments.patching.necessity import MASKS, run_masks, summari
 from interp_core.experiments.patching.necessity import records_file as masks_file
 from interp_core.experiments.patching.plan import Chunk, Plan, fitting, plan_of_pair
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.subspace import run_subspaces, subspace_chunks
+from interp_core.experiments.patching.subspace_figures import subspace_figure
+from interp_core.experiments.patching.subspace_table import summarise_subspace
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.experiments.patching.time_map import TIME, run_time_chunk, summarise_time
 from interp_core.jobs import Progress, silent
@@ -57,6 +60,7 @@ class PatchingResult(Result):
         head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
         time_map, necessity: `summarise_time` and `summarise_masks`; empty where no time map was asked for.
         time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
+        subspace, subspace_records: `summarise_subspace`, and a row a pair and layer; empty where none was exchanged.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -73,10 +77,12 @@ class PatchingResult(Result):
     necessity: pd.DataFrame = field(default_factory=pd.DataFrame)
     time_records: pd.DataFrame = field(default_factory=pd.DataFrame)
     mask_records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    subspace: pd.DataFrame = field(default_factory=pd.DataFrame)
+    subspace_records: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         maps = {"head_map": self.head_map, "head_agreement": self.head_agreement}
-        maps |= {"time_map": self.time_map, "necessity": self.necessity}
+        maps |= {"time_map": self.time_map, "necessity": self.necessity, "subspace": self.subspace}
         return {
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
             **{"answers": self.answers, "words_moved": self.words_moved},
@@ -100,6 +106,8 @@ class PatchingResult(Result):
                 )
             if len(self.time_map):
                 found[f"time_map_{kind}"] = time_figure(self.time_map[self.time_map["kind"] == kind], title)
+            if len(self.subspace):
+                found[f"subspace_{kind}"] = subspace_figure(self.subspace_of(kind), title)
         return found
 
     def checks(self) -> Sequence[Mapping[str, Any]]:
@@ -135,6 +143,10 @@ class PatchingResult(Result):
         """How far the estimates of `heads_of` can be trusted."""
         table = self.head_agreement
         return table[(table["kind"] == kind) & (table["prompt"] == prompt)].iloc[0]
+
+    def subspace_of(self, kind: str) -> pd.DataFrame:
+        """Rows of `subspace` of a kind of pair; none where the run has none."""
+        return self.subspace[self.subspace["kind"] == kind] if len(self.subspace) else self.subspace
 
     def title_of_heads(self, kind: str) -> str:
         return f"{self.model_name}: {kind} pairs, every head at {self.config['settings']['positions']} positions"
@@ -185,6 +197,8 @@ def run_patching(
     total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows)
     if "heads" in settings.maps:
         total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
+    if within := subspace_chunks(plan):
+        total += len(plan.fitted_on) + sum(len(chunk.pairs) for chunk in within)
     done = 0
 
     def step(count: int, note: str) -> None:
@@ -216,6 +230,7 @@ def run_patching(
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
     said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
     windows, masks = _time_maps(plan, store, sink, step)
+    exchanged = run_subspaces(plan, store, sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     if "lens" in flows:
@@ -253,6 +268,10 @@ def run_patching(
         windows, plan.labels[0].labels, clusters, tolerance=tolerance, seed=settings.seed, cluster_column=column
     )
     necessity = summarise_masks(masks, clusters, seed=settings.seed, cluster_column=column)
+    within_table = summarise_subspace(
+        exchanged, records, settings.labels, clusters,
+        tolerance=tolerance, seed=settings.seed, cluster_column=column,
+    )  # fmt: skip
     reports = {
         "tokenization_report": {"prompts": [tokens.report for tokens in plan.labels]},
         "pair_construction_report": {
@@ -267,6 +286,7 @@ def run_patching(
         **{"lens": lens, "knockout": knock, "answers": said, "words_moved": moved},
         **{"head_map": heads, "head_agreement": agreement, "time_map": time_map, "necessity": necessity},
         **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
+        **{"subspace": within_table, "subspace_records": pd.DataFrame(exchanged)},
     }
     return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables)
 

@@ -71,6 +71,11 @@ NEURONS: Mapping[str, Look] = {
     "random": Look("random", GREY, "dot", "x"),
     "matched": Look("random of like weight", GREY, "dashdot", "diamond"),
 }
+ERASED: Mapping[str, Look] = {  # a concept taken out of all neurons at once
+    "domain": Look("domain erased", GREEN, "solid", "star-diamond", strong=True),
+    "task": Look("task erased", PURPLE, "dash", "hexagon", strong=True),
+    "random": Look("random subspace erased", GREY, "dot", "triangle-up"),
+}
 FLIPPED: Mapping[str, Look] = {
     "ranked": Look("neurons of the target", GREEN, strong=True),
     "random": Look("random neurons", GREY, "dot", "x"),

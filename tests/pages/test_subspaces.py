@@ -13,7 +13,7 @@ from tests.pages.test_in_words import numbers
 def test_a_run_within_a_subspace_has_a_view_of_it_and_says_what_it_does_not_show(open_app: OpenApp) -> None:
     at = open_app(
         patch_kinds="semantic", patch_max_pairs="3", patch_subspace="mean-difference", patch_subspace_draws="2",
-        patch_controls="", patch_checks="false",
+        patch_controls="", patch_flow="", patch_checks="false",
     )  # fmt: skip
     assert "Subspace" not in at.selectbox(key=state.VIEW).options
     at = next(button for button in at.button if button.label == "Run on all pairs").click().run()

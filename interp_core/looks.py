@@ -47,6 +47,11 @@ PATCHING: Mapping[str, Look] = {
 }
 ANY_CHANGE = replace(PATCHING["no-conflict"], name="no conflict, any change")
 """Of the pairs without a conflict where a curve counts every change of the answer: they have no target to move to."""
+SUBSPACES: Mapping[str, Look] = {  # how much of B is exchanged
+    "whole": replace(PATCHING["matched"], name="whole state"),
+    "subspace": Look("subspace of class means", PURPLE, "dash", "diamond", strong=True),
+    "random": Look("random subspaces", GREY, "dot", "x"),
+}
 LENS: Mapping[str, Look] = {
     "base": Look("logit lens, A", BLUE, "dot", "hexagon"),
     "donor": Look("logit lens, B", VERMILLION, "dash", "star-diamond"),
@@ -69,6 +74,11 @@ NEURONS: Mapping[str, Look] = {
     "task": Look("best for the task", PURPLE, "dash", "square", strong=True),
     "random": Look("random", GREY, "dot", "x"),
     "matched": Look("random of like weight", GREY, "dashdot", "diamond"),
+}
+ERASED: Mapping[str, Look] = {  # a concept taken out of all neurons at once
+    "domain": Look("domain erased", GREEN, "solid", "star-diamond", strong=True),
+    "task": Look("task erased", PURPLE, "dash", "hexagon", strong=True),
+    "random": Look("random subspace erased", GREY, "dot", "triangle-up"),
 }
 FLIPPED: Mapping[str, Look] = {
     "ranked": Look("neurons of the target", GREEN, strong=True),

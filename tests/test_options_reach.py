@@ -41,6 +41,8 @@ TEXTS = {"train": "text_id=t0,text_id=t1,text_id=t2", "id": "text_id=t3,text_id=
 PROBED = {"stages": (), "maps": (), "patch": ("auto:1",)}
 CODEC = {**PROBED, "domain": "codec"}
 """Of `compare`, whose probes take their time."""
+WORDED, WITHIN = {"kinds": "semantic"}, {"subspace": "mean-difference"}
+"""Pairs without whose speakers several classes are left, and a subspace of them."""
 CHANGES = {
     "patch": {
         "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 1, "batch_size": 1,
@@ -53,6 +55,8 @@ CHANGES = {
         "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
         "back_every": (2, {"maps": ("back",)}), "stated": "prosody_label",
         "statement": ("The voice is {label}.", {"stated": "prosody_label"}),
+        "subspace": ("mean-difference", WORDED), "rank": (2, {**WORDED, **WITHIN}),
+        "subspace_draws": (2, {**WORDED, **WITHIN}), "subspace_label": ("text_id", {**WORDED, **WITHIN}),
         "maps": ("time",), "windows": (3, {"maps": ("time",)}), "window_seconds": (0.1, {"maps": ("time",)}),
     },
     "signflip": {

@@ -17,8 +17,9 @@ from components.charts.parts import (
     line_of,
     new_figure,
     reference_line,
+    whiskers,
 )
-from interp_core.looks import GREY, NEURONS, Look
+from interp_core.looks import ERASED, GREY, NEURONS, Look
 
 MEASURES: Mapping[str, str] = {
     "head_ood": "Head out of domain",
@@ -30,17 +31,29 @@ MEASURES: Mapping[str, str] = {
 }
 
 
+BEHIND = 1.3
+"""How far behind the last dose, on the axis of `position`, erased concepts stand."""
+
+
 def position(k: float) -> float:
     """Where a dose stands on the axis: its logarithm, with room for 0."""
     return float(np.log2(k + 1))
 
 
+NONE = pd.DataFrame()
+
+
 def dose_response(
-    curve: pd.DataFrame, report: Mapping[str, Any], measure: str, selected: int | None = None
+    curve: pd.DataFrame,
+    report: Mapping[str, Any],
+    measure: str,
+    selected: int | None = None,
+    erasure: pd.DataFrame = NONE,
 ) -> go.Figure:
     """A measure against the number of neurons that are ablated, K; the line is the unedited model.
 
-    Bands: 95 % intervals of the ranked sets, 95 % of the draws of the random ones. Every point carries its K.
+    Bands: 95 % intervals of the ranked sets, 95 % of the draws of the random ones. Every point carries its K. Behind
+    the last dose stands, with the same limits, what erasing a concept does, where a run erased one.
     """
     title = MEASURES[measure] + (" (accuracy)" if measure.startswith("head") else " (balanced accuracy)")
     figure = new_figure(title)
@@ -74,13 +87,18 @@ def dose_response(
             x=1, xref="paper", xanchor="right", y=base, yanchor="bottom", showarrow=False,
             text=f"K = 0: {base:.3f}", font={"size": FONT_PX - 1},
         )  # fmt: skip
-    drawn = pd.concat([curve[f"{measure}{end}"] for end in ("", "_low", "_high")]).dropna()
+    _erased(figure, erasure, report, measure)
+    tables = [curve, erasure] if len(erasure) else [curve]
+    drawn = pd.concat([table[f"{measure}{end}"] for table in tables for end in ("", "_low", "_high")]).dropna()
     if len(drawn):
         figure.update_yaxes(range=_room(drawn), tickformat=".2f")
     doses = report["doses"]
+    places, names = [position(k) for k in doses], list(map(str, doses))
+    if len(erasure):
+        places, names = [*places, places[-1] + BEHIND], [*names, "erased"]
     figure.update_xaxes(
-        title_text="neurons ablated, K (logarithmic)", tickvals=[position(k) for k in doses],
-        ticktext=list(map(str, doses)), range=[-0.25, position(doses[-1]) + 0.25],
+        title_text="neurons ablated, K (logarithmic)", tickvals=places, ticktext=names,
+        range=[-0.25, places[-1] + (0.5 if len(erasure) else 0.25)],
     )  # fmt: skip
     if selected is not None:
         select_dose(figure, selected)
@@ -95,6 +113,22 @@ def select_dose(figure: go.Figure, k: int) -> None:
         "font": {"size": FONT_PX},
     }  # fmt: skip
     annotate(figure, [name])
+
+
+def _erased(figure: go.Figure, erasure: pd.DataFrame, report: Mapping[str, Any], measure: str) -> None:
+    """A point with whiskers for each concept that was erased, beside each other behind the last dose."""
+    rows = erasure[erasure[measure].notna()] if len(erasure) else erasure
+    for _, row in rows.iterrows():
+        look, (value, low, high) = ERASED[row["set"]], (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
+        at = position(report["doses"][-1]) + BEHIND + 0.22 * (list(ERASED).index(row["set"]) - 1)
+        counted = f" ({int(row['draws'])} draws)" if row["set"] == "random" else ""
+        figure.add_scatter(
+            x=[at], y=[value], mode="markers", name=f"{look.name}, rank {int(row['rank'])}{counted}",
+            marker={"color": look.colour, "symbol": look.marker, "size": 11 if look.strong else 8},
+            error_y=whiskers(*(np.array([part]) for part in (value, low, high))), cliponaxis=False,
+            customdata=[[-1, _hover(row.rename({"rank": "k"}), measure, look).replace("K = ", "rank ", 1)]],
+            hovertemplate="%{customdata[1]}<extra></extra>", **UNFADED,
+        )  # fmt: skip
 
 
 def _room(values: pd.Series, least: float = 0.08) -> list[float]:

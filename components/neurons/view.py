@@ -22,8 +22,9 @@ from components.shown import Shown
 from components.widgets import choice, choosing, chosen_of, halves, picking_table, stepped
 from components.words import md
 from interp_core.errors import InterpError
+from interp_core.experiments.neurons.erase import erasure_sentence
 from interp_core.experiments.neurons.figures import PLANTED
-from interp_core.experiments.neurons.limits import LIMITS
+from interp_core.experiments.neurons.limits import ERASURE_LIMITS, LIMITS
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.sweep import AblationResult
 from interp_core.models.subject import Subject
@@ -92,7 +93,8 @@ def _choose(result: AblationResult) -> tuple[str, int]:
 def _dose(shown: Shown, measure: str, k: int) -> go.Figure:
     result: AblationResult = shown.result
     figure = kept_figure(
-        (shown.key, measure), lambda: neurons_charts.dose_response(result.curve, result.report, measure)
+        (shown.key, measure),
+        lambda: neurons_charts.dose_response(result.curve, result.report, measure, erasure=result.erasure),
     )
     neurons_charts.select_dose(figure, k)
     base = result.report["base"][measure]
@@ -105,6 +107,16 @@ def _dose(shown: Shown, measure: str, k: int) -> go.Figure:
         figure, key=state.NEU_CURVE, on_click=clicked,
         alt=f"{neurons_charts.MEASURES[measure]} against the number of ablated neurons; unedited {base:.3f}.",
     )  # fmt: skip
+    if len(result.erasure):
+        said = erasure_sentence(result.erasure, result.report)
+        st.markdown(f"{md(said[0].upper() + said[1:])}.")
+        about, draws = result.report["erasure"], result.report["erasure"]["draws"]
+        st.caption(
+            f"Fitted on {about['domain']['clips']:d} training clips (task: {about['task']['clips']:d}), measured on "
+            f"the others. Whiskers: 95 % intervals over units; of random subspaces 95 % of {draws:d} draws."
+        )
+        with st.expander("What erasing a concept does not show", icon=":material/info:"):
+            st.markdown(ERASURE_LIMITS)
     for name, reason in result.report["refused"].items():
         st.caption(f":material/block: {md(neurons_charts.MEASURES[name])} is not measured: {md(reason)}.")
     return figure

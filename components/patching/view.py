@@ -24,7 +24,7 @@ from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, edits, explain, heads, later, pair_panel, stated, time_map
+from components.patching import charts, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
 from components.patching.answers import prompt_names
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -38,6 +38,8 @@ from interp_core.experiments.patching import figures
 from interp_core.experiments.patching.one_pair import flipped
 from interp_core.experiments.patching.plan import fitting
 from interp_core.experiments.patching.request import MAPS, PatchRequest
+from interp_core.experiments.patching.subspace_figures import subspace_figure
+from interp_core.experiments.patching.subspace_words import sentence
 from interp_core.models.subject import Subject
 
 PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
@@ -146,6 +148,8 @@ def _drawn(
     about = facts(shown, str(settings["site"]), f"{settings['positions']} positions")
 
     def picture() -> Figure:
+        if look.view == subspaces.VIEW:
+            return subspace_figure(shown.result.subspace_of(look.kind), shown.result.title(look.kind))
         delta = look.view == "Logit change"
         title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs (n = {n})\n{about}"
         return (figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names)
@@ -192,10 +196,15 @@ def _choose_curve(index: Indexed, names: list[str]) -> tuple[str, int, str, str,
                 format_func=option,
                 help="\n\n".join(f"{md(n)}: {md(text)}" for n, text in zip(names, index.prompts, strict=True)),
             )
-        views = [*VIEWS, IN_WORDS] if len(index.result.words_moved) else [*VIEWS]
+        views = [*VIEWS, *([IN_WORDS] if len(index.result.words_moved) else [])]
+        views += [subspaces.VIEW] if len(index.result.subspace) else []
         views += [edits.VIEW] if edits.has_curve(index) else []
         view = st.selectbox("View", views, key=state.VIEW, bind=state.BOUND, width=175)
         measure = ""
+        if view == subspaces.VIEW:
+            measure = st.selectbox(
+                "Measured by", list(subspaces.MEASURES), key=state.MEASURE, bind=state.BOUND, width=175
+            )
         if view in ("Flip rate", "Dose-response", "Logit change", edits.VIEW):
             options = list({"Logit change": DELTAS, edits.VIEW: edits.MEASURES}.get(view, RATES))
             measure = st.selectbox(
@@ -267,6 +276,8 @@ def _curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
         figure = edits.dose_curve(*asked, look.measure)
         _show(figure, index, alt=f"Effect against the dose. {edits.dose_said(*asked)}")
         return figure
+    if look.view == subspaces.VIEW:
+        return _within(index, look)
     if look.view == "Logit change":
         column = DELTAS[look.measure]
         draw = partial(charts.delta_curve, metrics, column, flow=())
@@ -290,6 +301,18 @@ def _curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
             key="knockout",
             clickable=True,
         )
+    return figure
+
+
+def _within(index: Indexed, look: Look) -> go.Figure:
+    """What exchanging a subspace alone does."""
+    if look.prompt:
+        raise InterpError("subspaces were exchanged under the first question alone; choose it.")
+    rows = index.result.subspace_of(look.kind)
+    figure = subspaces.curve(rows, subspaces.MEASURES[look.measure], look.layer)
+    alt = f"Whole state, subspace and random subspaces, by layer. {sentence(rows, look.layer)}"
+    _show(figure, index, alt=alt, clickable=True)
+    subspaces.told(rows, look.layer)
     return figure
 
 

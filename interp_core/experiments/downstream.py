@@ -33,12 +33,15 @@ ROW_FLOATS = 1 << 23
 """How many features of edited rows are held at a time."""
 GRADIENT_CLIPS, GRADIENT_FEW = 256, 16
 """Training clips over which the weight of a neuron is averaged, and where each is a pass of its own."""
-ANSWERS, GRADIENTS = "edited_answers", "gradients"
+ANSWERS, MAPPED, GRADIENTS = "edited_answers", "mapped_answers", "gradients"
 ROWS = 32
 """How many edited copies of a clip travel through the blocks together."""
 
 
 SoFar = Callable[[NDArray[np.intp]], pd.DataFrame]
+Map = Callable[[Tensor], Tensor]
+EditsOf = Callable[[ReadyClip, slice], dict[Site, Edit]]
+"""What is done to a clip's rows, given which of all sets they are."""
 
 
 class Downstream(Protocol):
@@ -60,6 +63,9 @@ class Downstream(Protocol):
         Returns:
             [sets, m].
         """
+
+    def mapped(self, clips: NDArray[np.intp], maps: Sequence[Map]) -> NDArray[np.intp]:
+        """The same where every position of the recording goes through a map of [.., width]: [maps, m]."""
 
 
 def fillings(kind: NeuronEdit, features: Tensor, train: NDArray[np.intp], seed: int) -> Tensor | None:
@@ -124,6 +130,15 @@ class TailDownstream:
                 found.append(answers.argmax(-1).view(len(part), -1).cpu())
         return torch.cat(found).numpy()
 
+    def mapped(self, clips: NDArray[np.intp], maps: Sequence[Map]) -> NDArray[np.intp]:
+        base, found = self._features[clips], []
+        with torch.inference_mode(), self._subject.lock:
+            for change in maps:
+                answers = self.logits(change(base))
+                check_finite(self._subject, answers, [self._edited(i) for i in clips])
+                found.append(answers.argmax(-1).cpu())
+        return torch.stack(found).numpy()
+
 
 class _PerClip:
     """What the two routes with positions share: one clip at a time, its sets in slices."""
@@ -139,17 +154,32 @@ class _PerClip:
     def answers(
         self, clips: NDArray[np.intp], masks: Tensor, fill: Tensor | None, so_far: SoFar | None = None
     ) -> NDArray[np.intp]:
-        found = np.zeros((len(masks), len(clips)), np.intp)
+        def answered(ready: ReadyClip, i: int) -> Tensor:
+            return self.of_clip(ready, masks, None if fill is None else fill[i])
+
+        return self._each(ANSWERS, clips, len(masks), answered, so_far)
+
+    def mapped(self, clips: NDArray[np.intp], maps: Sequence[Map]) -> NDArray[np.intp]:
+        def answered(ready: ReadyClip, i: int) -> Tensor:
+            return self.of_sets(ready, len(maps), lambda ready, at: self.mapping(ready, maps[at]))
+
+        return self._each(MAPPED, clips, len(maps), answered)
+
+    def _each(
+        self, name: str, clips: NDArray[np.intp], n_sets: int, answered: Callable[[ReadyClip, int], Tensor],
+        so_far: SoFar | None = None,
+    ) -> NDArray[np.intp]:  # fmt: skip
+        """The answers of all clips, one by one; those that the sink has are not computed again."""
+        found = np.zeros((n_sets, len(clips)), np.intp)
         for column, i in enumerate(clips):
             if self._sink.skips(int(i)):
                 continue
-            saved = self._sink.arrays(ANSWERS, int(i))
+            saved = self._sink.arrays(name, int(i))
             if saved is None:
                 ready = self.reader.ready(self._clips[i])
-                own = None if fill is None else fill[i]
                 with torch.inference_mode():
-                    answers = self.of_clip(ready, masks, own).argmax(-1).cpu().numpy()
-                saved = self._sink.keep_arrays(ANSWERS, int(i), {"answers": answers})
+                    answers = answered(ready, int(i)).argmax(-1).cpu().numpy()
+                saved = self._sink.keep_arrays(name, int(i), {"answers": answers})
             found[:, column] = saved["answers"]
             if so_far is not None:
                 self._sink.show(partial(so_far, found[:, : column + 1]))
@@ -157,6 +187,10 @@ class _PerClip:
         return found
 
     def of_clip(self, ready: ReadyClip, masks: Tensor, fill: Tensor | None) -> Tensor:
+        """[sets, n_labels] of one clip with neurons edited."""
+        return self.of_sets(ready, len(masks), lambda ready, at: self.editing(ready, masks[at], fill))
+
+    def of_sets(self, ready: ReadyClip, n_sets: int, edits_of: EditsOf) -> Tensor:
         raise NotImplementedError
 
     def gradient_norm(self, i: int) -> Tensor:
@@ -199,20 +233,31 @@ class _PerClip:
 
         return {self.site: change}
 
+    def mapping(self, ready: ReadyClip, maps: Sequence[Map]) -> dict[Site, Edit]:
+        def change(value: Tensor) -> Tensor:
+            inside = self.reader.inside(ready, self.site, value.shape[1]).to(value.device)
+            own, new = value[..., self.columns], value.clone()
+            made = torch.stack([one(row) for one, row in zip(maps, own, strict=True)])
+            new[..., self.columns] = torch.where(inside[None, :, None], made, own)
+            return new
+
+        return {self.site: change}
+
 
 class BlocksDownstream(_PerClip):
     """Blocks from the site's own on; what is before it is computed once a clip."""
 
     route = "all sets of a clip in one batch from the site's block on"
 
-    def of_clip(self, ready: ReadyClip, masks: Tensor, fill: Tensor | None) -> Tensor:
+    def of_sets(self, ready: ReadyClip, n_sets: int, edits_of: EditsOf) -> Tensor:
         subject, layer = self.reader.subject, self.site.layer
         found = []
         with subject.lock:
             runner = BlockRows(subject, [self.reader.stem(ready)])
-            for part in masks.split(ROWS):
-                rows = runner.start(layer, runner.clean(layer).repeat(len(part), 1, 1))
-                with edited(subject, self.editing(ready, part, fill)):
+            for low in range(0, n_sets, ROWS):
+                at = slice(low, min(low + ROWS, n_sets))
+                rows = runner.start(layer, runner.clean(layer).repeat(at.stop - low, 1, 1))
+                with edited(subject, edits_of(ready, at)):
                     rows = runner.run(layer, rows)
                 for later in range(layer + 1, subject.n_layers):
                     rows = runner.run(later, rows)
@@ -227,12 +272,12 @@ class HookDownstream(_PerClip):
 
     route = "the whole forward pass for each set"
 
-    def of_clip(self, ready: ReadyClip, masks: Tensor, fill: Tensor | None) -> Tensor:
+    def of_sets(self, ready: ReadyClip, n_sets: int, edits_of: EditsOf) -> Tensor:
         found = []
-        for low in range(0, len(masks), ROWS):
-            part = masks[low : low + ROWS]
-            with edited(self.reader.subject, self.editing(ready, part, fill)):
-                found.append(self.labels.read(self.reader.answer([ready] * len(part)))[0])
+        for low in range(0, n_sets, ROWS):
+            at = slice(low, min(low + ROWS, n_sets))
+            with edited(self.reader.subject, edits_of(ready, at)):
+                found.append(self.labels.read(self.reader.answer([ready] * (at.stop - low)))[0])
         return torch.cat(found)
 
 

@@ -1,7 +1,7 @@
 """One edit of one recipient at every layer: which positions, from where, how strongly."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -26,6 +26,9 @@ class Patch:
         noise_seed: with no donor, seeds the Gaussian directions.
         averaged: every position gets the mean over `source`, which may then be of any length, in the place of one
             source each.
+        within: by layer, [rank, width] rows of length 1 at right angles (or of 0): only the part of B - A in the
+            subspace that they span is exchanged, patched = A + alpha * P (B - A). None for all of it. The width is
+            that of what is edited: of one head at the site of one head.
     """
 
     recipient: CleanRun
@@ -35,6 +38,7 @@ class Patch:
     alpha: float = 1.0
     noise_seed: int | None = None
     averaged: bool = False
+    within: Mapping[int, Tensor] | None = None
 
     def __post_init__(self) -> None:
         fits = len(self.source) > 0 if self.averaged else len(self.positions) == len(self.source)
@@ -105,10 +109,20 @@ class Patch:
             incoming = self._noise(own[:, columns], layer)
         else:
             incoming = self.donor_value(donor_state)[:, columns].to(own.device)
-        part = incoming if self.alpha == 1.0 else (1 - self.alpha) * own[:, columns] + self.alpha * incoming
+        if self.within is not None:
+            part = own[:, columns] + (self.alpha * self.exchanged(own[:, columns], incoming, layer)).to(own.dtype)
+        else:
+            part = incoming if self.alpha == 1.0 else (1 - self.alpha) * own[:, columns] + self.alpha * incoming
         out = own.clone()
         out[:, columns] = part
         return out
+
+    def exchanged(self, own: Tensor, incoming: Tensor, layer: int) -> Tensor:
+        """The part of `incoming` - `own` [m, width] in the subspace of a layer, float32 or wider."""
+        assert self.within is not None, "only of a patch within a subspace"
+        change = incoming.to(torch.promote_types(own.dtype, torch.float32)) - own
+        basis = self.within[layer].to(change)
+        return (change @ basis.T) @ basis
 
     def _noise(self, own: Tensor, layer: int) -> Tensor:
         # Drawn on the CPU in float32, so that every device and method sees the same directions.

@@ -92,13 +92,15 @@ def sweep(
 def donor_prefix(subject: Subject, patch: Patch, spec: SiteSpec) -> int | None:
     """Return the position up to which the donor's run stands in for the patched one, or None if it may not.
 
-    Exact only when all hold: the blocks allow it (`Subject.shortcut_refusal`), whole residual stream after a block,
-    alpha 1, the same ids and embeddings before the span, the replaced positions are one run at the donor's own
-    absolute positions, and the readout lies behind it. So of the windows of a span only its first one has a shortcut:
-    before the others the recipient's own trajectory stands.
+    Exact only when all hold: the blocks allow it (`Subject.shortcut_refusal`), whole residual stream after a block
+    and all its directions, alpha 1, the same ids and embeddings before the span, the replaced positions are one run at
+    the donor's own absolute positions, and the readout lies behind it. So of the windows of a span only its first one
+    has a shortcut: before the others the recipient's own trajectory stands.
     """
     donor, recipient = patch.donor, patch.recipient
-    if subject.shortcut_refusal() is not None or spec.inside or patch.alpha != 1.0 or donor is None or patch.averaged:
+    if subject.shortcut_refusal() is not None or spec.inside or donor is None:
+        return None
+    if patch.alpha != 1.0 or patch.averaged or patch.within is not None:
         return None
     if donor.keys is None or not torch.equal(patch.source, patch.positions.to(patch.source.dtype)):
         return None

@@ -15,6 +15,7 @@ from interp_core.experiments.downstream import (
     impact,
 )
 from interp_core.jobs import silent
+from interp_core.maths.subspaces import random_eraser
 from interp_core.sinks import MEMORY
 from interp_core.sites import Site
 from interp_core.trace.hooks import edited
@@ -69,6 +70,42 @@ def test_blocks_from_the_site_on_answer_as_the_whole_forward_with_the_edit_does(
         assert float((found[0] - collected.logits[i]).abs().max()) <= 1e-4 * scale  # nothing edited
         # Control: the edits do something, beyond what is allowed above; another clip's neurons do the least.
         assert float((found[1:] - found[:1]).abs().max()) > (2e-4 if kind == "resample" else 1e-3) * scale
+
+
+def test_maps_at_the_site_answer_as_the_whole_forward_with_a_plain_edit_does(scene):
+    reader, clips, site = scene
+    labels, collected = everything(reader, clips, site)
+    rest = downstream_of(reader, collected, site, labels)
+    width = collected.features.shape[1]
+    maps = [lambda x: x, random_eraser(collected.features.mean(0), width // 2, "test"), lambda x: -x]
+    for i in (1,):
+        ready = reader.ready(clips[i])
+        with torch.inference_mode():
+            found = rest.of_sets(ready, len(maps), lambda ready, at: rest.mapping(ready, maps[at]))
+            flipped = rest.of_clip(ready, torch.ones(1, width, dtype=torch.bool), None)
+        scale = max(1.0, float(found.abs().max()))
+        assert float((found[0] - collected.logits[i]).abs().max()) <= 1e-4 * scale
+        assert float((found[2] - flipped[0]).abs().max()) <= 1e-4 * scale  # the edit of every neuron, by another route
+        seen = {}
+
+        def plain(value, ready=ready, seen=seen):
+            inside = reader.inside(ready, site, value.shape[1])
+            new = value.clone()
+            own = value[:, inside][..., rest.columns]
+            new[:, inside] = new[:, inside].index_copy(-1, columns(rest, value), maps[1](own))
+            seen["mean"] = new[0, inside].mean(0)
+            return new
+
+        with torch.inference_mode(), edited(reader.subject, {site: plain}):
+            expected = labels.read(reader.answer([ready]))[0][0]
+        assert float((found[1] - expected).abs().max()) <= 1e-4 * scale
+        # Being affine it erases the same from the clip's mean, which it was fitted on.
+        torch.testing.assert_close(seen["mean"][rest.columns], maps[1](collected.features[i]), atol=1e-3, rtol=1e-3)
+        assert float((found[1] - found[0]).abs().max()) > 1e-3 * scale  # control
+
+
+def columns(rest, value):
+    return torch.arange(value.shape[-1])[rest.columns]
 
 
 def test_modules_behind_pooled_features_answer_as_the_whole_forward_with_the_edit_does(scene):

@@ -47,6 +47,19 @@ def test_positions_that_a_clip_has_not_or_that_go_back_are_refused(runs: Runs) -
     Patch(a, b, *at(0, n)), Patch(a, b, *at(n - 1, n, m - n))  # up to the last of both
 
 
+def test_within_a_subspace_only_its_part_of_the_difference_is_exchanged(runs: Runs) -> None:
+    patch = Patch(runs["middle"], runs["long"], torch.tensor([20, 21]), torch.tensor([1.0, 2.0]).double(), alpha=0.5)
+    own, donor = torch.ones(2, 4), torch.tensor([[0.0, 0, 0, 0], [3, 5, 1, 1], [1, 1, 9, 1]])
+    diagonal = torch.tensor([[1.0, 1, 0, 0]]).double() / 2**0.5
+    # B - A is (2, 4, 0, 0) and (0, 0, 8, 0): along (1, 1) it is (3, 3) and nothing, of which half is taken.
+    found = replace(patch, within={7: diagonal}).mix(own, donor, 7)
+    torch.testing.assert_close(found, torch.tensor([[2.5, 2.5, 1, 1], [1, 1, 1, 1]]))
+    one = replace(patch, within={7: torch.ones(1, 1)}).mix(own, donor, 7, slice(2, 3))
+    torch.testing.assert_close(one, torch.tensor([[1.0, 1, 1, 1], [1, 1, 5, 1]]))
+    nothing = replace(patch, within={7: torch.zeros(1, 4)}).mix(own, donor, 7)
+    assert torch.equal(nothing, own)
+
+
 def test_mix_weighs_the_donor_by_alpha_and_keeps_other_columns(runs: Runs) -> None:
     patch = Patch(runs["middle"], runs["long"], torch.tensor([20, 21]), torch.tensor([1.0, 2.75]).double(), alpha=0.25)
     own, donor = torch.full((2, 4), 8.0), torch.arange(12.0).view(3, 4)[[0, 1, 2, 2]]

@@ -18,6 +18,7 @@ from interp_core.experiments.cost import Cost, timed
 from interp_core.experiments.downstream import Downstream, TailDownstream, downstream_of, impact
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.neurons import epochs, files
+from interp_core.experiments.neurons.erase import erasure_sentence
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.splits import Splits, split
 from interp_core.experiments.neurons.sweep import AblationResult, Table, run_sweep
@@ -98,7 +99,8 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         draws = ready.request.draws or DRAWS_IN_BLOCKS
         later = 1.0 if plan.site.kind in STAGES else (subject.n_layers - plan.site.layer) / subject.n_layers
         measured = len(plan.splits.id) + len(plan.splits.ood)
-        passes = n + measured * (2 + (2 + 2 * draws) * len(ready.request.ks) * later)
+        sets = (2 + 2 * draws) * len(ready.request.ks) + (2 + draws) * ready.request.erase
+        passes = n + measured * (2 + sets * later)
         return Cost(passes, passes * each, f"{n} clips, at most")
 
     def compute(self, ready: Ready[AblateRequest, AblationPlan], sink: Sink, progress: Progress) -> AblationResult:
@@ -134,6 +136,8 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             f"{report['route']}, {report['ablations']} sets"
         )
         yield f"at K = {evidence['k']}: {report['verdict']} ({report['why']})"
+        if len(result.erasure):
+            yield erasure_sentence(result.erasure, report)
         if planted := report.get("planted"):
             yield f"the shortcut was planted: {planted}"
 

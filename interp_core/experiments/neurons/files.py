@@ -17,6 +17,7 @@ OLD_NAMES = {"head_ood": "head_ood", "domain_probe": "hosp_probe", "task_probe":
 """Measures under the keys that the source's files have: its domain was the hospital, its task the tumour."""
 EPOCH = re.compile(r"ep(?:och)?[_-]?0*(\d+)\.(?:pt|pth|ckpt|tar)$")
 """The names of checkpoint files that tell their epoch."""
+ERASURE = "concept_erasure.csv"
 SETS = {"domain": "shortcut", "task": "morphology", "random": "random"}
 
 
@@ -25,6 +26,8 @@ def write(writer: RunWriter, made: AblationResult) -> None:
     writer.write_csv("neuron_scores.csv", made.scores)
     writer.write_csv("ablation_curve.csv", made.curve)
     writer.write_csv("ablation_answers.csv", made.answers)
+    if len(made.erasure):
+        writer.write_csv(ERASURE, made.erasure)
     writer.write_json("neuron_ablation.json", as_json(made, writer.folder.name))
     save_png(made.figure(), writer.path("neuron_ablation.png"))
 
@@ -32,12 +35,14 @@ def write(writer: RunWriter, made: AblationResult) -> None:
 def read(folder: Path, config: Mapping[str, Any]) -> AblationResult:
     """Read a finished run folder back."""
     answers = read_csv(folder / "ablation_answers.csv", texts=True)
+    erased = config.get("settings", {}).get("erase", False)
     return AblationResult(
         config,
         read_csv(folder / "ablation_curve.csv"),
         read_csv(folder / "neuron_scores.csv"),
         answers.assign(k=answers["k"].astype(int)),
         read_json(folder / "neuron_ablation.json")["report"],
+        read_csv(folder / ERASURE) if erased else pd.DataFrame(),
     )
 
 

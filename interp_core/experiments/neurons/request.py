@@ -56,6 +56,12 @@ class AblateRequest(Request):
     refits: int = option(
         5, "random draws whose probes are fitted again; 0: no probe is", least=0, label="Draws fitted again", rare=True
     )
+    erase: bool = option(
+        False,
+        "beside neurons, erase all that is linear of the domain at the site (LEACE, fitted on the training clips), of "
+        "the task, and random subspaces of the domain's rank",
+        label="Erase the domain too",
+    )
     epoch: str = option("", "--model is a folder of checkpoints: a number, all, best-id, or peak-ood (which peeks)")
 
     command: ClassVar[str] = "ablate"

@@ -5,7 +5,7 @@ forward pass; beside them the K best for the task (a control that must hurt), an
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 from interp_core.errors import InterpError
 from interp_core.experiments.downstream import Downstream, fillings
 from interp_core.experiments.experiment import Result
+from interp_core.experiments.neurons.erase import Erasers, erasure_table
 from interp_core.experiments.neurons.figures import dose_figure
 from interp_core.experiments.neurons.limits import LIMITS
 from interp_core.experiments.neurons.measures import (
@@ -44,37 +44,11 @@ from interp_core.experiments.neurons.scores import (
     ranked,
     score_table,
 )
+from interp_core.experiments.neurons.table import HEADS, MEASURES, MOST_DRAWS, PROBES, REFITS, Table, answers_table
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import MEMORY
 
-HEADS, PROBES, REFITS = ("head_ood", "head_id"), ("domain_probe", "task_probe"), ("domain_refit", "task_refit")
-MEASURES = (*HEADS, *PROBES, *REFITS)
 MIN_TRAIN = 4
-MOST_DRAWS = 100
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """The clips of a sweep, a row each: features at the site, answers, labels and what they belong to.
-
-    Attributes:
-        features: [n, width] float32.
-        answers: [n] number of the label that the unedited model answers.
-        labels: the head's labels.
-        ids, task, domain, units: [n] text; "" in task or domain: no such label.
-        train, id, ood: rows of the splits.
-    """
-
-    features: Tensor
-    answers: NDArray[np.intp]
-    labels: tuple[str, ...]
-    ids: NDArray
-    task: NDArray
-    domain: NDArray
-    units: NDArray
-    train: NDArray[np.intp]
-    id: NDArray[np.intp]
-    ood: NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,12 +62,14 @@ class AblationResult(Result):
             two probes as fitted and fitted again.
         scores: one row a neuron. answers: one row a (ranked set, k, measured clip).
         report: verdict and its evidence, areas, overlaps, counts, routes, reasons.
+        erasure: one row a set (domain, task, random), as in the curve; empty where nothing was erased.
     """
 
     curve: pd.DataFrame
     scores: pd.DataFrame
     answers: pd.DataFrame
     report: dict[str, Any]
+    erasure: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -101,7 +77,8 @@ class AblationResult(Result):
         return self.curve
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {"curve": self.curve, "scores": self.scores, "answers": self.answers}
+        erased = {"erasure": self.erasure} if len(self.erasure) else {}
+        return {"curve": self.curve, "scores": self.scores, "answers": self.answers, **erased}
 
     limits = LIMITS
     profile_x = "K"
@@ -116,7 +93,7 @@ class AblationResult(Result):
         return pd.concat(parts, ignore_index=True)
 
     def figure(self) -> Figure:
-        return dose_figure(self.config, self.curve, self.report)
+        return dose_figure(self.config, self.curve, self.report, self.erasure)
 
 
 def doses(request: AblateRequest, width: int) -> tuple[int, ...]:
@@ -167,7 +144,7 @@ def run_sweep(
     rows = {"head_ood": _answerable(table, table.ood, "ood"), "head_id": _answerable(table, table.id, "id")}
     refused = {"domain_probe": _refusal(table, "domain"), "task_probe": _refusal(table, "task")}
     for name in PROBES:
-        column = _column(table, name)
+        column = table.column(name)
         seen = np.isin(column[table.id], fitted[name.partition("_")[0]].classes)
         rows[name] = table.id[seen]
     right: dict[str, Bools] = {}
@@ -179,11 +156,13 @@ def run_sweep(
         answered[name] = rest.answers(rows[name], torch_masks, fill, shown)
         right[name] = answered[name] == truth
         progress(step, 4, f"accuracy of the head, {'out of' if name == 'head_ood' else 'in'} domain")
+    erased = Erasers.fit(table, settings) if settings.erase else None
+    taken_out = erased.answered(rest, rows) if erased else {}
     gather()
     for name in PROBES:
         if not refused[name]:
             probe, at = fitted[name.partition("_")[0]], rows[name]
-            right[name] = frozen(probe, z[at], new[at], masks, _column(table, name)[at])
+            right[name] = frozen(probe, z[at], new[at], masks, table.column(name)[at])
     if settings.refits:
         again = [i for i, chosen in enumerate(sets) if chosen.draw < settings.refits]
         for name in PROBES:
@@ -194,17 +173,18 @@ def run_sweep(
     curve = pd.DataFrame([_row(name, k, sets, found) for name in ("domain", "task", "random", "matched") for k in ks])
     curve = curve[(curve["k"] > 0) | curve["set"].isin(("domain", "task"))].reset_index(drop=True)
     report = _report(table, rest, rankings, sets, curve, found, refused, settings, ks)
-    scores, answers = score_table(rankings["domain"], rankings["task"], impact), _answers(table, sets, rows, answered)
-    return AblationResult(config, curve, scores, answers, report)
-
-
-def _column(table: Table, name: str) -> NDArray:
-    return table.domain if name.startswith("domain") else table.task
+    scores = score_table(rankings["domain"], rankings["task"], impact)
+    answers, erasure = answers_table(table, sets, rows, answered), pd.DataFrame()
+    if erased:
+        base = {name: right[name][0] for name in right}  # K = 0
+        erasure = erasure_table(erased, table, taken_out, base, rows, fitted, (centre, scale), settings)
+        report["erasure"] = erased.about
+    return AblationResult(config, curve, scores, answers, report, erasure)
 
 
 def _fit(z: Floats, table: Table, name: str) -> LinearProbe:
-    at = table.train[_column(table, name)[table.train] != ""]
-    labels = _column(table, name)[at]
+    at = table.train[table.column(name)[table.train] != ""]
+    labels = table.column(name)[at]
     classes = sorted(set(labels.tolist()))
     if len(classes) < 2 or len(at) < MIN_TRAIN:
         raise InterpError(
@@ -215,8 +195,8 @@ def _fit(z: Floats, table: Table, name: str) -> LinearProbe:
 
 
 def _rank(z: Floats, table: Table, name: str, probe: LinearProbe, by: str) -> Ranked:
-    at = table.train[_column(table, name)[table.train] != ""]
-    return ranked(z[at], _column(table, name)[at], probe, by)
+    at = table.train[table.column(name)[table.train] != ""]
+    return ranked(z[at], table.column(name)[at], probe, by)
 
 
 def _answerable(table: Table, rows: NDArray[np.intp], split: str) -> NDArray[np.intp]:
@@ -232,8 +212,8 @@ def _answerable(table: Table, rows: NDArray[np.intp], split: str) -> NDArray[np.
 
 def _refusal(table: Table, name: str) -> str:
     """Why a probe cannot be measured in domain; "" where it can."""
-    trained = set(_column(table, name)[table.train].tolist()) - {""}
-    here = sorted(set(_column(table, name)[table.id].tolist()) & trained)
+    trained = set(table.column(name)[table.train].tolist()) - {""}
+    here = sorted(set(table.column(name)[table.id].tolist()) & trained)
     if len(here) > 1:
         return ""
     held = f"all hold {here[0]!r}" if here else "hold none that was trained on"
@@ -244,7 +224,7 @@ def _refitted(
     z: Floats, new: Floats, table: Table, name: str, at: NDArray[np.intp], masks: Bools, again: Sequence[int]
 ) -> Bools:
     """As `frozen`, the probe fitted on training clips with the same edit; rows that are not asked for stay False."""
-    column = _column(table, name)
+    column = table.column(name)
     train = table.train[column[table.train] != ""]
     right = np.zeros((len(masks), len(at)), bool)
     for i in again:
@@ -272,7 +252,7 @@ def _of_sets(
     settings: AblateRequest,
 ) -> _OfSets:
     at = rows[name.replace("refit", "probe")]
-    weights = np.full(len(at), 1 / len(at)) if name in HEADS else balance(_column(table, name)[at])
+    weights = np.full(len(at), 1 / len(at)) if name in HEADS else balance(table.column(name)[at])
     first = [i for i, chosen in enumerate(sets) if chosen.name in ("domain", "task")]
     found: Measured = measured(right[first], weights, table.units[at])
     limits = (found.value, found.low, found.high, found.change, found.change_low, found.change_high)
@@ -366,31 +346,3 @@ def _report(
 
 def _counted(values: NDArray) -> dict[str, int]:
     return {str(name): int(count) for name, count in zip(*np.unique(values, return_counts=True), strict=True)}
-
-
-def _answers(
-    table: Table, sets: Sequence[NeuronSet], rows: dict[str, NDArray[np.intp]], answered: dict[str, NDArray[np.intp]]
-) -> pd.DataFrame:
-    """What every measured clip is answered, ranked sets only."""
-    labels = np.asarray(table.labels)
-    parts = []
-    for i, chosen in enumerate(sets):
-        if chosen.name not in ("domain", "task"):
-            continue
-        for name in HEADS:
-            at = rows[name]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "set": chosen.name,
-                        "k": chosen.k,
-                        "split": name.removeprefix("head_"),
-                        "clip_id": table.ids[at],
-                        "task": table.task[at],
-                        "domain": table.domain[at],
-                        "base": labels[table.answers[at]],
-                        "answer": labels[answered[name][i]],
-                    }
-                )
-            )
-    return pd.concat(parts, ignore_index=True)

@@ -13,6 +13,7 @@ from interp_core.experiments.patching.head_table import RANDOM_HEADS
 from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS
 from interp_core.experiments.patching.plan import Plan
 from interp_core.experiments.patching.run import flows_of
+from interp_core.experiments.patching.subspace import subspace_chunks
 from interp_core.experiments.patching.time_map import TIME
 from interp_core.experiments.patching.windows import windows_of
 from interp_core.trace.clean import clean_runs
@@ -44,6 +45,11 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
     if "random" in plan.settings.controls:
         used |= {clip.clip_id for clip in plan.random_donors.values()}
     forwards += len(used) * len(plan.settings.prompts)
+    if within := subspace_chunks(plan):
+        some = replace(first[0], within={})  # no shortcut, whatever the subspace
+        each = cost(store.subject, some, plan.spec, plan.settings.method) * (1 + plan.settings.subspace_draws)
+        forwards += sum(len(chunk.pairs) for chunk in within) * each
+        forwards += len({clip.clip_id for clip in plan.fitted_on} - set(used))
     if "knockout" in flows_of(plan.settings, store.subject):
         each = _knockout(first[0], store.subject.n_layers, plan.settings.knockout_width)
         forwards += len(of_pairs) * len(plan.settings.prompts) * each

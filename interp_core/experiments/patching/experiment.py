@@ -42,6 +42,8 @@ from interp_core.experiments.patching.run import (
     run_patching,
 )
 from interp_core.experiments.patching.stated import check_stated, left_out, stated_by_hand
+from interp_core.experiments.patching.subspace import check_subspace
+from interp_core.experiments.patching.subspace_words import subspace_summary
 from interp_core.experiments.patching.time_map import map_of_pair
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import Sink
@@ -71,6 +73,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         check_head_map(store.subject, found)
         for check_clips in (check_back_map, check_stated):
             check_clips(store.subject, found, clips_of_pairs(made))
+        check_subspace(found, pairs.pairs, made.fitted_on)
         facts = {
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
@@ -131,6 +134,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             yield f"{kind}: {best['n']} pairs; {reach}"
             if len(rows := result.heads_of(str(kind))):
                 yield f"{kind}: {headline(rows, result.agreement_of(str(kind)))}"
+            if len(exchanged := result.subspace_of(str(kind))):
+                yield f"{kind}: {subspace_summary(exchanged)}"
         yield from words.summary(result.words_moved)
         yield from doses_said(result.edit_doses)
         yield from said_of(result.edits)

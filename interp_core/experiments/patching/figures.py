@@ -56,7 +56,7 @@ def flip_rate_panel(axes: Axes, metrics: pd.DataFrame, prompt: int) -> None:
     """One panel of `flip_rate_figure` into axes of another figure; metrics and errors as there."""
     _check(metrics)
     quiet(axes)
-    _layer_ticks(axes, sorted(map(int, metrics["layer"].unique())))
+    layer_ticks(axes, sorted(map(int, metrics["layer"].unique())))
     axes.set_xlabel(LAYERS)
     axes.set_ylabel(_flip_rates(axes, metrics, prompt), fontsize=8)
     _legend(axes)
@@ -113,11 +113,11 @@ def _canvas(metrics: pd.DataFrame, title: str, n_rows: int) -> tuple[Figure, lis
         grid[-1, column].set_xlabel(LAYERS)
         for axes in grid[:, column]:
             quiet(axes)
-            _layer_ticks(axes, sorted(map(int, metrics["layer"].unique())))
+            layer_ticks(axes, sorted(map(int, metrics["layer"].unique())))
     return figure, [dict(zip(prompts, line, strict=True)) for line in grid]
 
 
-def _layer_ticks(axes: Axes, layers: list[int]) -> None:
+def layer_ticks(axes: Axes, layers: list[int]) -> None:
     """The swept layers as ticks, thinned to at most 15 by whole steps; -1 is written emb."""
     blocks, embeddings = [layer for layer in layers if layer >= 0], [layer for layer in layers if layer < 0]
     step = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if len(blocks) <= 14 * step)

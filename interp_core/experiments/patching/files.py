@@ -11,6 +11,7 @@ from interp_core.experiments.figures import save_png
 from interp_core.experiments.patching import conflict, figures, head_figures
 from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.run import PatchingResult
+from interp_core.experiments.patching.subspace_figures import subspace_figure
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.runs import RunWriter
 from interp_core.storage import read_csv, read_json, read_lines, read_records
@@ -43,6 +44,9 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
             writer.write_csv(f"time_map_{kind}.csv", of_time)
             writer.write_csv(f"time_necessity_{kind}.csv", result.necessity[result.necessity.kind == kind])
             save_png(time_figure(of_time, title), writer.path(f"time_map_{kind}.png"))
+        if len(exchanged := result.subspace_of(kind)):
+            writer.write_csv(f"subspace_{kind}.csv", exchanged)
+            save_png(subspace_figure(exchanged, title), writer.path(f"subspace_{kind}.png"))
     for name, figure in edit_figures(result.edit_doses, result.model_name).items():
         save_png(figure, writer.path(f"{name}.png"))
     for name, table in (("edits", result.edits), ("edit_doses", result.edit_doses)):
@@ -78,6 +82,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
             needed += [f"patching_records_{kind}.jsonl", f"patching_metrics_{kind}.csv"] if listed else []
             if listed and "time" in config.get("settings", {}).get("maps", ()):
                 needed += [f"time_map_{kind}.csv", f"time_map_records_{kind}.jsonl", f"time_necessity_{kind}.csv"]
+            if listed and config.get("settings", {}).get("subspace", "none") != "none":
+                needed += [f"subspace_{kind}.csv", f"subspace_records_{kind}.jsonl"]
         missing = [name for name in needed if not (folder / name).exists()]
         if missing or not pairs:
             raise InterpError(f"{folder} lacks {', '.join(missing or ['pair_list_*.jsonl'])}; restore it or run again.")
@@ -94,9 +100,12 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
     time_map, necessity = (_together(named(start)) for start in ("time_map_", "time_necessity_"))
     if len(time_map) and (lacking := {"kind", "layer", "window", "mean"} - set(time_map.columns)):
         raise InterpError(f"{folder}: its time map lacks the columns {', '.join(sorted(lacking))}; run it again.")
-    windows, masks = (
+    subspace = _together(named("subspace_"))
+    if len(subspace) and (lacking := {"kind", "condition", "layer", "rank"} - set(subspace.columns)):
+        raise InterpError(f"{folder}: its subspaces lack the columns {', '.join(sorted(lacking))}; run it again.")
+    windows, masks, exchanged = (
         [row for path in named(start) for row in read_records(path, finished)]
-        for start in ("time_map_records_", "time_necessity_records_")
+        for start in ("time_map_records_", "time_necessity_records_", "subspace_records_")
     )
     return PatchingResult(
         config=config,
@@ -116,6 +125,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         edits=_optional(folder / "edits.csv"),
         edit_doses=_optional(folder / "edit_doses.csv"),
         conflict=conflict.read(folder, config),
+        subspace=subspace,
+        subspace_records=pd.DataFrame(exchanged),
     )
 
 

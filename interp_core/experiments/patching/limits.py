@@ -59,3 +59,18 @@ STATED_LIMITS = """
 - What follows the text may be obedience to the prompt or belief in it; the shares cannot tell (who wins such
   conflicts in audio language models, and where: arXiv:2606.18924).
 """
+
+SUBSPACE_LIMITS = """
+- That these directions are **enough** for an effect does not mean that the model uses no others: what is left out may
+  carry the same once more, and a subspace that moves nothing alone may matter together with the rest.
+- It is fitted on **mean** states, over clips and over the replaced positions: what differs between classes in another
+  way than in the mean (their spread, their order in time) is in no such direction.
+- A random subspace of the same rank exchanges a far **smaller share** of the difference between A and B (both shares
+  are given), and may write into directions in which no clip differs. An effect beyond it says that these directions
+  matter more than any, and not that they matter more than their share.
+- The classes are those of the labels. Whatever goes along with a label in the clips (a speaker, a level, a text) goes
+  along in the subspace.
+- Sources: interchange of a subspace: Geiger et al. 2023, arXiv:2303.02536; why such an effect can be an illusion where
+  the subspace meets directions that are dormant: Makelov et al. 2023, arXiv:2311.17030. Difference of class means as a
+  direction: Marks & Tegmark 2023, arXiv:2310.06824.
+"""

@@ -5,7 +5,7 @@ are replaced by A's mean state over the recording (`mean`) and by the states of 
 stem (`silence`), and how far the answer moves is compared with random windows of the same length elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.plan import Chunk, Plan
-from interp_core.experiments.patching.time_map import pair_map
+from interp_core.experiments.patching.time_map import TIME, pair_map, run_time_chunk
 from interp_core.experiments.patching.windows import Span, Window, windows_of
 from interp_core.maths.arrays import Floats
 from interp_core.maths.stats import (
@@ -26,6 +26,7 @@ from interp_core.maths.stats import (
     pigeonhole_weights,
     wilson,
 )
+from interp_core.sinks import Sink
 from interp_core.trace.patch import Patch
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
@@ -41,6 +42,34 @@ COLUMNS = [
 def records_file(kind: str) -> str:
     """The file of a run folder that holds the masks of a kind of pair."""
     return f"time_necessity_records_{kind}.jsonl"
+
+
+def run_time_maps(
+    plan: Plan, store: CleanStore, sink: Sink, step: Callable[[int, str], None]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of the time map and of the masks of its top windows, those of a shard's chunks in a shard."""
+    chunks = [chunk for chunk in plan.map_chunks if chunk.map == TIME]
+    masked = [chunk for chunk in chunks if chunk.condition == "matched"]
+    for kind in dict.fromkeys(chunk.kind for chunk in masked):
+        counts = {chunk.number: len(MASKS) * len(chunk.pairs) for chunk in masked if chunk.kind == kind}
+        sink.expect(records_file(kind), counts)
+    windows: list[dict[str, Any]] = []
+    masks: list[dict[str, Any]] = []
+    for chunk in chunks:
+        if sink.skips(plan.group_of(chunk)):
+            continue
+        found = sink.records(chunk.records_file, chunk.number)
+        if found is None:
+            found = sink.keep_records(chunk.records_file, chunk.number, run_time_chunk(plan, store, chunk))
+        windows += found
+        if chunk in masked:
+            kept = sink.records(records_file(chunk.kind), chunk.number)
+            if kept is None:
+                made = run_masks(plan, store, chunk, found)
+                kept = sink.keep_records(records_file(chunk.kind), chunk.number, made)
+            masks += kept
+        step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
+    return windows, masks
 
 
 def run_masks(plan: Plan, store: CleanStore, chunk: Chunk, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -58,6 +58,8 @@ class Plan:
     """Whether the model reads its answer off the last residual stream alone."""
     padding_stays: bool = False
     """Whether beside what is heard it reads padding, and nothing else: see `Subject`."""
+    fitted_on: tuple[Clip, ...] = ()
+    """The clips that subspaces may be fitted on."""
 
     @property
     def but_for_padding(self) -> bool:
@@ -153,6 +155,7 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
         numbered,
         subject.by_construction,
         subject.padding_stays,
+        tuple(usable),
     )
 
 

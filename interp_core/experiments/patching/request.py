@@ -17,6 +17,7 @@ Map = Literal["time", "heads", "back"]
 MAPS: tuple[Map, ...] = get_args(Map)
 FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
+Subspace = Literal["none", "mean-difference"]
 DEFAULT_MAX_PAIRS = 100
 STATEMENT = "The speaker sounds {label}."
 PAIR_SIGN = " <- "
@@ -158,6 +159,21 @@ class PatchRequest(Request):
         label="What it states",
         rare=True,
     )
+    subspace: Subspace = option(
+        "none",
+        "exchange, beside the whole state, only its part in a subspace: mean-difference, the one in which the mean "
+        "states of the classes differ most, fitted without the units of A and B; first question, first strength",
+        label="Subspace exchanged",
+        rare=True,
+    )
+    rank: int = option(1, "directions of the subspace", least=1, most=8, label="Rank of the subspace", rare=True)
+    subspace_draws: int = option(
+        5, "random subspaces of the same rank beside it", least=1, most=100, label="Random subspaces", rare=True
+    )
+    subspace_label: str = option(
+        "", "the column whose classes span the subspace; that in which A and B differ unless given",
+        label="Classes of the subspace", placeholder="what A and B differ in", rare=True,
+    )  # fmt: skip
     method: Method = option(
         "fast",
         "the route: fast takes the cheapest that is exact, reference is one forward a layer",
@@ -264,6 +280,11 @@ class PatchRequest(Request):
             found.append(f"statement {self.statement!r} states nothing: write {{label}} where the label belongs")
         if self.statement != STATEMENT and not self.stated:
             found.append("statement is what the prompt states; name the label column that it speaks of (--stated)")
+        if self.subspace == "none" and (self.rank, self.subspace_draws, self.subspace_label) != (1, 5, ""):
+            found.append(
+                "rank, subspace_draws and subspace_label are those of a subspace; give --subspace mean-difference with "
+                "them, or leave them out"
+            )
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

@@ -30,12 +30,14 @@ from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
 from interp_core.experiments.patching.metrics import base_accuracy, summarise
-from interp_core.experiments.patching.necessity import MASKS, run_masks, summarise_masks
-from interp_core.experiments.patching.necessity import records_file as masks_file
+from interp_core.experiments.patching.necessity import run_time_maps, summarise_masks
 from interp_core.experiments.patching.plan import Chunk, Plan, fitting, plan_of_pair
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.subspace import run_subspaces, subspace_chunks
+from interp_core.experiments.patching.subspace_figures import subspace_figure
+from interp_core.experiments.patching.subspace_table import summarise_subspace
 from interp_core.experiments.patching.time_figures import time_figure
-from interp_core.experiments.patching.time_map import TIME, run_time_chunk, summarise_time
+from interp_core.experiments.patching.time_map import summarise_time
 from interp_core.jobs import Progress, silent
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
@@ -62,6 +64,7 @@ class PatchingResult(Result):
         time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
         edits: what each edit did to each recording; edit_doses: the effect by dose. Empty where no donor is edited.
         conflict: of the clips alone: later layers in earlier ones, and prompts that state an answer.
+        subspace, subspace_records: `summarise_subspace`, and a row a pair and layer; empty where none was exchanged.
     """
 
     pairs: Sequence[Mapping[str, Any]]
@@ -81,10 +84,12 @@ class PatchingResult(Result):
     edits: pd.DataFrame = field(default_factory=pd.DataFrame)
     edit_doses: pd.DataFrame = field(default_factory=pd.DataFrame)
     conflict: Conflict = field(default_factory=Conflict)
+    subspace: pd.DataFrame = field(default_factory=pd.DataFrame)
+    subspace_records: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         maps = {"head_map": self.head_map, "head_agreement": self.head_agreement}
-        maps |= {"time_map": self.time_map, "necessity": self.necessity}
+        maps |= {"time_map": self.time_map, "necessity": self.necessity, "subspace": self.subspace}
         maps |= {"edit_doses": self.edit_doses, "edits": self.edits}
         return {
             **{"metrics": self.metrics, "records": self.records, "lens": self.lens, "knockout": self.knockout},
@@ -110,6 +115,8 @@ class PatchingResult(Result):
                 )
             if len(self.time_map):
                 found[f"time_map_{kind}"] = time_figure(self.time_map[self.time_map["kind"] == kind], title)
+            if len(self.subspace):
+                found[f"subspace_{kind}"] = subspace_figure(self.subspace_of(kind), title)
         found |= edit_figures(self.edit_doses, self.model_name)
         return found | self.conflict.figures(conflict.question_names(self.prompts), self.model_name)
 
@@ -146,6 +153,10 @@ class PatchingResult(Result):
         """How far the estimates of `heads_of` can be trusted."""
         table = self.head_agreement
         return table[(table["kind"] == kind) & (table["prompt"] == prompt)].iloc[0]
+
+    def subspace_of(self, kind: str) -> pd.DataFrame:
+        """Rows of `subspace` of a kind of pair; none where the run has none."""
+        return self.subspace[self.subspace["kind"] == kind] if len(self.subspace) else self.subspace
 
     def title_of_heads(self, kind: str) -> str:
         return f"{self.model_name}: {kind} pairs, every head at {self.config['settings']['positions']} positions"
@@ -196,6 +207,8 @@ def run_patching(
     total = sum(len(chunk.pairs) for chunk in asked) + used * len(flows) + conflict.steps_of(plan)
     if "heads" in settings.maps:
         total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
+    if within := subspace_chunks(plan):
+        total += len(plan.fitted_on) + sum(len(chunk.pairs) for chunk in within)
     done = 0
 
     def step(count: int, note: str) -> None:
@@ -227,8 +240,9 @@ def run_patching(
         sink.show(partial(rates_so_far, rows, settings))
         step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
     said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
-    windows, masks = _time_maps(plan, store, sink, step)
+    windows, masks = run_time_maps(plan, store, sink, step)
     of_clips = conflict.records_of(plan, store, sink, step)
+    exchanged = run_subspaces(plan, store, sink, step)
     lens, knock = pd.DataFrame(), pd.DataFrame()
     column = choose_cluster_column(clips)
     clusters = cluster_map([*clips, *(clip for p in pairs for clip in (p.recipient, p.donor) if clip.edit)], column)
@@ -266,6 +280,10 @@ def run_patching(
         windows, plan.labels[0].labels, clusters, tolerance=tolerance, seed=settings.seed, cluster_column=column
     )
     necessity = summarise_masks(masks, clusters, seed=settings.seed, cluster_column=column)
+    within_table = summarise_subspace(
+        exchanged, records, settings.labels, clusters,
+        tolerance=tolerance, seed=settings.seed, cluster_column=column,
+    )  # fmt: skip
     reports = {
         "tokenization_report": {"prompts": [tokens.report for tokens in plan.labels]},
         "pair_construction_report": {
@@ -281,37 +299,10 @@ def run_patching(
         **{"head_map": heads, "head_agreement": agreement, "time_map": time_map, "necessity": necessity},
         **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
         "edit_doses": dose_table(records, plan.pairs, clips, seed=settings.seed),
+        **{"subspace": within_table, "subspace_records": pd.DataFrame(exchanged)},
     }
     added = conflict.tables_of(plan, of_clips, clusters, column)
     return PatchingResult(config, [pair_line(p) for p in pairs], records, metrics, reports, **tables, conflict=added)
-
-
-def _time_maps(
-    plan: Plan, store: CleanStore, sink: Sink, step: Callable[[int, str], None]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The records of the time map and of the masks of its top windows, those of a shard's chunks in a shard."""
-    chunks = [chunk for chunk in plan.map_chunks if chunk.map == TIME]
-    masked = [chunk for chunk in chunks if chunk.condition == "matched"]
-    for kind in dict.fromkeys(chunk.kind for chunk in masked):
-        counts = {chunk.number: len(MASKS) * len(chunk.pairs) for chunk in masked if chunk.kind == kind}
-        sink.expect(masks_file(kind), counts)
-    windows: list[dict[str, Any]] = []
-    masks: list[dict[str, Any]] = []
-    for chunk in chunks:
-        if sink.skips(plan.group_of(chunk)):
-            continue
-        found = sink.records(chunk.records_file, chunk.number)
-        if found is None:
-            found = sink.keep_records(chunk.records_file, chunk.number, run_time_chunk(plan, store, chunk))
-        windows += found
-        if chunk in masked:
-            kept = sink.records(masks_file(chunk.kind), chunk.number)
-            if kept is None:
-                made = run_masks(plan, store, chunk, found)
-                kept = sink.keep_records(masks_file(chunk.kind), chunk.number, made)
-            masks += kept
-        step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
-    return windows, masks
 
 
 def rates_so_far(rows: Sequence[Mapping[str, Any]], settings: PatchRequest) -> pd.DataFrame:

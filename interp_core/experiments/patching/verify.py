@@ -49,8 +49,9 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     asked = replace(
-        request, pilot=request.pilot or PAIRS, controls=(), flow=(), maps=(), words=0, word_pairs=0, alphas=(1.0,)
-    )
+        request, pilot=request.pilot or PAIRS, controls=(), flow=(), maps=(), words=0, word_pairs=0, alphas=(1.0,),
+        subspace="none", rank=1, subspace_draws=5, subspace_label="",
+    )  # fmt: skip
     ready = PATCHING.prepare(engine, asked, progress)
     plan, store = ready.plan, ready.store
     subject, config = store.subject, ready.config

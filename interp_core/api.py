@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp_core.cli import ProgressLine
 from interp_core.engine import Engine, default_cache_bytes
 from interp_core.errors import InterpError
 from interp_core.experiments import experiment_of
@@ -21,6 +20,7 @@ from interp_core.jobs import Progress
 from interp_core.models.subject import Subject
 from interp_core.request import Request
 from interp_core.runs import read_config
+from interp_core.terminal import ProgressLine
 
 
 @cache

@@ -284,7 +284,7 @@ class _Crew:
 
     def _replace(self, seat: _Seat, why: str) -> None:
         """Another worker in the place of one that is lost, whose work is done again, or an error after `TRIES`."""
-        step = seat.step
+        step, seat.call = seat.step, None
         assert step is not None
         where = self._named(step)
         if isinstance(step, Shard) or step == "merge":

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import interp_core
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments import experiment_of
@@ -183,7 +182,7 @@ def versions() -> dict[str, str]:
 @cache
 def code_digest() -> str:
     """The first digits of a digest of this package's code."""
-    whole, root = hashlib.sha256(), Path(interp_core.__file__).parent
+    whole, root = hashlib.sha256(), Path(__file__).resolve().parents[2]
     for path in sorted(root.rglob("*.py")):
         whole.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
     return f"code {whole.hexdigest()[:8]}"

@@ -122,7 +122,8 @@ def begin(asked: Request) -> bool:
     """Check a request and start it as a job; False, and a sentence on the page, where something is wrong with it."""
     try:
         with st.spinner("Checking the model, the clips and the settings …"):
-            visitors.asked(start(experiment_of(asked.command), server.engine(), asked, server.runs_folder()))
+            made = experiment_of(asked.command)
+            visitors.asked(start(made, server.engine(), asked, server.runs_folder(), server.runner()))
     except InterpError as error:
         show(error)
         return False

@@ -40,6 +40,7 @@ def _panel() -> None:
             progress(job, "side")
         for job in [job for job in jobs if not job.active][:KEPT_IN_VIEW]:
             _finished(job)
+        computed_on()
         memory()
         open_models()
     _rerun_when_all_ended(bool(active))
@@ -90,6 +91,19 @@ def _link(job: Job[Any]) -> None:
         return
     if page is not None:
         run_link(page, label, icon, job.place)
+
+
+def computed_on() -> None:
+    """Where runs go, if not into this process."""
+    cluster = server.cluster()
+    if cluster is None:
+        return
+    workers = "as many workers as fit" if cluster.workers is None else f"{cluster.workers:d} workers"
+    st.caption(
+        f":material/hub: Runs are computed on {md(str(cluster))}: {workers}",
+        help="PATCHBAY_CLUSTER of the server. Each worker opens the model for a run of its own; curves are drawn once "
+        "all of them are done. What cannot be dealt to workers is computed in the server, as clicks are.",
+    )
 
 
 def memory() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from interp_core.data.archive import Caps
 from interp_core.data.clips import ClipLimits
 from interp_core.engine import Engine, default_cache_bytes, default_model_bytes
 from interp_core.errors import InterpError
+from interp_core.experiments.cluster.run import Cluster, run_where_it_can
+from interp_core.experiments.sharded import run_whole
 from interp_core.jobs import Job
 from interp_core.models import bundled
 
@@ -63,6 +67,23 @@ def jobs() -> list[Job[Any]]:
     """Every job there is: models on their way (those that are open are listed as such), then experiments."""
     openings = [job for job in engine().openings.jobs() if job.status != "done"]
     return [*openings, *engine().jobs.jobs()]
+
+
+def cluster() -> Cluster | None:
+    """Where runs are computed if not in this process: PATCHBAY_CLUSTER, as the option --cluster; PATCHBAY_WORKERS."""
+    address = os.environ.get("PATCHBAY_CLUSTER")
+    if not address:
+        return None
+    said = os.environ.get("PATCHBAY_WORKERS")
+    found = Cluster(address, int(_number("PATCHBAY_WORKERS", 1)) if said else None)
+    found.check()
+    return found
+
+
+def runner() -> Callable[..., Any]:
+    """What runs an experiment: this process, or the workers of the cluster."""
+    found = cluster()
+    return run_whole if found is None else partial(run_where_it_can, found)
 
 
 def most_pairs() -> int:

@@ -7,20 +7,21 @@ result.metrics                       # a DataFrame; result.tables() has all of t
 result.figure()                      # matplotlib's, as in a run folder
 """
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from interp_core.cli import ProgressLine
 from interp_core.engine import Engine, default_cache_bytes
 from interp_core.errors import InterpError
 from interp_core.experiments import experiment_of
+from interp_core.experiments.cluster.run import Cluster, run_on
 from interp_core.experiments.experiment import Result, open_result
-from interp_core.experiments.experiment import run as run_on
+from interp_core.experiments.sharded import run_whole
 from interp_core.jobs import Progress
 from interp_core.models.subject import Subject
 from interp_core.request import Request
 from interp_core.runs import read_config
+from interp_core.terminal import ProgressLine
 
 
 @cache
@@ -41,6 +42,8 @@ def run(
     resume: bool = False,
     progress: Progress | None = None,
     engine: Engine | None = None,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> Any:
     """Run an experiment.
 
@@ -50,6 +53,7 @@ def run(
         resume: go on with the run that is in the folder; one that is finished is read back.
         progress: called with (done, total, note); None shows a line on stderr.
         engine: None for one that all calls share.
+        cluster, workers: as the options `--cluster` and `--workers`; `out` must be given then.
     Returns:
         The experiment's `Result`: `metrics`, `tables()`, `figure()`, `config`.
     Raises:
@@ -58,7 +62,8 @@ def run(
     if isinstance(out, str) and not out.strip():
         raise InterpError("out is empty; name the run folder, or leave it out to keep the result in memory alone.")
     line = ProgressLine()
-    result = run_on(
+    runner = run_whole if cluster is None else partial(run_on, Cluster(cluster, workers))
+    result = runner(
         experiment_of(request.command),
         engine or default_engine(),
         request,

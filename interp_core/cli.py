@@ -4,13 +4,8 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import sys
 import textwrap
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,7 @@ from interp_core.options import add_options, declared, from_args, joined_words
 from interp_core.request import Request
 from interp_core.shards import Shard
 from interp_core.slurm import script
+from interp_core.terminal import ProgressLine, tell
 
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 CHECK_PAIRS = 5
@@ -50,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
             "--shard", metavar="I/N", help="only this part of the run, in a folder of its own below --out: i/n, or env "
             "for the task of a Slurm array; `merge` makes one run of all parts",
         )  # fmt: skip
+        command.add_argument(
+            "--cluster", metavar="WHERE", help="on a Ray cluster, one model a GPU: local for the GPUs or cores of this "
+            "machine, HOST:PORT of a head node, or auto",
+        )  # fmt: skip
+        command.add_argument(
+            "--workers", type=int, metavar="N", help="of --cluster (default: one a GPU; without any, one for 4 cores)"
+        )
     text = "check a model and its clips: audio spans, self-patch, fast = reference"
     command = commands.add_parser("check", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=check, registered=EXPERIMENTS["patch"])
@@ -123,16 +126,22 @@ def run_experiment(args: argparse.Namespace) -> int:
     request.check()
     if not args.out.strip():
         raise InterpError("--out is empty; name the run folder, such as runs/first (the current one is .).")
+    if args.workers is not None and args.cluster is None:
+        raise InterpError("--workers is of --cluster; add --cluster local, or the address of a Ray cluster.")
+    if args.shard is not None and args.cluster is not None:
+        raise InterpError("--shard and --cluster exclude each other: a cluster computes all shards and merges them.")
     from interp_core.engine import Engine
-    from interp_core.experiments.basis import TITLE
-    from interp_core.experiments.basis import line as basis
-    from interp_core.experiments.experiment import run
+    from interp_core.experiments.sharded import run_whole
 
     shard = None if args.shard is None else Shard.read(args.shard, os.environ)
     experiment, engine = args.registered.load(), Engine()
     runs = experiment.requests(engine, request, tell)
-    if shard is not None and set(runs) != {""}:
-        raise InterpError("--shard deals one run, and this command stands for several; give one of them.")
+    if (shard or args.cluster) is not None and set(runs) != {""}:
+        raise InterpError("--shard and --cluster deal one run, and this command stands for several; give one of them.")
+    if args.cluster is not None:
+        _clustered(args, experiment, engine, request)
+        print(out)
+        return DONE
     for name, one in runs.items():
         if name:
             tell(name)
@@ -146,7 +155,7 @@ def run_experiment(args: argparse.Namespace) -> int:
         if shard is not None:
             print(_sharded(args, experiment, ready, shard, bar))
             return DONE
-        result = run(
+        result = run_whole(
             experiment,
             engine,
             one,
@@ -157,14 +166,33 @@ def run_experiment(args: argparse.Namespace) -> int:
             ready=ready,
         )
         bar.end()
-        for line in experiment.summary(result):
-            tell(line)
-        tell(f"{TITLE}: {basis(result.config)}")
+        _sum_up(experiment, result)
     print(out)
     return DONE
 
 
-def _sharded(args: argparse.Namespace, experiment: Any, ready: Any, shard: Shard, bar: "ProgressLine") -> Path:
+def _sum_up(experiment: Any, result: Any) -> None:
+    from interp_core.experiments.basis import TITLE
+    from interp_core.experiments.basis import line as basis
+
+    for line in experiment.summary(result):
+        tell(line)
+    tell(f"{TITLE}: {basis(result.config)}")
+
+
+def _clustered(args: argparse.Namespace, experiment: Any, engine: Any, request: Request) -> None:
+    from interp_core.experiments.cluster.run import Cluster, run_on
+
+    bar = ProgressLine()
+    result = run_on(
+        Cluster(args.cluster, args.workers), experiment, engine, request, out=Path(args.out), resume=args.resume,
+        progress=bar, announce=tell, say=tell,
+    )  # fmt: skip
+    bar.end()
+    _sum_up(experiment, result)
+
+
+def _sharded(args: argparse.Namespace, experiment: Any, ready: Any, shard: Shard, bar: ProgressLine) -> Path:
     from interp_core.experiments.sharded import run_shard
 
     subject = ready.store.subject.name
@@ -199,39 +227,14 @@ def slurm(args: argparse.Namespace) -> int:
     """Print the script."""
     words = args.line[1:] if args.line[:1] == ["--"] else args.line
     made = parser().parse_args(joined_words(words)) if words and words[0] in EXPERIMENTS else None
-    if made is None or made.resume or made.shard is not None:
+    if made is None or made.resume or (made.shard or made.cluster) is not None:
         raise InterpError(
-            f"slurm needs the command of an experiment ({', '.join(EXPERIMENTS)}) behind --, without --shard and "
-            "--resume, which the script adds."
+            f"slurm needs the command of an experiment ({', '.join(EXPERIMENTS)}) behind --, without --cluster, and "
+            "without --shard and --resume, which the script adds."
         )
     request_of(made).check()
     print(script(words, made.out, args.shards, args.time, args.sbatch, sys.executable), end="")
     return DONE
-
-
-STOP = threading.Event()
-"""Set by a signal, read by `ProgressLine` at each step."""
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Within, SIGTERM and SIGUSR1 stop the work at its next step, a second one at once."""
-    names = [name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has no SIGUSR1
-    if threading.current_thread() is not threading.main_thread():
-        names = []
-    STOP.clear()
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), _ask) for name in names}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ask(*_: Any) -> None:
-    if STOP.is_set():
-        raise KeyboardInterrupt
-    STOP.set()
 
 
 def check(args: argparse.Namespace) -> int:
@@ -345,36 +348,3 @@ def models(args: argparse.Namespace) -> int:
         print(f"  {record.model_type:<22} {record}")
     print(f"\n{textwrap.fill(NOTE, 110)}")
     return DONE
-
-
-def tell(text: str) -> None:
-    """A line for the person at the screen; stdout is for what scripts read."""
-    print(text, file=sys.stderr, flush=True)
-
-
-class ProgressLine:
-    """Done of total, rate and remaining time on one line of stderr, or a line now and then where that is no screen."""
-
-    def __init__(self) -> None:
-        self._started = self._shown = time.monotonic()
-        self._first: int | None = None
-        self._screen = sys.stderr.isatty()
-        self._drawn = False
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        if STOP.is_set():
-            raise KeyboardInterrupt
-        now = time.monotonic()
-        if self._first is None or done < self._first:  # another count has begun
-            self._first, self._started = done, now
-        if now - self._shown < (0.2 if self._screen else 10) and (done < total or not total):
-            return
-        self._shown, self._drawn = now, True
-        rate = (done - self._first) / max(now - self._started, 1e-9)
-        left = f"{(total - done) / rate:.0f} s left" if rate else "estimating"
-        text = f"{done}/{total}  {rate:.1f}/s  {left}  {note}" if total else note  # how much there is is not known
-        print(f"\r{text:<79}" if self._screen else text, end="" if self._screen else "\n", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._screen and self._drawn:
-            print(file=sys.stderr)

@@ -78,6 +78,11 @@ class Engine:
         self._read = ByteCache(READ_BYTES, keep_latest=True)
         self._current = CurrentFiles(self._read)
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What it lets requests do, as the arguments of an engine in another process."""
+        return {"roots": self.roots, "limits": self._limits, "model_roots": self._model_roots}
+
     # ---- models ------------------------------------------------------------------------------------------------------
 
     def open(

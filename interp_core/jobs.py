@@ -155,7 +155,8 @@ class Job(Generic[T]):
             if self._status != "running" or len(self._samples) < 2:
                 return None
             (first_time, first_done), (last_time, last_done) = self._samples[0], self._samples[-1]
-            if last_done - first_done < min(SETTLED_STEPS, self._total - first_done) or last_time <= first_time:
+            steps = last_done - first_done
+            if steps <= 0 or steps < min(SETTLED_STEPS, self._total - first_done) or last_time <= first_time:
                 return None
             if last_time - first_time < SETTLED_S and last_done < self._total:
                 return None

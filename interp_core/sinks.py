@@ -34,6 +34,10 @@ LOOK_EVERY_S, SHARE_OF_LOOKING = 2.0, 0.05
 """How often the curves of a run that goes on are made anew, and of its time how much at most."""
 
 
+class NoShards(InterpError):
+    """A run has no chunks that shards could share."""
+
+
 class ShardDone(Exception):
     """A shard has all its chunks; what follows is done by `merge`."""
 
@@ -110,6 +114,12 @@ def array_table(arrays: Arrays, name: str) -> pd.DataFrame:
     """One of the tables that `table_arrays` took apart."""
     start = f"{name}."
     return pd.DataFrame({key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)})
+
+
+def holds_chunks(folder: Path) -> bool:
+    """Whether anything lies in a run folder that was computed, from which a resumed run goes on."""
+    here = [path.name for path in folder.iterdir()]
+    return any(name.startswith("chunk_") or ("_records" in name and name.endswith(".jsonl")) for name in here)
 
 
 class MemorySink:
@@ -196,8 +206,7 @@ class FolderSink:
     @property
     def holds_any(self) -> bool:
         """Whether anything was computed that a resumed run goes on from."""
-        here = [path.name for path in self._writer.folder.iterdir()]
-        return any(name.startswith("chunk_") or ("_records" in name and name.endswith(".jsonl")) for name in here)
+        return holds_chunks(self._writer.folder)
 
     def keep_arrays(self, name: str, chunk: int, arrays: Arrays) -> Arrays:
         npz = io.BytesIO()
@@ -245,8 +254,8 @@ class ShardSink(FolderSink):
 
     def gather(self) -> None:
         if not self.deals:
-            raise InterpError(
+            raise NoShards(
                 "this run has no chunks that shards could share (it is over after one pass over its clips); run it "
-                "without --shard."
+                "without --shard and --cluster."
             )
         raise ShardDone

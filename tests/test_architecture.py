@@ -46,7 +46,7 @@ GROUND = {
     "shards",
     "sinks",
 }
-CLI = {"cli", "api", "slurm", "__main__"}
+CLI = {"cli", "api", "slurm", "terminal", "__main__"}
 """The ways in beside the pages: the command line and Python."""
 PRIVATE_ELSEWHERE = {
     "_replace",  # of a named tuple: public in spite of its name

@@ -321,6 +321,22 @@ def test_the_remaining_time_follows_the_recent_speed_and_counts_down_between_ste
     assert clock.slept == pytest.approx(0.001 * 102)
 
 
+def test_there_is_no_remaining_time_while_nothing_is_known_or_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(jobs_module, "time", clock)
+    seen: list[float | None] = []
+
+    def work(progress: Progress) -> None:
+        for done, total in ((0, 0), (0, 0), (0, 0), (4, 4), (4, 4), (4, 4)):
+            clock.now += 3.0
+            progress(done, total, "waiting")
+            seen.append(job.remaining_seconds())
+
+    job: Job[None] = Job("a", "A", work)
+    job._run()
+    assert job.error is None and seen == [None] * 6
+
+
 def test_thousands_of_quick_steps_are_kept_as_a_short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(jobs_module, "time", clock)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -23,14 +24,32 @@ from tests.test_resume import REQUESTS, fresh_engine, same_files, wait_for_a_chu
 TIMES = ("created", "finished", "times")
 
 
-def in_shards(command, out, count, request=None):
-    """The folders of all shards, each computed by an engine of its own."""
+def in_shards(command, out, count, request=None, *, broken_off=None):
+    """The folders of all shards, each computed by an engine of its own; `broken_off` is given those that went on after
+    what a kill behind their first chunk leaves behind.
+    """
     made = []
     for number in range(count, 0, -1):
-        engine, experiment = fresh_engine(), experiment_of(command)
+        engine, experiment, shard = fresh_engine(), experiment_of(command), Shard(number, count)
         ready = experiment.prepare(engine, request or REQUESTS[command])
-        made.append(run_shard(experiment, ready, Shard(number, count), out))
+        if broken_off is not None:
+            with suppress(KeyboardInterrupt):
+                run_shard(experiment, ready, shard, out, progress=kill_behind_a_chunk(out / shard.folder))
+            if not read_config(out / shard.folder).get("finished"):
+                broken_off.append(shard)
+                for records in (out / shard.folder).glob("*_records*.jsonl"):
+                    with records.open("ab") as file:
+                        file.write(b'{"chunk": 0, "kind": "pro')
+        made.append(run_shard(experiment, ready, shard, out, resume=broken_off is not None))
     return made
+
+
+def kill_behind_a_chunk(folder):
+    def progress(done, total, note=""):
+        if list(folder.glob("chunk_*")) or any(path.stat().st_size for path in folder.glob("*_records*.jsonl")):
+            raise KeyboardInterrupt
+
+    return progress
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +81,9 @@ def plain_config(folder):
 @pytest.mark.parametrize("count", [1, 3, 8])
 @pytest.mark.parametrize("command", sorted(REQUESTS))
 def test_shards_merge_to_the_files_and_the_config_of_one_process(command, count, whole_of, tmp_path):
-    whole, shards = whole_of(command), in_shards(command, tmp_path, count)
+    broken_off = [] if count == 3 else None
+    whole, shards = whole_of(command), in_shards(command, tmp_path, count, broken_off=broken_off)
+    assert broken_off is None or len(broken_off) > 1, "most shards were killed on their way, and went on"
     kept = [{path.name for path in shard.iterdir()} for shard in shards]
     for names in kept:
         tables = [name for name in names if name.endswith((".csv", ".png")) or name.startswith("pair_list")]
@@ -302,6 +323,7 @@ def test_the_slurm_script_submits_array_and_merge_and_requeues_what_was_stopped(
         ["--sbatch=--x=\nrm", "--", "signflip", "--model=demo-events", "--out=x"],
         ["--", "signflip", "--model=demo-events", "--out=x", "--shard=1/2"],
         ["--", "signflip", "--model=demo-events", "--out=x", "--resume"],
+        ["--", "signflip", "--model=demo-events", "--out=x", "--cluster=local"],
         ["--", "signflip", "--out=x"],
     ],
 )

@@ -96,7 +96,7 @@ def _go_on(row: Row) -> None:
         return
     try:
         with st.spinner("Checking the model, the clips and the settings …"):
-            visitors.asked(resume_folder(registered(row.command), server.engine(), row.folder))
+            visitors.asked(resume_folder(registered(row.command), server.engine(), row.folder, server.runner()))
     except InterpError as error:
         show(error)
         return

@@ -10,6 +10,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -276,11 +277,18 @@ def run(
         return replace(result, config=writer.config)
 
 
-def start(experiment: Experiment[Q, P, R], engine: Engine, request: Q, runs: Path | None = None) -> Job[R]:
+def start(
+    experiment: Experiment[Q, P, R],
+    engine: Engine,
+    request: Q,
+    runs: Path | None = None,
+    runner: Callable[..., R] = run,
+) -> Job[R]:
     """Check a request and start it as a job; the same request, asked twice, is one job.
 
     Args:
         runs: the folder in which its run folder is made; None: it is kept in memory alone.
+        runner: what is called to run it, as `run` is.
     Raises:
         InterpError: whatever is wrong with it.
     """
@@ -291,16 +299,14 @@ def start(experiment: Experiment[Q, P, R], engine: Engine, request: Q, runs: Pat
     ready = experiment.prepare(engine, request)
     out = None if runs is None else free_folder(experiment, runs / request.folder_of(key), ready.config)
 
-    return _submit(experiment, engine, request, key, out, ready)
+    return _submit(engine, request, key, out, partial(runner, experiment, engine, request, ready=ready))
 
 
-def _submit(
-    experiment: Experiment[Q, P, R], engine: Engine, request: Q, key: str, out: Path | None, ready: Ready[Q, P]
-) -> Job[R]:
+def _submit(engine: Engine, request: Request, key: str, out: Path | None, runner: Callable[..., R]) -> Job[R]:
     watched = Watched()
 
     def work(progress: Progress) -> R:
-        return run(experiment, engine, request, out=out, resume=True, progress=progress, ready=ready, watched=watched)
+        return runner(out=out, resume=True, progress=progress, watched=watched)
 
     return engine.jobs.submit(key, request.title, work, so_far=watched, place=out)
 
@@ -328,7 +334,9 @@ def free_folder(experiment: Experiment[Q, P, R], folder: Path, config: Mapping[s
     raise AssertionError("there is always a further number")
 
 
-def resume_folder(experiment: Experiment[Q, P, R], engine: Engine, folder: Path) -> Job[R]:
+def resume_folder(
+    experiment: Experiment[Q, P, R], engine: Engine, folder: Path, runner: Callable[..., R] = run
+) -> Job[R]:
     """Go on with the unfinished run in a folder, as a job; asked twice, it is one job.
 
     Raises:
@@ -342,7 +350,7 @@ def resume_folder(experiment: Experiment[Q, P, R], engine: Engine, folder: Path)
         return known
     ready = experiment.prepare(engine, request)
 
-    return _submit(experiment, engine, request, key, folder, ready)
+    return _submit(engine, request, key, folder, partial(runner, experiment, engine, request, ready=ready))
 
 
 def resume_key(folder: Path, config: Mapping[str, Any]) -> str:

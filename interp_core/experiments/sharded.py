@@ -5,6 +5,7 @@ refuses shards that came to other digits there. Then it goes on with the run as 
 chunk, so that its files are those of one process.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +18,15 @@ from interp_core.experiments import experiment_of
 from interp_core.experiments.experiment import Experiment, Ready, Result, run
 from interp_core.jobs import Progress, silent
 from interp_core.options import from_config
-from interp_core.resuming import settings_changed
-from interp_core.runs import WRITTEN, RunWriter, check_written, read_config
+from interp_core.resuming import of_a_run, settings_changed
+from interp_core.runs import WRITTEN, RunWriter, check_written, delete_run, read_config
 from interp_core.shards import Shard
-from interp_core.sinks import ShardDone, ShardSink
+from interp_core.sinks import ShardDone, ShardSink, Watched
 from interp_core.storage import whole_chunks
 
 SHARD = "shard"
 """The entry of a config that says which shard it is: "2/8"."""
+FOLDER = re.compile(r"shard-[0-9]{1,6}-of-[0-9]{1,6}")
 
 
 def run_shard(
@@ -74,13 +76,20 @@ def run_shard(
 
 
 def merge(
-    folders: Sequence[Path], out: Path, *, engine: Engine | None = None, progress: Progress = silent
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+    ready: Ready[Any, Any] | None = None,
 ) -> tuple[Experiment[Any, Any, Any], Result]:
     """Write the folder that one process would have written, from the folders of all shards.
 
     The model is opened as the config says, on its device: what follows the chunks may need it. A merge that was killed
     is repeated with the same call.
 
+    Args:
+        ready: of the same request, if it is there already; its model is then the one that is used.
     Raises:
         InterpError: no shards, missing, doubled, unfinished or damaged ones, other settings or files, shared chunks
             with other digits; all of it at once.
@@ -88,19 +97,84 @@ def merge(
     configs = _checked(folders)
     first = next(iter(configs.values()))
     experiment = experiment_of(first["command"])
-    asked = from_config(experiment.request, first["asked"])
-    ready = experiment.prepare(
-        engine or Engine(), replace(asked, device=first["device"], dtype=first["dtype"]), progress
-    )
-    ready = replace(ready, asked=asked)
-    if apart := _apart({**first, SHARD: None}, {**ready.config, SHARD: None}):
-        raise InterpError(f"the shards were computed from something else than what is there now: {'; '.join(apart)}.")
+    if ready is None:
+        asked = from_config(experiment.request, first["asked"])
+        placed = replace(asked, device=first["device"], dtype=first["dtype"])
+        ready = replace(experiment.prepare(engine or Engine(), placed, progress), asked=asked)
+    if differ := apart({**first, SHARD: None}, {**ready.config, SHARD: None}):
+        raise InterpError(f"the shards were computed from something else than what is there now: {'; '.join(differ)}.")
     with RunWriter.create(Path(out), ready.config, ready.request.config_file, resume=True) as writer:
         if not writer.was_finished:
             _gather(writer, configs)
     return experiment, run(
         experiment, ready.engine, ready.request, out=out, resume=True, progress=progress, ready=ready
     )
+
+
+def shards_below(out: Path) -> list[Path]:
+    """The folders of shards below a folder, whatever made them."""
+    return [
+        path
+        for path in sorted(Path(out).expanduser().glob("shard-*-of-*"))
+        if FOLDER.fullmatch(path.name) and path.is_dir()
+    ]
+
+
+def dealt_into(out: Path) -> int:
+    """Into how many shards the run that a folder holds was dealt as a whole; 0 where it was not.
+
+    Raises:
+        InterpError: shards of several such ways lie below it.
+    """
+    counts = {int(path.name.rpartition("-")[2]) for path in shards_below(out)}
+    if not counts or not of_a_run(Path(out).expanduser()):
+        return 0
+    if len(counts) > 1:
+        raise InterpError(f"below {out} lie shards of {' and of '.join(map(str, sorted(counts)))}; keep those of one.")
+    return counts.pop()
+
+
+def drop_shards(out: Path) -> None:
+    """Remove the shards of a finished run."""
+    for folder in shards_below(out):
+        delete_run(folder)
+
+
+def run_whole(
+    experiment: Experiment[Any, Any, Any],
+    engine: Engine,
+    request: Any,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+    announce: Callable[[str], None] | None = None,
+    ready: Ready[Any, Any] | None = None,
+    watched: Watched | None = None,
+) -> Any:
+    """As `run`, which this is unless the folder holds a run that a cluster began: then its shards are finished here.
+
+    What other machines have computed is not computed again; each shard is taken up where it was left.
+    """
+    if out is None or not resume or not dealt_into(out):
+        return run(
+            experiment, engine, request, out=out, resume=resume, progress=progress, announce=announce, ready=ready,
+            watched=watched,
+        )  # fmt: skip
+    count, out = dealt_into(out), Path(out).expanduser()
+    ready = ready or experiment.prepare(engine, request, progress)
+    shards = [Shard(number, count) for number in range(1, count + 1)]
+    with RunWriter.create(out, ready.config, request.config_file, resume=True) as writer:
+        for shard in () if writer.was_finished else shards:
+            run_shard(experiment, ready, shard, out, resume=True, progress=progress, announce=announce)
+            announce = None
+        done = writer.was_finished
+    if done:
+        result = run(experiment, engine, request, out=out, resume=True, ready=ready)
+    else:
+        _, result = merge([out / one.folder for one in shards], out, engine=engine, progress=progress, ready=ready)
+    drop_shards(out)
+    return result
 
 
 def _gather(writer: RunWriter, configs: Mapping[Path, Mapping[str, Any]]) -> None:
@@ -155,8 +229,8 @@ def _together(found: Mapping[Path, tuple[Shard, Mapping[str, Any]]]) -> list[str
             faults.append(f"{folder} is shard {shard}, {name} is shard {one}")
             continue
         places.setdefault(shard.number, []).append(str(folder))
-        if apart := _apart({**first, SHARD: None}, {**config, SHARD: None}):
-            faults.append(f"{folder} is of another run than {name}: {'; '.join(apart)}")
+        if differ := apart({**first, SHARD: None}, {**config, SHARD: None}):
+            faults.append(f"{folder} is of another run than {name}: {'; '.join(differ)}")
             continue
         for file, digest in (config.get(WRITTEN) or {}).items():
             if file.startswith("chunk_") and digests.setdefault(file, digest) != digest:
@@ -172,7 +246,8 @@ def _together(found: Mapping[Path, tuple[Shard, Mapping[str, Any]]]) -> list[str
     return faults
 
 
-def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In which settings and files the configs of two runs differ, in parts of a sentence."""
     if one["command"] != other["command"]:
         return [f"command was {one['command']!r}, is {other['command']!r}"]
     return [*(f"{name} changed" for name in changed(one, other)), *settings_changed(one, other)]

@@ -20,7 +20,7 @@ from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.opens2s import OpenS2S, is_opens2s, load_opens2s
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
-from interp_core.models.encoders.subject import Encoder, SpectrogramTransformer, WhisperClassifier
+from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import ENCODER_ROW, Whisper
 from interp_core.models.fit import check_bands, check_extractor_files, load_weights
 from interp_core.models.hub import fetched
@@ -217,14 +217,13 @@ def _opens2s(opening: Opening) -> Subject:
 
 def _encoder(opening: Opening) -> Subject:
     arch = ENCODERS[opening.config.model_type]
-    kinds = {"whisper": WhisperClassifier, "audio-spectrogram-transformer": SpectrogramTransformer}
     wanted = (opening.config.architectures or [""])[0]
     heads = ("ForSequenceClassification", "ForAudioClassification")
     # A head that answers something else (characters, speakers, frames) is left out: the encoder below it is the same.
     model_class = getattr(transformers, wanted, None) if wanted.endswith(heads) else AutoModel
     if model_class is None:
         raise InterpError(f"transformers {transformers.__version__} ships no model class {wanted}.")
-    kind = kinds.get(opening.config.model_type, Encoder)
+    kind = OPENED_AS.get(opening.config.model_type, Encoder)
     extractor = _extractor(opening)
     return kind(
         opening.name, opening.weights_hash, opening.placed(opening.weights(model_class)), arch, extractor=extractor

@@ -276,3 +276,10 @@ class SpectrogramTransformer(Encoder):
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         assert self.classifier is not None, "check_readout refuses a checkpoint without one"
         return self.classifier((state[:, 0] + state[:, 1]) / 2)
+
+
+OPENED_AS: dict[str, type[Encoder]] = {
+    "whisper": WhisperClassifier,
+    "audio-spectrogram-transformer": SpectrogramTransformer,
+}
+"""Types of encoders with a classifier that are not plain ones."""

@@ -53,7 +53,7 @@ class Row:
     def words(self) -> str:
         """All that a search looks through."""
         one = self.family
-        said = (one.name, one.group, *one.types, one.opens, *one.sites, one.readout, one.checked, *self.suited)
+        said = (one.name, one.group, *one.types, one.opens, *one.sites, one.readout, one.trained, *self.suited)
         return " ".join([*said, self.checked, *map(str, self.records)]).casefold()
 
 

@@ -49,7 +49,7 @@ def _titles() -> dict[str, str]:
 def _filters(titles: dict[str, str]) -> tuple[str, list[str], list[str]]:
     left, middle, right = st.columns([1.4, 1, 1], vertical_alignment="bottom")
     text = left.text_input(
-        "Search", key=state.MODELS_TEXT, bind=state.BOUND, placeholder="whisper, wavlm, cross_out, real weights …",
+        "Search", key=state.MODELS_TEXT, bind=state.BOUND, placeholder="whisper, cross_out, real weights …",
         icon=":material/search:", help="Words that all have to stand in a line: a name, a site, a readout, a folder.",
     )  # fmt: skip
     groups = middle.multiselect("Kind", GROUPS, key=state.MODELS_GROUP, bind=state.BOUND, placeholder="all")

@@ -79,7 +79,7 @@ class BlockModel:
     @property
     def n_heads(self) -> int:
         """Heads of a block; where they differ, the most."""
-        return self.sizes.num_attention_heads
+        return getattr(self.sizes, self.arch.heads)
 
     def heads_at(self, layer: int) -> int:
         return self.n_heads

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from interp_core.models.arch import ARCHS, ENCODERS, LACKING, Arch, Blocks, kinds_of
+from interp_core.models.arch import ARCHS, ENCODERS, LACKING, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
 from interp_core.models.audio_llms.opens2s import OpenS2S
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
-from interp_core.models.encoders.whisper import DECODER_ROW, Whisper, WhisperDecoder
+from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.subject import Subject
 from interp_core.models.verified import Verified
@@ -79,7 +80,8 @@ def families() -> list[Family]:
     found += [_encoder(name, row) for name, row in ENCODERS.items() if name not in ("clap", "whisper")]
     return [
         *found,
-        *_whisper(),
+        *(family for name, row in LISTENERS.items() for family in _listener(name, row)),
+        _encoder("whisper", ENCODERS["whisper"], "whisper (classifier)"),
         Family(
             "clap",
             "CLAP",
@@ -165,16 +167,16 @@ def _encoder(name: str, row: Blocks, shown: str = "") -> Family:
     )
 
 
-def _whisper() -> list[Family]:
-    words, both = "next decoder token, among words or languages", ("whisper",)
+def _listener(name: str, row: ListenerArch) -> list[Family]:
+    words = "next decoder token, among words or languages" if name == "whisper" else "next decoder token, among words"
+    encoder, decoder = (Whisper, WhisperDecoder) if name == "whisper" else (Listener, ListenerDecoder)
     return [
         Family(
-            "whisper (encoder)", "encoder and decoder", both, _FOLDER, Whisper, kinds_of(ENCODERS["whisper"]), False,
-            _FULL, words, like="whisper",
+            f"{name} (encoder)", "encoder and decoder", (name,), _FOLDER, encoder, kinds_of(row.encoder), False,
+            _FULL, words, like=name,
         ),
         Family(
-            "whisper (decoder)", "encoder and decoder", both, f"{_FOLDER}; --part decoder", WhisperDecoder,
-            kinds_of(DECODER_ROW), True, _FULL, words, part="decoder", like="whisper",
+            f"{name} (decoder)", "encoder and decoder", (name,), f"{_FOLDER}; --part decoder", decoder,
+            kinds_of(row.decoder), True, _FULL, words, part="decoder", like=name,
         ),
-        _encoder("whisper", ENCODERS["whisper"], "whisper (classifier)"),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import nn
 
-from tests.families.encoder_words import LANGUAGES, clap_tokenizer, whisper_tokenizer
+from tests.families.encoder_words import LANGUAGES, clap_tokenizer, llama_tokenizer, whisper_tokenizer
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SOUNDS = ("dog", "rain", "siren", "laughter")
@@ -279,6 +279,39 @@ def save_whisper(
     return write(folder, model, seed, extractor, words)
 
 
+def save_moonshine(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 48,
+    n_heads: int = 4,
+    d_mlp: int = 64,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a MoonshineForConditionalGeneration; heads are padded inside, as the real ones', and as many in both parts:
+    the library's class builds the decoder with the encoder's number whatever the config says.
+    """
+    torch.manual_seed(seed)
+    words = llama_tokenizer()
+    settings = transformers.MoonshineConfig(
+        vocab_size=len(words),
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        encoder_num_hidden_layers=n_layers,
+        decoder_num_hidden_layers=n_decoder_layers,
+        encoder_num_attention_heads=n_heads,
+        decoder_num_attention_heads=n_heads,
+        pad_head_dim_to_multiple_of=8,
+        max_position_embeddings=64,
+        initializer_range=STD,
+        **config,
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    return write(folder, transformers.MoonshineForConditionalGeneration(settings), seed, extractor, words)
+
+
 # ---- AST -------------------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +494,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("whisper-classifier", save_whisper_classifier, "classes"),
     Family("whisper-classifier-weighted", save_whisper_classifier, "classes", settings={"weighted": True}),
     Family("whisper", save_whisper, "words"),
+    Family("moonshine", save_moonshine, "words"),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),
     Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),

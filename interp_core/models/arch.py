@@ -167,6 +167,8 @@ class EncoderArch(Blocks):
     """Whether a mix of layers takes the last one behind that norm."""
     batch_first: frozenset[str] = frozenset()
     """Arguments of a block whose first axis is the batch times something."""
+    shared: frozenset[str] = frozenset()
+    """Arguments of a block that all rows share, whatever their first axis is."""
     frames: Callable[[Any], tuple[int, int]] | None = None
     """Samples that a position covers, and samples from one to the next, given the feature extractor; None where the
     convolutions of the config say it."""
@@ -185,6 +187,8 @@ _WAV2VEC2 = EncoderArch(
     norm="encoder.layer_norm",
     norm_if="do_stable_layer_norm",
 )
+# Norms stand behind attention and MLP in every size.
+_NORMS_BEHIND = replace(_WAV2VEC2, mid="feed_forward", mid_behind=None, norm=None, norm_if=None)
 # Its first MLP and its convolution are no sites of their own: they lie between the stream before and behind a block.
 _CONFORMER = EncoderArch(
     blocks="encoder.layers",
@@ -208,9 +212,19 @@ ENCODERS: dict[str, EncoderArch] = {
     "wavlm": replace(_WAV2VEC2, body="wavlm", attn_proj_called=False, batch_first=frozenset({"position_bias"})),
     "unispeech": replace(_WAV2VEC2, body="unispeech"),
     "unispeech-sat": replace(_WAV2VEC2, body="unispeech_sat"),
-    # Its norms stand behind attention and MLP in every size.
-    "data2vec-audio": replace(
-        _WAV2VEC2, body="data2vec_audio", mid="feed_forward", mid_behind=None, norm=None, norm_if=None
+    "data2vec-audio": replace(_NORMS_BEHIND, body="data2vec_audio"),
+    # Blocks run over several frames at a time, which come apart again behind the last one: `SqueezedEncoder`.
+    "sew": replace(_NORMS_BEHIND, body="sew"),
+    "sew-d": replace(
+        _NORMS_BEHIND,
+        body="sew_d",
+        blocks="encoder.encoder.layer",
+        attn="attention.output.dense",
+        attn_proj="attention.output.dense",
+        mlp="output.dense",
+        mlp_proj="output.dense",
+        mid="intermediate",
+        shared=frozenset({"relative_pos", "rel_embeddings"}),
     ),
     "wav2vec2-conformer": _CONFORMER,
     "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
@@ -319,10 +333,6 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
 }
 
 
-_SQUEEZED = (
-    "the readout does not fit: behind the last block every frame becomes several again and what is left over is filled "
-    "up, by a length that the blocks no longer know"
-)
 _WORDS = "the readout does not fit: words come out of a decoder, and this one is no row of the table yet"
 _CTC = (
     "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is no "
@@ -330,7 +340,6 @@ _CTC = (
 )
 _CODEC = "there is no readout: it gives codes and sound, and no answer"
 LACKING: dict[str, str] = {
-    **dict.fromkeys(("sew", "sew-d"), _SQUEEZED),
     **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
     **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
     **dict.fromkeys(("parakeet_ctc", "parakeet_encoder", "lasr_ctc", "lasr_encoder"), _CTC),

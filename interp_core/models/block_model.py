@@ -115,6 +115,11 @@ class BlockModel:
         return frozenset()
 
     @property
+    def shared(self) -> frozenset[str]:
+        """Keyword arguments of a block that all rows share, whatever their first axis is."""
+        return frozenset()
+
+    @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of site inside the blocks that this model has."""
         return kinds_of(self.arch)

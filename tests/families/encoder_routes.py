@@ -25,6 +25,8 @@ WAVE |= {"mlp_out": "feed_forward", "mlp_act": "feed_forward.output_dense", "res
 WHISPER = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "fc2", "mlp_act": "fc2"}
 WHISPER |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj", "resid_mid": "final_layer_norm"}
 DATA2VEC = {**WAVE, "resid_mid": "feed_forward"}
+SEWD = {"attn_out": "attention.output.dense", "head_out": "attention.output.dense", "resid_mid": "intermediate"}
+SEWD |= {"mlp_out": "output.dense", "mlp_act": "output.dense"}
 CONFORMER = {"attn_out": "self_attn", "head_out": "self_attn.linear_out", "resid_mid": "ffn2_layer_norm"}
 CONFORMER |= {"mlp_out": "ffn2", "mlp_act": "ffn2.output_dense"}
 MOONSHINE = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
@@ -35,7 +37,8 @@ CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out"
 CLAP |= {"resid_mid": "layernorm_after"}
 NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof"), WAVE),
-    "data2vec": DATA2VEC,
+    **dict.fromkeys(("data2vec", "sew"), DATA2VEC),
+    "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
     "whisper": WHISPER,
     "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
@@ -46,6 +49,7 @@ NAMES: dict[str, dict[str, str]] = {
 
 
 BODIES = {"unispeechsat": "unispeech_sat", "data2vec": "data2vec_audio"}
+BODIES["sewd"] = "sew_d"
 BODIES |= {"conformer": "wav2vec2_conformer", "w2vbert": "wav2vec2_bert"}
 
 
@@ -65,6 +69,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
     }
     bare = hasattr(hf, "encoder")
     wave = "encoder.layers" if bare else f"{BODIES.get(one.case.family, one.case.family)}.encoder.layers"
+    wave = wave.replace("encoder.layers", "encoder.encoder.layer") if one.case.family == "sewd" else wave
     return list(hf.get_submodule(paths.get(one.case.family, wave)))
 
 

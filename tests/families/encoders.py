@@ -25,6 +25,10 @@ CONV_KERNEL = (10, 3, 3, 3, 3, 2, 2)
 CONV_STRIDE = (5, 2, 2, 2, 2, 2, 2)
 
 
+WITHOUT_A_CHOICE = ("Data2VecAudio", "Wav2Vec2Conformer", "SEW", "SEWD")
+"""Types whose norms stand in one place whatever the config says."""
+
+
 def roughen(model: nn.Module, seed: int) -> None:
     """Give what the library leaves at 0, 1 or nearly 0 a random value: biases, norms, positions, running statistics."""
     made = torch.Generator().manual_seed(seed + 1000)
@@ -71,7 +75,9 @@ def write(folder: Path, model: nn.Module, seed: int, *parts: Any) -> Path:
 
 
 def save_wave(
-    family: Literal["WavLM", "Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer"],
+    family: Literal[
+        "WavLM", "Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer", "SEW", "SEWD"
+    ],
     folder: Path,
     *,
     stable: bool = False,
@@ -108,7 +114,7 @@ def save_wave(
         conv_bias=stable,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
-        **({} if family in ("Data2VecAudio", "Wav2Vec2Conformer") else {"do_stable_layer_norm": stable}),
+        **({} if family in WITHOUT_A_CHOICE else {"do_stable_layer_norm": stable}),
         feat_extract_norm="layer" if stable else "group",
         use_weighted_layer_sum=weighted,
         classifier_proj_size=16,
@@ -145,6 +151,16 @@ def save_unispeech_sat(folder: Path, **sizes: Any) -> Path:
 def save_data2vec(folder: Path, **sizes: Any) -> Path:
     """Write a Data2VecAudio; five short convolutions give its positions, which no config field groups."""
     return save_wave("Data2VecAudio", folder, **{"conv_pos_kernel_size": 5, **sizes})
+
+
+def save_sew(folder: Path, **sizes: Any) -> Path:
+    """Write a SEW, whose blocks see two frames as one."""
+    return save_wave("SEW", folder, **sizes)
+
+
+def save_sewd(folder: Path, **sizes: Any) -> Path:
+    """Write a SEW-D: SEW with DeBERTa's attention, which tells content from distance."""
+    return save_wave("SEWD", folder, **{"position_buckets": 8, "max_position_embeddings": 64, **sizes})
 
 
 def save_conformer(folder: Path, **sizes: Any) -> Path:
@@ -465,6 +481,11 @@ FAMILIES: tuple[Family, ...] = (
     *_waves("unispeechsat", save_unispeech_sat),
     Family("data2vec", save_data2vec, "classes"),
     Family("data2vec-weighted", save_data2vec, "classes", settings={"weighted": True}),
+    Family("sew", save_sew, "classes"),
+    Family("sew-weighted", save_sew, "classes", settings={"weighted": True, "stable": True}),
+    Family("sew-bare", save_sew, "nothing", settings={"bare": True, "squeeze_factor": 3}),
+    Family("sewd", save_sewd, "classes"),
+    Family("sewd-bare", save_sewd, "nothing", settings={"bare": True, "stable": True}),
     Family("conformer-relative", save_conformer, "classes", settings={"position_embeddings_type": "relative"}),
     Family(
         "conformer-rotary-weighted",

@@ -173,6 +173,9 @@ def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, op
             first = before + 0.5 * block.ffn1(block.ffn1_layer_norm(before)) + added
             between = first + block.conv_module(first[None])[0]
             expected = block.final_layer_norm(between + 0.5 * mlp)
+        elif one.case.family == "sewd":
+            between = block.attention.output.LayerNorm(before + added)
+            expected = block.output.LayerNorm(between + mlp)
         elif hasattr(block, "feed_forward") and not getattr(subject.config, "do_stable_layer_norm", False):
             between = block.layer_norm(before + added)
             expected = block.final_layer_norm(between + mlp)

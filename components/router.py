@@ -53,6 +53,7 @@ ENTRIES = (
     Entry("steering", "Steering", "explore", "steer"),
     Entry("heads", "Heads", "grid_on", "heads"),
     Entry("recordings", "Recordings", "mic", reads=False),
+    Entry("models", "Models", "category", reads=False),
     Entry("runs", "Runs", "folder_open", reads=False),
 )
 

@@ -69,6 +69,9 @@ RUNS_TABLE, RUNS_FILE, RUNS_NOTES, RUNS_ARMED, RUNS_SAID = (
     "runs_table", "runs_file", "runs_notes", "runs_armed", "runs_said",
 )  # fmt: skip
 RUNS_CURVES, RUNS_APART = "runs_curves", "runs_apart"
+# The models page.
+MODELS_TEXT, MODELS_GROUP, MODELS_RUNS, MODELS_TYPE = "models_text", "models_kind", "models_runs", "models_type"
+MODELS_TABLE, MODELS_COMMAND = "models_table", "models_command"
 # Own recordings, and two clips by hand on the page Pairs.
 COLLECTION, REC_A, REC_B, REC_NEW = "collection", "rec_a", "rec_b", "rec_new"
 REC_TABLE, REC_EDITS, REC_COLUMN, REC_PATTERN = "rec_table", "rec_edits", "rec_column", "rec_pattern"
@@ -350,6 +353,16 @@ def link_run(name: str) -> None:
         st.query_params[RUN] = name
     else:
         leave_linked_run()
+
+
+def linked_type() -> str:
+    """The type of model that the link names on the models page; "" for none."""
+    return str(st.query_params.get(MODELS_TYPE, ""))
+
+
+def link_type(name: str) -> None:
+    """Name a type of model in the URL; for callbacks."""
+    st.query_params[MODELS_TYPE] = name
 
 
 def leave_linked_run() -> None:

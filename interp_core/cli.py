@@ -315,36 +315,40 @@ def report(args: argparse.Namespace) -> int:
 
 
 def models(args: argparse.Namespace) -> int:
-    """List what ships, what can be opened, and how it is patched."""
+    """List what ships, what can be opened, what can be asked of it, and what cannot be opened yet."""
+    from interp_core.experiments.fitting import suited
     from interp_core.models.bundled import demos
-    from interp_core.models.families import Family, families
+    from interp_core.models.families import Family, families, lacking
+    from interp_core.models.subject import Subject
     from interp_core.models.verified import verified
-    from interp_core.sites import STAGES
 
     print("bundled (--model NAME, with clips of their own):")
     for demo in demos().values():
         print(f"  {demo.name:<22} {demo.title}")
-    alike: dict[Family, list[str]] = {}
+    alike: dict[tuple[Family, tuple[str, ...]], list[str]] = {}
     for family in families():
-        alike.setdefault(replace(family, name=""), []).append(family.name)
+        same = replace(family, name="", types=(), like="", subject=Subject)
+        alike.setdefault((same, suited(family)), []).append(family.name)
     print("\nfamilies:")
-    for family, names in alike.items():
+    for (family, runs), names in alike.items():
         print(textwrap.fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  "))
         seen = "causal" if family.causal else "bidirectional"
-        inside = [site for site in family.sites if site not in STAGES]
-        stages = [site for site in family.sites if site in STAGES]
-        behind = f"; behind the blocks {', '.join(stages)}" if stages else ""
+        behind = f"; behind the blocks {', '.join(family.behind)}" if family.behind else ""
         for what, told in (
             ("--model", family.opens),
-            ("sites", f"{', '.join(inside)} ({seen}){behind}"),
+            ("sites", f"{', '.join(family.inside)} ({seen}){behind}"),
             ("readout", family.readout),
+            ("runs", ", ".join(runs)),
             ("sweep", ", ".join(family.methods)),
-            ("checked on", family.verified),
+            ("checked on", family.checked),
         ):
             print(textwrap.fill(told, 110, initial_indent=f"    {what:<11} ", subsequent_indent=" " * 16))
     records = list(verified())
     print("\nchecked on real weights (verify-model):" if records else "\nchecked on real weights: none yet")
     for record in records:
         print(f"  {record.model_type:<22} {record}")
+    print("\ncannot be opened:")
+    for lack, names in lacking().items():
+        print(textwrap.fill(f"{', '.join(names)}: {lack}", 110, initial_indent="  ", subsequent_indent="    "))
     print(f"\n{textwrap.fill(NOTE, 110)}")
     return DONE

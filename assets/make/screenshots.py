@@ -30,6 +30,7 @@ VIEWS = {
     "heads": "/heads?model=demo-emotion-wavlm",
     "steering": "/steering?model=demo-emotion",
     "recordings": "/recordings",
+    "models": "/models?models_type=whisper+%28decoder%29",
     "runs": "/runs",
 }
 README_SHOTS = [(view, "light", 1440) for view in VIEWS if view != "flow"]

@@ -50,10 +50,8 @@ def _recordings() -> None:
 
 def _models() -> None:
     st.markdown("\n".join(f"- **{md(demo.name)}**: {md(demo.title)}" for demo in bundled.demos().values()))
-    st.caption(
-        "Also a folder in the Hugging Face layout, a checkpoint of a known kind, or a hub id, typed under Model; "
-        "`python -m interp_core models` lists every family."
-    )
+    st.caption("Also a Hugging Face folder, a checkpoint of a known kind, or a hub id, typed under Model.")
+    st.page_link(str(PAGES / "models.py"), label="All models", icon=":material/category:")
 
 
 def _recent() -> None:

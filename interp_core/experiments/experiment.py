@@ -8,7 +8,7 @@ progress, cancelling, going on with a run that was killed, and reading back one 
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -28,11 +28,13 @@ from interp_core.experiments.basis import of_clips
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.example import Example
 from interp_core.jobs import Job, Progress, silent
+from interp_core.models.subject import Subject
 from interp_core.options import to_config
 from interp_core.request import IN_OTHER_PLACES, Request, short_name
 from interp_core.resuming import resumable
 from interp_core.runs import RunWriter, check_written, read_config
 from interp_core.sinks import FolderSink, MemorySink, Sink, Watched
+from interp_core.sites import Kind
 from interp_core.trace.store import CleanStore
 
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
@@ -184,6 +186,15 @@ class Experiment(Generic[Q, P, R]):
 
     request: type[Q]
     files: Files[R]
+
+    def lacks(self, kinds: Collection[Kind], subject: type[Subject]) -> str | None:
+        """What models with these sites that are opened as `subject` lack for this, behind their name; None: nothing."""
+        return "sees pictures and hears no recording" if subject.takes == "pictures" else None
+
+    def check_kind(self, subject: Subject) -> None:
+        """Refuse a model of a kind that lacks something: InterpError."""
+        if (lack := self.lacks(subject.kinds, type(subject))) is not None:
+            raise InterpError(f"{subject.name} {lack}.")
 
     def prepare(self, engine: Engine, request: Q, progress: Progress = silent) -> Ready[Q, P]:
         """Open and check everything that a request names.

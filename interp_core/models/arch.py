@@ -24,6 +24,8 @@ class Blocks:
     """What a checkpoint with a head holds the base model as; a checkpoint of the base model alone has no such part."""
     sizes: str = ""
     """Where the sizes of the blocks stand in the config; empty for the config itself."""
+    heads: str = "num_attention_heads"
+    """Among the sizes: the heads of a block."""
     attn: str | None = "self_attn"
     """Below a block: the attention; its output is what attention adds to the residual stream."""
     attn_proj: str | None = "self_attn.o_proj"
@@ -165,6 +167,8 @@ class EncoderArch(Blocks):
     """Whether a mix of layers takes the last one behind that norm."""
     batch_first: frozenset[str] = frozenset()
     """Arguments of a block whose first axis is the batch times something."""
+    shared: frozenset[str] = frozenset()
+    """Arguments of a block that all rows share, whatever their first axis is."""
     frames: Callable[[Any], tuple[int, int]] | None = None
     """Samples that a position covers, and samples from one to the next, given the feature extractor; None where the
     convolutions of the config say it."""
@@ -183,6 +187,8 @@ _WAV2VEC2 = EncoderArch(
     norm="encoder.layer_norm",
     norm_if="do_stable_layer_norm",
 )
+# Norms stand behind attention and MLP in every size.
+_NORMS_BEHIND = replace(_WAV2VEC2, mid="feed_forward", mid_behind=None, norm=None, norm_if=None)
 # Its first MLP and its convolution are no sites of their own: they lie between the stream before and behind a block.
 _CONFORMER = EncoderArch(
     blocks="encoder.layers",
@@ -206,9 +212,19 @@ ENCODERS: dict[str, EncoderArch] = {
     "wavlm": replace(_WAV2VEC2, body="wavlm", attn_proj_called=False, batch_first=frozenset({"position_bias"})),
     "unispeech": replace(_WAV2VEC2, body="unispeech"),
     "unispeech-sat": replace(_WAV2VEC2, body="unispeech_sat"),
-    # Its norms stand behind attention and MLP in every size.
-    "data2vec-audio": replace(
-        _WAV2VEC2, body="data2vec_audio", mid="feed_forward", mid_behind=None, norm=None, norm_if=None
+    "data2vec-audio": replace(_NORMS_BEHIND, body="data2vec_audio"),
+    # Blocks run over several frames at a time, which come apart again behind the last one: `SqueezedEncoder`.
+    "sew": replace(_NORMS_BEHIND, body="sew"),
+    "sew-d": replace(
+        _NORMS_BEHIND,
+        body="sew_d",
+        blocks="encoder.encoder.layer",
+        attn="attention.output.dense",
+        attn_proj="attention.output.dense",
+        mlp="output.dense",
+        mlp_proj="output.dense",
+        mid="intermediate",
+        shared=frozenset({"relative_pos", "rel_embeddings"}),
     ),
     "wav2vec2-conformer": _CONFORMER,
     "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
@@ -242,6 +258,67 @@ ENCODERS: dict[str, EncoderArch] = {
     ),
 }
 
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerArch:
+    """One row of a model with two lists of blocks: an encoder that hears, and a decoder that writes what is said and
+    reads the encoder by cross-attention. Both stand below one `body`."""
+
+    encoder: EncoderArch
+    decoder: EncoderArch
+    model_class: str
+    """The library's class, head included."""
+    head: str = "proj_out"
+    """The projection to the vocabulary."""
+    most: str = "max_target_positions"
+    """The config's field with the positions that the decoder has."""
+
+
+LISTENERS: dict[str, ListenerArch] = {
+    "whisper": ListenerArch(
+        encoder=replace(ENCODERS["whisper"], body="model"),
+        decoder=EncoderArch(
+            blocks="decoder.layers",
+            body="model",
+            heads="decoder_attention_heads",
+            attn_proj="self_attn.out_proj",
+            mlp="fc2",
+            mlp_proj="fc2",
+            mid="final_layer_norm",
+            cross_attn="encoder_attn",
+            cross_proj="encoder_attn.out_proj",
+            norm="decoder.layer_norm",
+            causal=True,
+        ),
+        model_class="WhisperForConditionalGeneration",
+    ),
+    "moonshine": ListenerArch(
+        encoder=EncoderArch(
+            blocks="encoder.layers",
+            body="model",
+            heads="encoder_num_attention_heads",
+            mlp_proj="mlp.fc2",
+            mid="post_attention_layernorm",
+            norm="encoder.layer_norm",
+            # Convolutions of 127, 7 and 3 samples at strides of 64, 3 and 2, in the library's code and no config.
+            frames=lambda _extractor: (895, 384),
+        ),
+        decoder=EncoderArch(
+            blocks="decoder.layers",
+            body="model",
+            heads="decoder_num_attention_heads",
+            mlp_proj="mlp.fc2",
+            mid="final_layernorm",
+            cross_attn="encoder_attn",
+            cross_proj="encoder_attn.o_proj",
+            norm="decoder.norm",
+            causal=True,
+        ),
+        model_class="MoonshineForConditionalGeneration",
+        most="max_position_embeddings",
+    ),
+}
+
 # A head's output is the projection's input, before the heads mix; a neuron is the down-projection's input.
 SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
     "resid_pre": (None, "input"),
@@ -256,19 +333,14 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
 }
 
 
-_SQUEEZED = (
-    "the readout does not fit: behind the last block every frame becomes several again and what is left over is filled "
-    "up, by a length that the blocks no longer know"
-)
-_WORDS = "the readout does not fit: words come out of a decoder, and of encoder-decoders only Whisper's is known here"
+_WORDS = "the readout does not fit: words come out of a decoder, and this one is no row of the table yet"
 _CTC = (
     "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is no "
     "row of the table yet"
 )
 _CODEC = "there is no readout: it gives codes and sound, and no answer"
 LACKING: dict[str, str] = {
-    **dict.fromkeys(("sew", "sew-d"), _SQUEEZED),
-    **dict.fromkeys(("moonshine", "moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
+    **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
     **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
     **dict.fromkeys(("parakeet_ctc", "parakeet_encoder", "lasr_ctc", "lasr_encoder"), _CTC),
     **dict.fromkeys(("mimi", "xcodec"), _CODEC),
@@ -290,6 +362,6 @@ def arch_of(config: Any) -> Arch:
     if row is None and (lack := LACKING.get(config.model_type)):
         raise InterpError(f"models of the type {config.model_type} cannot be opened: {lack}; `models` lists what can.")
     if row is None:
-        known = ", ".join(sorted(ARCHS | ENCODERS))
+        known = ", ".join(sorted(ARCHS | ENCODERS | LISTENERS))
         raise InterpError(f"no row for model_type={config.model_type!r} in arch.ARCHS (known: {known}); add one there.")
     return row

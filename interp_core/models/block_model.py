@@ -79,7 +79,7 @@ class BlockModel:
     @property
     def n_heads(self) -> int:
         """Heads of a block; where they differ, the most."""
-        return self.sizes.num_attention_heads
+        return getattr(self.sizes, self.arch.heads)
 
     def heads_at(self, layer: int) -> int:
         return self.n_heads
@@ -112,6 +112,11 @@ class BlockModel:
     @property
     def batch_first(self) -> frozenset[str]:
         """Keyword arguments of a block whose first axis is the batch times something."""
+        return frozenset()
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Keyword arguments of a block that all rows share, whatever their first axis is."""
         return frozenset()
 
     @property

@@ -15,13 +15,14 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokeni
 from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
-from interp_core.models.arch import ARCHS, ENCODERS, arch_of
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, arch_of
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.opens2s import OpenS2S, is_opens2s, load_opens2s
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
-from interp_core.models.encoders.subject import Encoder, SpectrogramTransformer, WhisperClassifier
-from interp_core.models.encoders.whisper import ENCODER_ROW, Whisper
+from interp_core.models.encoders.listener import Listener
+from interp_core.models.encoders.subject import OPENED_AS, Encoder
+from interp_core.models.encoders.whisper import Whisper
 from interp_core.models.fit import check_bands, check_extractor_files, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.merge import merge_adapter
@@ -217,27 +218,30 @@ def _opens2s(opening: Opening) -> Subject:
 
 def _encoder(opening: Opening) -> Subject:
     arch = ENCODERS[opening.config.model_type]
-    kinds = {"whisper": WhisperClassifier, "audio-spectrogram-transformer": SpectrogramTransformer}
     wanted = (opening.config.architectures or [""])[0]
     heads = ("ForSequenceClassification", "ForAudioClassification")
     # A head that answers something else (characters, speakers, frames) is left out: the encoder below it is the same.
     model_class = getattr(transformers, wanted, None) if wanted.endswith(heads) else AutoModel
     if model_class is None:
         raise InterpError(f"transformers {transformers.__version__} ships no model class {wanted}.")
-    kind = kinds.get(opening.config.model_type, Encoder)
+    kind = OPENED_AS.get(opening.config.model_type, Encoder)
     extractor = _extractor(opening)
     return kind(
         opening.name, opening.weights_hash, opening.placed(opening.weights(model_class)), arch, extractor=extractor
     )
 
 
-def _whisper(opening: Opening) -> Subject:
-    if (opening.config.architectures or [""])[0] == "WhisperForAudioClassification":
+def _listener(opening: Opening) -> Subject:
+    kind, wanted = opening.config.model_type, (opening.config.architectures or [""])[0]
+    if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
+    row, opened_as = LISTENERS[kind], {"whisper": Whisper}.get(kind, Listener)
     tokenizer = _tokenizer(opening)
     extractor = _extractor(opening)
-    hf = opening.placed(opening.weights(transformers.WhisperForConditionalGeneration))
-    return Whisper(opening.name, opening.weights_hash, hf, ENCODER_ROW, extractor=extractor, tokenizer=tokenizer)
+    hf = opening.placed(opening.weights(getattr(transformers, row.model_class)))
+    return opened_as(
+        opening.name, opening.weights_hash, hf, row.encoder, extractor=extractor, tokenizer=tokenizer, row=row
+    )
 
 
 def _clap(opening: Opening) -> Subject:
@@ -270,7 +274,7 @@ def _tokenizer(opening: Opening) -> Any:
 OPENERS: dict[str, Callable[[Opening], Subject]] = {
     **dict.fromkeys(ARCHS, _audio_llm),
     **dict.fromkeys(ENCODERS, _encoder),
-    "whisper": _whisper,
+    **dict.fromkeys(LISTENERS, _listener),
     "clap": _clap,
     "clap_audio_model": _clap,
 }

@@ -20,6 +20,8 @@ class Verified:
     dtype: str
     device: str
     date: str
+    sites: tuple[str, ...] = ()
+    """Inside its blocks."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.dtype}, {self.date})"
@@ -37,6 +39,7 @@ def verified(folder: Path = FOLDER) -> Iterator[Verified]:
             if record["passed"] is True:
                 model = record["model"]
                 words = (model["id"], model["type"], record["dtype"], record["device"], record["verified"])
-                yield Verified(*map(str, words))
+                name, kind, dtype, device, date = map(str, words)
+                yield Verified(name, kind, dtype, device, date, tuple(map(str, record.get("sites", ()))))
         except (KeyError, TypeError) as error:
             raise InterpError(f"{path} is no record of verify-model: {error} is missing or wrong.") from error

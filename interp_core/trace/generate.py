@@ -76,10 +76,10 @@ def generate(subject: Subject, rows: Sequence[Row], n_tokens: int, *, during: Du
                 f"the edit at {edit.site} ends with the prompt, as no donor has the words that the model goes on to "
                 "write; choose during prefill."
             )
-    order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
+    order = sorted(range(len(rows)), key=lambda i: _length(subject, rows[i]))
     found: dict[int, Written] = {}
     with torch.inference_mode():
-        for _, alike in groupby(order, key=lambda i: _length(rows[i])):
+        for _, alike in groupby(order, key=lambda i: _length(subject, rows[i])):
             members = list(alike)
             for at in range(0, len(members), MOST_ROWS):
                 some = members[at : at + MOST_ROWS]
@@ -91,11 +91,11 @@ def generate(subject: Subject, rows: Sequence[Row], n_tokens: int, *, during: Du
     return [found[i] for i in range(len(rows))]
 
 
-def _length(row: Row) -> tuple[int, ...]:
+def _length(subject: Subject, row: Row) -> tuple[Any, ...]:
     """Rows share a batch only where none has to be padded, so that no rule about repetition sees padding."""
     prompted = row.prompted
     asked = (prompted.inputs[name].shape[1] for name in ("input_ids", "decoder_input_ids") if name in prompted.inputs)
-    return (prompted.n_pos, *asked)
+    return (prompted.n_pos, *asked, subject.batch_key(prompted))
 
 
 def _batch(subject: Subject, rows: Sequence[Row], n_tokens: int, during: During) -> list[Text]:

@@ -112,7 +112,11 @@ class BlockRows:
     def run(self, layer: int, rows: Rows) -> Rows:
         args, kwargs = self._calls[layer]
         repeats, flat = len(rows) // self.n, self.subject.batch_first
-        rest = {k: _repeated(v, self.n, repeats, k in flat) for k, v in kwargs.items() if k != "hidden_states"}
+        rest = {
+            k: v if k in self.subject.shared else _repeated(v, self.n, repeats, k in flat)
+            for k, v in kwargs.items()
+            if k != "hidden_states"
+        }
         hidden = self.subject.between(layer, rows.hidden)
         out = self.subject.blocks[layer](hidden, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest)
         return Rows(self.subject.rows_of(_hidden(out)), self._with(layer, rows))

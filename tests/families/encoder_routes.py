@@ -25,17 +25,23 @@ WAVE |= {"mlp_out": "feed_forward", "mlp_act": "feed_forward.output_dense", "res
 WHISPER = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "fc2", "mlp_act": "fc2"}
 WHISPER |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj", "resid_mid": "final_layer_norm"}
 DATA2VEC = {**WAVE, "resid_mid": "feed_forward"}
+SEWD = {"attn_out": "attention.output.dense", "head_out": "attention.output.dense", "resid_mid": "intermediate"}
+SEWD |= {"mlp_out": "output.dense", "mlp_act": "output.dense"}
 CONFORMER = {"attn_out": "self_attn", "head_out": "self_attn.linear_out", "resid_mid": "ffn2_layer_norm"}
 CONFORMER |= {"mlp_out": "ffn2", "mlp_act": "ffn2.output_dense"}
+MOONSHINE = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
+MOONSHINE |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.o_proj"}
 AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
 CLAP |= {"resid_mid": "layernorm_after"}
 NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof"), WAVE),
-    "data2vec": DATA2VEC,
+    **dict.fromkeys(("data2vec", "sew"), DATA2VEC),
+    "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
     "whisper": WHISPER,
+    "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
     "resnet": {},
@@ -43,6 +49,7 @@ NAMES: dict[str, dict[str, str]] = {
 
 
 BODIES = {"unispeechsat": "unispeech_sat", "data2vec": "data2vec_audio"}
+BODIES["sewd"] = "sew_d"
 BODIES |= {"conformer": "wav2vec2_conformer", "w2vbert": "wav2vec2_bert"}
 
 
@@ -58,9 +65,11 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "spoof": "backbone.model.encoder.layers",
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
+        "moonshine": f"model.{one.case.part}.layers",
     }
     bare = hasattr(hf, "encoder")
     wave = "encoder.layers" if bare else f"{BODIES.get(one.case.family, one.case.family)}.encoder.layers"
+    wave = wave.replace("encoder.layers", "encoder.encoder.layer") if one.case.family == "sewd" else wave
     return list(hf.get_submodule(paths.get(one.case.family, wave)))
 
 
@@ -69,6 +78,8 @@ def module_of(one: Opened, kind: str, layer: int) -> nn.Module:
     block = blocks_of(one)[layer]
     if kind == "resid_mid" and not getattr(one.subject.config, "do_stable_layer_norm", True):
         return block.feed_forward  # its norms stand behind: between the two the stream is normed
+    if kind == "resid_mid" and one.case.family == "moonshine":
+        return block.final_layernorm if one.case.part == "decoder" else block.post_attention_layernorm
     return block if kind in ("resid_pre", "resid_post") else block.get_submodule(NAMES[one.case.family][kind])
 
 
@@ -127,9 +138,9 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     inputs = dict(AutoFeatureExtractor.from_pretrained(one.path)(samples, sampling_rate=rate, return_tensors="pt"))
     if one.case.reads == "words":
         words = AutoTokenizer.from_pretrained(one.path)
-        ids = [words.convert_tokens_to_ids(token) for token in ("<|startoftranscript|>", "<|en|>")]
-        ids += [words.convert_tokens_to_ids(token) for token in ("<|transcribe|>", "<|notimestamps|>")]
-        inputs["decoder_input_ids"] = torch.tensor([ids])
+        asked = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
+        asked = ("<s>",) if one.case.family == "moonshine" else asked
+        inputs["decoder_input_ids"] = torch.tensor([words.convert_tokens_to_ids(list(asked))])
     if one.case.reads == "texts":
         texts = AutoTokenizer.from_pretrained(one.path)(TEXTS, padding=True, return_tensors="pt")
         return hf(**inputs, **texts).audio_embeds[0]

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import RobertaTokenizer, WhisperTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, RobertaTokenizer, WhisperTokenizer
 
 LANGUAGES = ("en", "zh", "de", "es")  # the library finds a language by its place in its own order, which starts so
 TRAILING = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
@@ -37,6 +37,19 @@ def whisper_tokenizer(seconds: int) -> WhisperTokenizer:
     words.add_special_tokens({"additional_special_tokens": special})
     words.add_tokens([AddedToken(f"<|{0.02 * i:.2f}|>", normalized=False) for i in range(50 * seconds + 1)])
     return words
+
+
+def llama_tokenizer() -> PreTrainedTokenizerFast:
+    """Llama's kind, which Moonshine has: a word holds the space before it, and a text begins with one."""
+    words = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    words.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    words.decoder = decoders.Sequence(parts)
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    words.train_from_iterator(WORDS * 20, trainer)
+    words.pre_tokenizer = None
+    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def clap_tokenizer() -> RobertaTokenizer:

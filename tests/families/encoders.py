@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import nn
 
-from tests.families.encoder_words import LANGUAGES, clap_tokenizer, whisper_tokenizer
+from tests.families.encoder_words import LANGUAGES, clap_tokenizer, llama_tokenizer, whisper_tokenizer
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SOUNDS = ("dog", "rain", "siren", "laughter")
@@ -23,6 +23,10 @@ STD = 0.5
 # The convolutions of every real wav2vec 2.0, HuBERT and WavLM: a frame of 400 samples every 320, so 20 ms a position.
 CONV_KERNEL = (10, 3, 3, 3, 3, 2, 2)
 CONV_STRIDE = (5, 2, 2, 2, 2, 2, 2)
+
+
+WITHOUT_A_CHOICE = ("Data2VecAudio", "Wav2Vec2Conformer", "SEW", "SEWD")
+"""Types whose norms stand in one place whatever the config says."""
 
 
 def roughen(model: nn.Module, seed: int) -> None:
@@ -71,7 +75,9 @@ def write(folder: Path, model: nn.Module, seed: int, *parts: Any) -> Path:
 
 
 def save_wave(
-    family: Literal["WavLM", "Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer"],
+    family: Literal[
+        "WavLM", "Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer", "SEW", "SEWD"
+    ],
     folder: Path,
     *,
     stable: bool = False,
@@ -108,7 +114,7 @@ def save_wave(
         conv_bias=stable,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
-        **({} if family in ("Data2VecAudio", "Wav2Vec2Conformer") else {"do_stable_layer_norm": stable}),
+        **({} if family in WITHOUT_A_CHOICE else {"do_stable_layer_norm": stable}),
         feat_extract_norm="layer" if stable else "group",
         use_weighted_layer_sum=weighted,
         classifier_proj_size=16,
@@ -145,6 +151,16 @@ def save_unispeech_sat(folder: Path, **sizes: Any) -> Path:
 def save_data2vec(folder: Path, **sizes: Any) -> Path:
     """Write a Data2VecAudio; five short convolutions give its positions, which no config field groups."""
     return save_wave("Data2VecAudio", folder, **{"conv_pos_kernel_size": 5, **sizes})
+
+
+def save_sew(folder: Path, **sizes: Any) -> Path:
+    """Write a SEW, whose blocks see two frames as one."""
+    return save_wave("SEW", folder, **sizes)
+
+
+def save_sewd(folder: Path, **sizes: Any) -> Path:
+    """Write a SEW-D: SEW with DeBERTa's attention, which tells content from distance."""
+    return save_wave("SEWD", folder, **{"position_buckets": 8, "max_position_embeddings": 64, **sizes})
 
 
 def save_conformer(folder: Path, **sizes: Any) -> Path:
@@ -277,6 +293,39 @@ def save_whisper(
     )
     extractor = transformers.WhisperFeatureExtractor(feature_size=n_mels, chunk_length=seconds)
     return write(folder, model, seed, extractor, words)
+
+
+def save_moonshine(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 48,
+    n_heads: int = 4,
+    d_mlp: int = 64,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a MoonshineForConditionalGeneration; heads are padded inside, as the real ones', and as many in both parts:
+    the library's class builds the decoder with the encoder's number whatever the config says.
+    """
+    torch.manual_seed(seed)
+    words = llama_tokenizer()
+    settings = transformers.MoonshineConfig(
+        vocab_size=len(words),
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        encoder_num_hidden_layers=n_layers,
+        decoder_num_hidden_layers=n_decoder_layers,
+        encoder_num_attention_heads=n_heads,
+        decoder_num_attention_heads=n_heads,
+        pad_head_dim_to_multiple_of=8,
+        max_position_embeddings=64,
+        initializer_range=STD,
+        **config,
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    return write(folder, transformers.MoonshineForConditionalGeneration(settings), seed, extractor, words)
 
 
 # ---- AST -------------------------------------------------------------------------------------------------------------
@@ -432,6 +481,11 @@ FAMILIES: tuple[Family, ...] = (
     *_waves("unispeechsat", save_unispeech_sat),
     Family("data2vec", save_data2vec, "classes"),
     Family("data2vec-weighted", save_data2vec, "classes", settings={"weighted": True}),
+    Family("sew", save_sew, "classes"),
+    Family("sew-weighted", save_sew, "classes", settings={"weighted": True, "stable": True}),
+    Family("sew-bare", save_sew, "nothing", settings={"bare": True, "squeeze_factor": 3}),
+    Family("sewd", save_sewd, "classes"),
+    Family("sewd-bare", save_sewd, "nothing", settings={"bare": True, "stable": True}),
     Family("conformer-relative", save_conformer, "classes", settings={"position_embeddings_type": "relative"}),
     Family(
         "conformer-rotary-weighted",
@@ -461,6 +515,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("whisper-classifier", save_whisper_classifier, "classes"),
     Family("whisper-classifier-weighted", save_whisper_classifier, "classes", settings={"weighted": True}),
     Family("whisper", save_whisper, "words"),
+    Family("moonshine", save_moonshine, "words"),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),
     Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),

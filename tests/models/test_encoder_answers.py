@@ -63,7 +63,9 @@ def test_bona_fide_is_the_first_logit_of_the_thesis_code_and_the_second_of_the_o
 def test_default_prompts_may_be_asked_and_others_are_refused_in_words(one: Opened) -> None:
     for prompt in one.subject.default_prompts:
         one.subject.check_prompt(prompt)
-    if one.case.reads == "words":
+    if one.case.family == "moonshine":
+        wrong = {"Which emotion?": "has to start with <s>", "<s><s>": "once", "happy<s>": "start with"}
+    elif one.case.reads == "words":
         wrong = {"Which emotion?": "start with", f"{START}{START}": "once", f"<|en|>{START}": "start with"}
     elif one.case.reads == "texts":
         wrong = {"a sound": "has to hold {} once", "{} and {}": "has to hold {} once"}
@@ -102,6 +104,23 @@ def test_whispers_labels_are_words_with_their_space_and_languages_behind_a_bare_
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
+    assert made[0, -1] == run.logits.argmax()
+
+
+@pytest.mark.parametrize("name", ["moonshine-encoder", "moonshine-decoder"])
+def test_moonshines_labels_are_the_first_words_of_a_text_and_its_logits_the_next_token(
+    name: str, open_once: Open
+) -> None:
+    one = open_once(name)
+    words = AutoTokenizer.from_pretrained(one.path)
+    assert one.prompt == "<s>" and one.subject.prompts_for(["en", "de"]) == ("<s>",)
+    spoken = one.subject.labels(["happy", "sad"], one.prompt)
+    assert words.convert_ids_to_tokens(list(spoken.ids)) == ["▁happy", "▁sad"]
+    assert words.decode(list(spoken.ids)) == "happy sad"
+    behind = one.subject.labels(["happy", "sad"], "<s>The dog")
+    assert behind.ids == spoken.ids, "a word in the middle of a text holds its space too"
+    run = one.runs["long"]
+    made = one.subject.hf.generate(run.prompted.inputs["input_values"], max_new_tokens=1)
     assert made[0, -1] == run.logits.argmax()
 
 

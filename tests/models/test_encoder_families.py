@@ -104,7 +104,7 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
 def test_the_residual_stream_is_the_librarys_hidden_states(one: Opened) -> None:
     run, n = one.runs["long"], one.subject.n_layers
     states = recorded(one, "long")
-    normed_last = one.case.family == "whisper"  # Whisper's last entry has been through the final norm
+    normed_last = one.case.family in ("whisper", "moonshine")  # their last entry has been through the final norm
     for point, state in states.items():
         if not (normed_last and point == n):
             assert torch.equal(run.resid[point], state[0]), point
@@ -113,7 +113,8 @@ def test_the_residual_stream_is_the_librarys_hidden_states(one: Opened) -> None:
                 assert torch.equal(run.at("resid_post", point - 1), state[0])
     if normed_last:
         stack = one.subject.hf.model if one.case.part else one.subject.hf
-        norm = stack.get_submodule(f"{one.case.part or 'encoder'}.layer_norm")
+        own = "norm" if one.case.name == "moonshine-decoder" else "layer_norm"
+        norm = stack.get_submodule(f"{one.case.part or 'encoder'}.{own}")
         assert gap(run.resid[n], states[n][0]) > 1e-2
         assert torch.equal(norm(run.resid[n]), states[n][0])
     assert torch.equal(run.at("resid_post", -1), one.stems["long"].embeds)
@@ -172,6 +173,9 @@ def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, op
             first = before + 0.5 * block.ffn1(block.ffn1_layer_norm(before)) + added
             between = first + block.conv_module(first[None])[0]
             expected = block.final_layer_norm(between + 0.5 * mlp)
+        elif one.case.family == "sewd":
+            between = block.attention.output.LayerNorm(before + added)
+            expected = block.output.LayerNorm(between + mlp)
         elif hasattr(block, "feed_forward") and not getattr(subject.config, "do_stable_layer_norm", False):
             between = block.layer_norm(before + added)
             expected = block.final_layer_norm(between + mlp)

@@ -20,12 +20,17 @@ ONE_OF_EACH = (
     *("unispeech-base", "unispeechsat-large-weighted", "data2vec", "conformer-relative", "conformer-rotary-weighted"),
     *("w2vbert", "w2vbert-weighted", "w2vbert-bare"),
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
+    *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
 )
 AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s for the countermeasures: by hand
     "wave": (24, 39),  # (8000 - 400) // 320 + 1, (12800 - 400) // 320 + 1
     "whisper": (25, 40),  # 20 ms each
     "whisper-decoder": (4, 4),
+    **dict.fromkeys(("sew", "sew-weighted", "sewd"), (12, 19)),  # two of the frames of the others
+    "sew-bare": (8, 13),  # three
+    "moonshine-encoder": (19, 32),  # (8000 - 895) // 384 + 1, (12800 - 895) // 384 + 1
+    "moonshine-decoder": (1, 1),
     "spoof": (60, 88),  # 2400 / 40, 3520 / 40
     "ast": (8, 13),  # 48 and 78 frames, one patch every 6
 }
@@ -36,7 +41,7 @@ def by_hand(one: Opened, align: str) -> tuple[list[int], list[float]]:
     name = one.case.name if one.case.name in AUDIO else one.case.family
     n_short, n_long = AUDIO.get(name, AUDIO["wave"])
     n = n_short if align == "truncate" else n_long
-    source = list(range(n)) if align == "truncate" else [i * (n_short - 1) / (n_long - 1) for i in range(n)]
+    source = list(range(n)) if align == "truncate" else [i * (n_short - 1) / max(n_long - 1, 1) for i in range(n)]
     if one.case.family == "ast":  # 5 bands of 15 patches behind 2 tokens
         return (
             [2 + 15 * band + i for band in range(5) for i in range(n)],
@@ -71,7 +76,8 @@ def test_the_reference_equals_a_loop_of_plain_hooks(name: str, open_once: Open) 
 HEADED = (
     *("wavlm-base", "wavlm-large-weighted", "wav2vec2-base", "wav2vec2-large-weighted", "hubert-large"),
     *("unispeech-large", "unispeechsat-base", "data2vec-weighted", "conformer-relative", "w2vbert"),
-    *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast"),
+    *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast", "moonshine-encoder", "moonshine-decoder"),
+    *("sew", "sew-weighted", "sewd"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
 )
 

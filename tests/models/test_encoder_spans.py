@@ -18,13 +18,21 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     **dict.fromkeys(WAVES, ((0, 24), (0, 39))),  # (8000 - 400) // 320 + 1 and (12800 - 400) // 320 + 1
     **dict.fromkeys([name for name in CASES if name.startswith("whisper")], ((0, 25), (0, 40))),  # 20 ms each
     "whisper-decoder": ((0, 4), (0, 4)),  # tokens of the prompt
+    # two of those frames a position, three of the bare SEW: 24 // 2 and 39 // 2
+    **dict.fromkeys(("sew", "sew-weighted", "sewd", "sewd-bare"), ((0, 12), (0, 19))),
+    "sew-bare": ((0, 8), (0, 13)),
+    # 895 samples, then one every 384: 124, 40, 19 and 199, 65, 32 behind its three convolutions
+    "moonshine-encoder": ((0, 19), (0, 32)),
+    "moonshine-decoder": ((0, 1), (0, 1)),
     "ast": ((2, 10), (2, 15)),  # 48 and 78 whole frames, a patch every 6th: 0, 6, … 42 and 0, … 72
     # 0.15 and 0.22 s of 40 samples a position: the rest of the quarter second is filled up
     **dict.fromkeys([name for name in CASES if name.startswith("spoof")], ((0, 60), (0, 88))),
     **dict.fromkeys([name for name in CASES if name.startswith(("clap", "msclap"))], ((0, 256), (0, 256))),
     "resnet": ((0, 576), (0, 576)),
 }
-N_POS = {"whisper": 100, "whisper-decoder": 4, "ast": 2 + 5 * 15, "spoof": 99}
+WHOLE = {"moonshine": 32 * 0.024, "sew": 19 * 0.04, "sewd": 19 * 0.04}
+"""Whole positions alone, where they are long ones."""
+N_POS = {"whisper": 100, "moonshine-decoder": 1, "whisper-decoder": 4, "ast": 2 + 5 * 15, "spoof": 99}
 
 
 def test_the_span_is_the_positions_that_hold_the_recording(one: Opened) -> None:
@@ -42,7 +50,7 @@ def test_the_description_says_how_much_sound_the_span_covers(one: Opened) -> Non
     (start, stop), (bands, _) = one.stems["long"].audio, one.stems["long"].bands
     assert (told["audio_start"], told["audio_stop"]) == (start, stop)
     assert told["audio_positions"] == (stop - start) * bands
-    seconds = {"clap": 2.0, "msclap": 7.0, "resnet": 0.0, "spoof": 0.22}.get(one.case.family, 0.8)
+    seconds = {"clap": 2.0, "msclap": 7.0, "resnet": 0.0, "spoof": 0.22, **WHOLE}.get(one.case.family, 0.8)
     if one.case.part == "decoder":
         seconds = 0.0
     assert told["audio_seconds"] == pytest.approx(seconds, abs=0.025)  # clap hears a clip again and again, up to 2 s

@@ -42,6 +42,7 @@ class Compare(Experiment[CompareRequest, ComparePlan, Comparison]):
         engine.manifest_path(found)  # refused before two models are opened
         sides = zip(found.models, found.adapters, strict=True)
         base, donor = (engine.store(replace(found, model=model, adapter=of), progress) for model, of in sides)
+        self.check_kind(base.subject)
         tightest = min((base, donor), key=lambda store: store.limits.max_seconds)
         manifest = as_answers(engine.manifest(found, tightest.limits), found.labels or base.subject.answers)
         clips = manifest.clips

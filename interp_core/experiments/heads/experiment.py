@@ -1,6 +1,6 @@
 """Heads, blocks and stages as an experiment, and what is asked about one head."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.heads import files
 from interp_core.experiments.heads.ablate import Head, Task, ablate, patch
 from interp_core.experiments.heads.capture import capture
-from interp_core.experiments.heads.points import geometry_of
+from interp_core.experiments.heads.points import geometry_of, has_heads
 from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.heads.run import Drawn, HeadsResult, draw, run_heads
 from interp_core.jobs import Job, Progress, silent
 from interp_core.maths.stats import SIGNIFICANT
+from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
+from interp_core.sites import Kind
 from interp_core.trace.generate import Row, Written, generate
 from interp_core.trace.patch import HeadAblated
 
@@ -36,6 +38,9 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
 
     request = HeadsRequest
     files = files
+
+    def lacks(self, kinds: Collection[Kind], subject: type[Subject]) -> str | None:
+        return None if has_heads(kinds) else "has no attention heads"
 
     def prepare(self, engine: Engine, request: HeadsRequest, progress: Progress = silent) -> Ready[HeadsRequest, Drawn]:
         request.check()

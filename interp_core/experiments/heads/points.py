@@ -11,12 +11,13 @@
 Blocks are counted through all stages (`layer`); the geometry comes from the config and the table, never from a name.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from interp_core.errors import InterpError
 from interp_core.models.subject import Subject
-from interp_core.sites import Site
+from interp_core.sites import Kind, Site
 
 Granularity = Literal["head", "block", "stage", "stage_before", "block_mean", "stage_mean"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
@@ -100,13 +101,18 @@ class Geometry:
         return tuple(dict.fromkeys(self.site_of(point) for point in points))
 
 
+def has_heads(kinds: Collection[Kind]) -> bool:
+    """Whether blocks with these sites have attention heads."""
+    return "head_out" in kinds and "resid_mid" in kinds
+
+
 def geometry_of(subject: Subject) -> Geometry:
     """Return the geometry of a model.
 
     Raises:
         InterpError: a model without attention heads.
     """
-    if "head_out" not in subject.kinds or "resid_mid" not in subject.kinds:
+    if not has_heads(subject.kinds):
         raise InterpError(f"{subject.name} has no attention heads (its sites: {', '.join(subject.kinds)}).")
     ends = sorted(subject.merges_after | {subject.n_layers - 1})
     starts = [0, *(end + 1 for end in ends[:-1])]

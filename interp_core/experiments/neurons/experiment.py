@@ -1,6 +1,6 @@
 """Neuron ablation as an experiment; its command is `ablate`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from interp_core.models.bundled import Demo, demo_of
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
-from interp_core.sites import OF_HEADS, STAGES, Site, check_kind
+from interp_core.sites import OF_HEADS, STAGES, Kind, Site, check_kind
 
 DRAWS_BEHIND_HEAD, DRAWS_IN_BLOCKS = 100, 10
 
@@ -48,6 +48,9 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
 
     request = AblateRequest
     files = files
+
+    def lacks(self, kinds: Collection[Kind], subject: type[Subject]) -> str | None:
+        return None
 
     def prepare(
         self, engine: Engine, request: AblateRequest, progress: Progress = silent

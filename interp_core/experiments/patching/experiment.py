@@ -67,6 +67,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         engine.manifest(request)  # a first time before the model is opened, which may take a minute
         found = resolve(engine, request)
         store = engine.store(request, progress)
+        self.check_kind(store.subject)
         manifest, pairs = clips_of(engine, found, store), pairs_of(engine, found, progress)
         made = plan(store.subject, pairs, manifest.clips, found)
         check_window(made, store)

@@ -1,6 +1,6 @@
 """Sign flips as an experiment."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,15 @@ from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost, timed
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.signflip import files
-from interp_core.experiments.signflip.layers import check_subject
+from interp_core.experiments.signflip.layers import check_subject, has_series
 from interp_core.experiments.signflip.request import SignflipRequest
 from interp_core.experiments.signflip.run import SignflipResult, run_signflip
 from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import demo_of
 from interp_core.models.labels import LabelTokens
+from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
+from interp_core.sites import Kind
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Signflip(Experiment[SignflipRequest, SignflipPlan, SignflipResult]):
 
     request = SignflipRequest
     files = files
+
+    def lacks(self, kinds: Collection[Kind], subject: type[Subject]) -> str | None:
+        return None if has_series(subject) else "has no frames in time that stay in their places from block to block"
 
     def prepare(
         self, engine: Engine, request: SignflipRequest, progress: Progress = silent

@@ -19,9 +19,14 @@ from interp_core.trace.hooks import tracked
 from interp_core.trace.rows import BlockRows, Rows
 
 
+def has_series(subject: Subject | type[Subject]) -> bool:
+    """Whether the positions of a model, or of a kind of model, are frames in time that keep their places."""
+    return subject.timed and not subject.whole_only
+
+
 def check_subject(subject: Subject) -> None:
     """Refuse a model whose positions are no frames in time that keep their places."""
-    if not subject.timed or subject.whole_only or subject.merges_after:
+    if not has_series(subject):
         raise InterpError(
             f"the positions of {subject.name} are no frames in time that stay in their places from block to block, so "
             "there is no series to measure; choose an encoder of the waveform, Whisper, AST or an audio LLM."

@@ -1,6 +1,6 @@
 """Steering as an experiment."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import demo_of
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
-from interp_core.sites import Site
+from interp_core.sites import Kind, Site
 from interp_core.trace.store import CleanStore
 
 USES = ("fit vectors on", "add them to")
@@ -41,6 +41,9 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
 
     request = SteerRequest
     files = files
+
+    def lacks(self, kinds: Collection[Kind], subject: type[Subject]) -> str | None:
+        return None
 
     def prepare(
         self, engine: Engine, request: SteerRequest, progress: Progress = silent
@@ -226,7 +229,7 @@ def _layers(subject: Subject, request: SteerRequest, vectors: SteeringVectors | 
 def _widths(reader: ClipReader, clip: Clip, subject: Subject, request: SteerRequest) -> dict[int, int]:
     """How many numbers a state has behind each layer; of a model that widens on the way, as a clip shows it."""
     layers = range(subject.n_layers)
-    if not subject.merges_after:
+    if not subject.whole_only:
         return dict.fromkeys(layers, subject.d_model)
     return {layer: rows.shape[1] for layer, rows in states_of(reader, [clip], layers, request.positions).items()}
 

@@ -52,6 +52,10 @@ class Encoder(Subject):
     def batch_first(self) -> frozenset[str]:
         return self.arch.batch_first
 
+    @property
+    def shared(self) -> frozenset[str]:
+        return self.arch.shared
+
     def inside(self, column: str) -> str:
         behind = column == "mid" and self.arch.mid_behind and not getattr(self.sizes, str(self.arch.norm_if))
         return str(self.arch.mid_behind) if behind else super().inside(column)
@@ -159,10 +163,15 @@ class Encoder(Subject):
         return self.body(**inputs).last_hidden_state.mean(1)
 
     def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        state = hidden if self.layer_shares() is not None else self.read_off(hidden, batch)
         if self.probe is not None:
-            return self.probe(self.normed(hidden).mean(1))
+            return self.probe(state.mean(1))
         self.check_readout()
-        return self.classify(hidden if self.layer_shares() is not None else self.normed(hidden), batch).float()
+        return self.classify(state, batch).float()
+
+    def read_off(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        """Turn what the last block left into the base model's output."""
+        return self.normed(hidden)
 
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         """Turn [rows, pos, d_model] into class logits as the checkpoint's own head does."""
@@ -244,6 +253,28 @@ class WhisperClassifier(Encoder):
         return RecordingSpan(0, min(n_pos, math.ceil(n_samples / (2 * self.extractor.hop_length))), n_pos)
 
 
+class SqueezedEncoder(Encoder):
+    """SEW and SEW-D: a position of the blocks is several frames of the convolutions, averaged; behind the last block
+    each becomes as many again, and frames that are left over are zeros.
+
+    Source: Wu et al. 2021, arXiv:2109.06870, section 4.2.
+    """
+
+    def seconds_per_position(self) -> float:
+        return self.sizes.squeeze_factor * super().seconds_per_position()
+
+    @property
+    def shortest(self) -> int:
+        return super().shortest + (self.sizes.squeeze_factor - 1) * math.prod(self.sizes.conv_stride)
+
+    def read_off(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        frames = batch[0].inputs["input_values"].shape[-1]  # clips of a batch are equally long
+        for kernel, stride in zip(self.sizes.conv_kernel, self.sizes.conv_stride, strict=True):
+            frames = (frames - kernel) // stride + 1
+        state = self.body.get_submodule("encoder.upsample")(self.normed(hidden))
+        return nn.functional.pad(state, (0, 0, 0, max(0, frames - state.shape[1])))
+
+
 class SpectrogramTransformer(Encoder):
     """AST: two answer tokens, then patches of the spectrogram, band by band; the answer tokens are read."""
 
@@ -276,3 +307,11 @@ class SpectrogramTransformer(Encoder):
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         assert self.classifier is not None, "check_readout refuses a checkpoint without one"
         return self.classifier((state[:, 0] + state[:, 1]) / 2)
+
+
+OPENED_AS: dict[str, type[Encoder]] = {
+    "whisper": WhisperClassifier,
+    "audio-spectrogram-transformer": SpectrogramTransformer,
+    **dict.fromkeys(("sew", "sew-d"), SqueezedEncoder),
+}
+"""Types of encoders with a classifier that are not plain ones."""

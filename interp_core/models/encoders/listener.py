@@ -1,0 +1,290 @@
+"""Models that hear with an encoder and write with a decoder, whose next token is the answer.
+
+Such a model is two subjects over one. In the *encoder* the positions are time, and the readout is everything behind the
+encoder, decoder included. In the *decoder* the positions are the tokens of the prompt, every one of which reads the
+audio through cross-attention (the sites `cross_out` and `cross_head_out`); its stem is the encoder.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.utils import ModelOutput
+
+from interp_core.errors import InterpError
+from interp_core.models.arch import ListenerArch
+from interp_core.models.block_model import Place
+from interp_core.models.encoders.subject import Encoder
+from interp_core.models.labels import LabelTokens, first_tokens
+from interp_core.models.probe import Probe
+from interp_core.models.prompted import Prompted, RecordingSpan
+from interp_core.models.subject import Subject
+from interp_core.models.weights import Weights
+from interp_core.models.writing import Writer
+from interp_core.sites import Kind
+
+PARTS = ("encoder", "decoder")
+
+
+class ProbedEncoder(Encoder):
+    """The encoder below a fitted probe: asked nothing, and without its decoder."""
+
+    def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.body.get_submodule("encoder")(**inputs).last_hidden_state.mean(1)
+
+    def weights_by_part(self) -> dict[str, Weights]:
+        body = f"{self.arch.body}."
+        return {
+            part: {name: weight for name, weight in weights.items() if name.startswith((f"{body}encoder.", "probe."))}
+            for part, weights in super().weights_by_part().items()
+        }
+
+
+@dataclass(eq=False)
+class Listener(Encoder):
+    """The encoder's blocks; the answer is the decoder's next token."""
+
+    tokenizer: Any = field(default=None, repr=False)
+    row: ListenerArch = field(default=None, repr=False)  # type: ignore[assignment]
+
+    probed: ClassVar[type[Encoder]] = ProbedEncoder
+    """What it is below a probe."""
+
+    @property
+    def by_part(self) -> "dict[str, type[Listener]]":
+        """What each of its parts is opened as."""
+        return {"encoder": Listener, "decoder": ListenerDecoder}
+
+    @property
+    def asks(self) -> bool:
+        return True
+
+    @property
+    def start(self) -> str:
+        """The token that every text begins with."""
+        made = getattr(self.hf.generation_config, "decoder_start_token_id", None)
+        return self.tokenizer.convert_ids_to_tokens(self.config.decoder_start_token_id if made is None else made)
+
+    @property
+    def default_prompts(self) -> tuple[str, ...]:
+        """Asks for the first word of the transcript."""
+        return (self.start,)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS
+
+    def part(self, name: str) -> Subject:
+        if name not in ("", *PARTS):
+            raise InterpError(f"{self.name} has no part {name!r} (its parts: {', '.join(PARTS)}).")
+        name = name or PARTS[0]
+        wanted = self.by_part[name]
+        if type(self) is wanted:
+            return self
+        return wanted(
+            self.name, self.weights_hash, self.hf, getattr(self.row, name), self.lock, self.extractor,
+            tokenizer=self.tokenizer, row=self.row, files=self.files,
+        )  # fmt: skip
+
+    # ---- the stem ----------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.body.get_submodule("encoder")
+
+    @property
+    def decoder(self) -> nn.Module:
+        return self.body.get_submodule("decoder")
+
+    @property
+    def shortest(self) -> int:
+        frames = self.row.encoder.frames
+        return 1 if frames is None else frames(self.extractor)[0]
+
+    def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
+        if not prompt:  # what a probe is fitted to: the encoder alone is run
+            return super().model_inputs(samples, prompt)
+        ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+        return {**super().model_inputs(samples, prompt), "decoder_input_ids": ids.to(self.device)}
+
+    def check_prompt(self, prompt: str) -> None:
+        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        start = self.tokenizer.convert_tokens_to_ids(self.start)
+        if ids[:1] != [start] or ids.count(start) > 1:
+            raise InterpError(
+                f"the prompt {prompt[:60]!r} has to start with {self.start}, once; the default is "
+                f"{self.default_prompts[0]}."
+            )
+
+    def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.encoder(**inputs).last_hidden_state.mean(1)
+
+    @property
+    def takes_probe(self) -> bool:
+        return True
+
+    def with_probe(self, probe: Probe) -> Subject:
+        """The encoder alone, read by the probe; the decoder is left out."""
+        self.check_takes_probe()
+        return self.probed(self.name, self.weights_hash, self.hf, self.row.encoder, self.lock, self.extractor, probe)
+
+    # ---- the readout -------------------------------------------------------------------------------------------------
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return ()
+
+    def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
+        """Find the token that each label starts with, behind the prompt."""
+        self.check_prompt(prompt)
+        return first_tokens(
+            self.tokenizer,
+            labels,
+            prompt,
+            lambda label: self.written(label, prompt),
+            several_tokens=several_tokens,
+        )
+
+    def written(self, label: str, prompt: str) -> str:
+        """How a label stands behind the prompt: so that its tokens are those of a text that begins with it."""
+
+        def ids(text: str) -> list[int]:
+            return self.tokenizer(text, add_special_tokens=False).input_ids
+
+        own, n_before = ids(label), len(ids(prompt))
+        return next((text for text in (label, f" {label}") if ids(prompt + text)[n_before:] == own), label)
+
+    @property
+    def stages(self) -> Mapping[Kind, Place]:
+        return {}  # the decoder stands between the encoder and the answer
+
+    @property
+    def mix_weights(self) -> nn.Parameter | None:
+        return None
+
+    @property
+    def needs_probe(self) -> bool:
+        return False
+
+    def check_readout(self) -> None:
+        """There always is one: the decoder."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.hf(**inputs, use_cache=False).logits[:, -1].float()
+
+    def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        prompts = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
+        out = self.decoder(
+            input_ids=prompts.repeat(len(state) // len(batch), 1), encoder_hidden_states=state, use_cache=False
+        )
+        return self.head(out.last_hidden_state[:, -1])
+
+    @property
+    def head(self) -> nn.Module:
+        return self.hf.get_submodule(self.row.head)
+
+    # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    transcribes: ClassVar[bool] = True
+    writes_in_blocks: ClassVar[bool] = False
+    """Whether the blocks run for every token that is written: the decoder's."""
+
+    def words_refusal(self) -> str | None:
+        return None
+
+    def writer(self, batch: Sequence[Prompted]) -> Writer:
+        return ListenerWriter(self, batch)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def encoded(self, batch: Sequence[Prompted]) -> ModelOutput:
+        """The encoder's own output: what the decoder hears of each row."""
+        return self.encoder(torch.cat([p.inputs[self.hf.main_input_name] for p in batch]))
+
+
+class ListenerDecoder(Listener):
+    """The decoder's blocks: positions are the prompt's tokens, and the encoder is part of the stem."""
+
+    @property
+    def by_construction(self) -> bool:
+        return False
+
+    @property
+    def padding_stays(self) -> bool:
+        return False
+
+    @property
+    def takes_probe(self) -> bool:
+        return False
+
+    spans: ClassVar[tuple[str, ...]] = ("audio", "all", "last")
+    timed: ClassVar[bool] = False
+    writes_in_blocks: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        return f"{super().key}|decoder"
+
+    def seconds_per_position(self) -> float:
+        return 0.0  # a token of the prompt has no time of its own
+
+    def span(self, n_pos: int, n_samples: int) -> RecordingSpan:
+        return RecordingSpan.whole(n_pos)
+
+    def describe(self, prompted: Prompted) -> dict[str, Any]:
+        return {**super().describe(prompted), "holds": "tokens of the prompt, no audio,"}
+
+    @property
+    def exact_layers(self) -> range:
+        return range(0)  # behind a patch, cross-attention goes on reading the recipient's recording
+
+    def shortcut_refusal(self) -> str | None:
+        return "positions read the audio by cross-attention, so none of them follows another clip's run"
+
+    def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        return self.head(state[:, -1])
+
+    def encoded(self, batch: Sequence[Prompted]) -> ModelOutput:
+        once = {id(p): p for p in batch}  # no edit of the decoder changes what it hears
+        heard, at = super().encoded(list(once.values())), {one: i for i, one in enumerate(once)}
+        heard.last_hidden_state = heard.last_hidden_state[[at[id(p)] for p in batch]]
+        return heard
+
+
+class ListenerWriter:
+    """See `Writer`; the text goes on behind the prompt's tokens."""
+
+    def __init__(self, subject: Listener, batch: Sequence[Prompted]) -> None:
+        self._subject, self._batch = subject, batch
+        self._ids = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
+        self._state: Tensor | None = None
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.each_step = subject.writes_in_blocks
+        self.most = getattr(subject.config, subject.row.most) - self._ids.shape[1]
+
+    @property
+    def hf(self) -> Any:
+        return self._subject.hf
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        heard = self._subject.encoded(self._batch)
+        self._state = heard.last_hidden_state
+        return {"encoder_outputs": heard, "decoder_input_ids": self._ids}
+
+    def first(self) -> Tensor:
+        return self._run(self._ids)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._run(tokens[:, None])
+
+    def _run(self, ids: Tensor) -> Tensor:
+        out = self._subject.decoder(
+            input_ids=ids, encoder_hidden_states=self._state, past_key_values=self._cache, use_cache=True
+        )
+        return self._subject.head(out.last_hidden_state[:, -1]).float()

@@ -80,7 +80,7 @@ CHANGES = {
         "method": "reference", "checks": True,
     },
     "probes": {
-        "max_clips": 10, "skip_bad": (True, {"bad row": True}), "pilot": 10, "batch_size": 1,
+        "max_clips": 20, "skip_bad": (True, {"bad row": True}), "pilot": 14, "batch_size": 1,
         "probe": ("label", REFUSED), "columns": ("label", "group"), "quantities": ("centroid",),
         "sites": ("attn_out",), "layers": (1,), "places": ("last",), "units": "none", "clips": "all", "draws": 39,
         "controls": 1, "folds": 2, "strength": 10.0, "ridge": 3.0,

@@ -20,8 +20,9 @@ from interp_core.sites import Site
 from interp_core.trace.hooks import captured
 
 STATES = "states"
-FRAME_S, HOP_S = 0.05, 0.01
-"""Of the level whose modulation is measured: three periods of the deepest voice, so that pitch is no rhythm."""
+FRAME_S, HOP_S = 0.05, 0.03
+"""Of the level whose modulation is measured: frames of three periods of the deepest voice, so that pitch is no rhythm,
+and steps that leave modulations up to 16 Hz, where syllables are."""
 UNITS_OF = {
     "f0": "octaves above 1 Hz", "level": "dB of full scale", "rate": "Hz", "centroid": "octaves above 1 Hz",
     "duration": "octaves above 1 s",

@@ -145,7 +145,9 @@ def targets_of(clips: Sequence[Clip], settings: ProbesRequest) -> tuple[Target, 
             found.append(target)
     if settings.columns and faults:
         raise InterpError(f"{'; '.join(faults)}.")
-    every, (unit, units) = np.arange(len(clips)), _units(clips, settings.units, "")
+    options = [_units(clips, option) for option in _related(clips, settings.units)]
+    unit, units = next((one for one in options if len(set(one[1])) >= FEWEST_GROUPS), options[-1])
+    every = np.arange(len(clips))
     found += [Target(name, False, every, (), units, unit) for name in settings.quantities]
     if not found:
         raise InterpError(
@@ -162,12 +164,10 @@ def _few_values(clips: Sequence[Clip], name: str) -> bool:
 def _column(clips: Sequence[Clip], name: str, asked: str) -> Target | str:
     """A label column as a target, with the first units of which two of its classes have enough; else why not."""
     said = ""
-    known = {column for clip in clips for column in clip.labels}
-    options = [asked] if asked != "auto" else [units_of(clips), *(one for one in RELATED if one in known), ALONE]
-    for option in dict.fromkeys(options):
+    for option in _related(clips, asked):
         if option == name:
             continue
-        unit, units = _units(clips, option, name)
+        unit, units = _units(clips, option)
         held: dict[str, set[str]] = {}
         for i, clip in enumerate(clips):
             if (value := clip.label(name)) is not None:
@@ -186,9 +186,16 @@ def _column(clips: Sequence[Clip], name: str, asked: str) -> Target | str:
     return said or f"{name!r} cannot be its own unit; give other units, or none"
 
 
-def _units(clips: Sequence[Clip], column: str, label: str) -> tuple[str, tuple[str, ...]]:
+def _related(clips: Sequence[Clip], asked: str) -> list[str]:
+    """The columns that may say which clips are related, those to be tried first in front; `none` is the last resort."""
+    if asked != "auto":
+        return [asked]
+    known = {column for clip in clips for column in clip.labels}
+    return [*dict.fromkeys(one for one in (units_of(clips), *RELATED) if one in known), ALONE]
+
+
+def _units(clips: Sequence[Clip], column: str) -> tuple[str, tuple[str, ...]]:
     """The column of units, and the unit of every clip; one without a value is a unit of its own."""
-    column = units_of(clips) if column == "auto" else column
     names = [None if column == ALONE else clip.label(column) for clip in clips]
     units = tuple(f"clip {clip.clip_id}" if name is None else name for clip, name in zip(clips, names, strict=True))
     return (column if any(name is not None for name in names) else ALONE), units

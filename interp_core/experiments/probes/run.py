@@ -40,8 +40,8 @@ class ProbesResult(Result):
     Attributes:
         table: one row a target and point: target, is_label, site, place, layer (-1: what enters layer 0), n, units,
             unit, classes, score (balanced accuracy of a label, R2 of a quantity, on held-out units) with score_low and
-            _high, accuracy (plain), chance, control, selectivity, p_adjusted (over all points of the target), and how each
-            was made: interval_method, test, control_method, or the reason why there is none.
+            _high, accuracy (plain), chance, control, selectivity, p_adjusted (over all points of the target), and how
+            each was made: interval_method, test, control_method, or the reason why there is none.
         predicted: by target, [points, clips of the target] what a held-out probe says: labels, or values.
         clips: by target, one row a clip: clip_id, unit, value.
     """

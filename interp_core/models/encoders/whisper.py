@@ -172,6 +172,12 @@ class Whisper(WhisperClassifier):
     def writer(self, batch: Sequence[Prompted]) -> Writer:
         return WhisperWriter(self, batch)
 
+    def early_exit_refusal(self) -> str | None:
+        return None
+
+    def writer_from(self, hidden: Tensor, batch: Sequence[Prompted]) -> Writer:
+        return WhisperWriter(self, batch, self.normed(hidden))
+
     def text_of(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
@@ -227,6 +233,9 @@ class WhisperDecoder(Whisper):
     def exact_layers(self) -> range:
         return range(0)  # behind a patch, cross-attention goes on reading the recipient's recording
 
+    def early_exit_refusal(self) -> str | None:
+        return "is open as its decoder, whose layers hear the whole encoder: open the part encoder"
+
     def shortcut_refusal(self) -> str | None:
         return "positions read the audio by cross-attention, so none of them follows another clip's run"
 
@@ -240,12 +249,16 @@ class WhisperDecoder(Whisper):
 
 
 class WhisperWriter:
-    """See `Writer`; the text goes on behind the prompt's tokens, with no timestamps but those that it asks for."""
+    """See `Writer`; the text goes on behind the prompt's tokens, with no timestamps but those that it asks for.
 
-    def __init__(self, subject: Whisper, batch: Sequence[Prompted]) -> None:
+    Args:
+        state: [rows, frames, d_model] what the decoder hears; None for what the encoder makes of the batch.
+    """
+
+    def __init__(self, subject: Whisper, batch: Sequence[Prompted], state: Tensor | None = None) -> None:
         self._subject, self._batch = subject, batch
         self._ids = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
-        self._state: Tensor | None = None
+        self._state = state
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.each_step = subject.writes_in_blocks
         self.most = subject.config.max_target_positions - self._ids.shape[1]
@@ -256,7 +269,8 @@ class WhisperWriter:
 
     @property
     def asked(self) -> dict[str, Any]:
-        self._state = self._subject.encoded(self._batch)
+        if self._state is None:
+            self._state = self._subject.encoded(self._batch)
         return {"encoder_outputs": BaseModelOutput(self._state), "decoder_input_ids": self._ids}
 
     def first(self) -> Tensor:

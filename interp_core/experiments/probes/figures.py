@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         axes.plot(sure["layer"], sure["score"], "o", markersize=8, markerfacecolor="none", markeredgecolor="black")
     control = rows.groupby("layer")["control"].max()  # of all sites and places, the most that was known by heart
     if control.notna().any():
-        axes.plot(control.index, control, label=PROBES["control"].name, **{**style(PROBES["control"]), "linewidth": 1})
+        look = replace(PROBES["control"], name=f"{PROBES['control'].name}, the larger one")
+        axes.plot(control.index, control, label=look.name, **{**style(look), "linewidth": 1})
     axes.axhline(float(first["chance"]), color=GREY, linestyle="-", linewidth=0.8)
     is_label = bool(first["is_label"])
     axes.set_title(f"{tables.name_of(str(first['target']), is_label)}, n = {first['n']}", fontsize=9, parse_math=False)

@@ -36,8 +36,8 @@ class ProbesRequest(Request):
         ("resid_post",), "where a probe reads: resid_post, attn_out, mlp_out", label="Sites"
     )
     layers: tuple[int, ...] | None = option(
-        None, "the layers that are read: all, or a list like -1,0,4; -1 is what enters layer 0", none="all",
-        label="Layers",
+        None, "the layers that are read: all, or a list like 0,4,8; -1 is what enters layer 0 (--layers=-1,0,4)",
+        none="all", label="Layers",
     )  # fmt: skip
     places: tuple[Place, ...] = option(
         (),

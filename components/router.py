@@ -50,6 +50,7 @@ ENTRIES = (
     Entry("compare", "Compare", "difference", "compare"),
     Entry("neurons", "Neurons", "scatter_plot", "ablate"),
     Entry("signflip", "Sign flip", "flip", "signflip"),
+    Entry("probes", "Probes", "sensors", "probes"),
     Entry("steering", "Steering", "explore", "steer"),
     Entry("heads", "Heads", "grid_on", "heads"),
     Entry("recordings", "Recordings", "mic", reads=False),

@@ -62,6 +62,16 @@ SF_MATRIX, SF_CURVE, SF_CLIPS, SF_PLAYER = "sf_matrix", "sf_curve", "sf_clips", 
 ST_LABEL, ST_LAYER, ST_ALPHA, ST_PROMPT, ST_OF = "st_label", "st_layer", "st_alpha", "st_question", "st_clips_of"
 ST_CLIP, ST_CLIPS, ST_MAP, ST_DOSE = "st_clip", "st_clips", "st_map", "st_dose"
 ST_PLAYER, ST_ANSWERS, ST_LIVE = "st_player", "st_answers", "st_live"
+# Probes.
+PB_TARGET, PB_AT, PB_LAYER, PB_CLIP, PB_CELL = "pb_target", "pb_at", "pb_layer", "pb_clip", "pb_cell"
+PB_MAP, PB_CURVE, PB_CLIPS, PB_PLAYER, PB_LENS, PB_WORD = (
+    "pb_map",
+    "pb_curve",
+    "pb_clips",
+    "pb_player",
+    "pb_lens",
+    "pb_word",
+)
 # The runs page.
 RUNS_FOLDER, RUNS_OF, RUNS_MODEL, RUNS_STATE, RUNS_TEXT = "folder", "runs_of", "runs_model", "runs_state", "runs_text"
 RUNS_LOOK, RUNS_OTHER, RUNS_SERIES = "runs_look", "runs_other", "runs_series"
@@ -96,7 +106,8 @@ PAGE, SHARED, SET_FOR = "page", "shared_between_pages", "settings_are_for_the_mo
 TEXTS_OF_A_MODEL = (ADAPTER, PROBE, CLIPS, WINDOW)
 CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, HEADS_B, CMP_POINT, CMP_ARM, CMP_CLIP,
                       CMP_BESIDE, NEU_K, NEU_CLIP, HAND_PROMPT, SF_FLIPPED, SF_AT, SF_CLIP,
-                      ST_LABEL, ST_LAYER, ST_CLIP, ST_ALPHA)  # fmt: skip
+                      ST_LABEL, ST_LAYER, ST_CLIP, ST_ALPHA,
+                      PB_TARGET, PB_AT, PB_LAYER, PB_CLIP, PB_CELL, PB_WORD)  # fmt: skip
 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
@@ -107,6 +118,7 @@ SELECTION = (
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),
     *(SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY, HAND_A, HAND_B, HAND_LAYER, HAND_PROMPT),
     *(ST_LABEL, ST_LAYER, ST_ALPHA, ST_CLIP, EDIT_KNOB, EDIT_CODEC),
+    *(PB_TARGET, PB_AT, PB_LAYER, PB_CLIP, PB_CELL, PB_WORD),
 )
 MOST_STEPS = 200
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp_core.experiments.heads.request import HeadsRequest
     from interp_core.experiments.neurons.request import AblateRequest
     from interp_core.experiments.patching.request import PatchRequest
+    from interp_core.experiments.probes.request import ProbesRequest
     from interp_core.experiments.signflip.request import SignflipRequest
     from interp_core.experiments.steering.request import SteerRequest
 
@@ -25,6 +26,7 @@ _PLACES = {
     "HeadsRequest": "interp_core.experiments.heads.request",
     "InterpError": "interp_core.errors",
     "PatchRequest": "interp_core.experiments.patching.request",
+    "ProbesRequest": "interp_core.experiments.probes.request",
     "SignflipRequest": "interp_core.experiments.signflip.request",
     "SteerRequest": "interp_core.experiments.steering.request",
     "default_engine": "interp_core.api",
@@ -40,6 +42,7 @@ __all__ = [
     "HeadsRequest",
     "InterpError",
     "PatchRequest",
+    "ProbesRequest",
     "SignflipRequest",
     "SteerRequest",
     "default_engine",

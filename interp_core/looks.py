@@ -102,6 +102,15 @@ STATED: Mapping[str, Look] = {  # whom an answer follows; labels of another colu
     "text": Look("the prompt's text", OCHRE, "dashdot", "square", strong=True),
     "none": Look("none of them", GREY, "dot", "x"),
 }
+PROBES: Mapping[str, Look] = {  # by site and what of it is read
+    "resid_post, mean": Look("resid_post, mean over the recording", GREEN, strong=True),
+    "resid_post, last": Look("resid_post, last position", PURPLE, "dash", "square", strong=True),
+    "attn_out, mean": Look("attn_out, mean over the recording", GREEN, "dot", "triangle-up"),
+    "attn_out, last": Look("attn_out, last position", PURPLE, "dot", "triangle-down"),
+    "mlp_out, mean": Look("mlp_out, mean over the recording", GREEN, "dashdot", "diamond"),
+    "mlp_out, last": Look("mlp_out, last position", PURPLE, "dashdot", "cross"),
+    "control": Look("control task", GREY, "dash", "x"),
+}
 HEADS: Mapping[str, Look] = {
     "block": Look("block, between attention and MLP", GREEN),
     "stage": Look("stage or layer output", PURPLE, "dash", "square"),
@@ -110,3 +119,8 @@ SIDE_BY_SIDE: Mapping[str, Look] = {  # two runs of one experiment
     "one": Look("run 1", GREEN, strong=True),
     "other": Look("run 2", PURPLE, "dash", "square", strong=True),
 }
+
+
+def look_of_probe(site: str, place: str) -> Look:
+    """How the probes at a site and place are drawn."""
+    return PROBES[f"{site}, {place}"]

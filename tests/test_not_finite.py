@@ -31,6 +31,7 @@ COMMANDS = {
     "ablate": ("--at", f"resid_post:{LAYER}", "--draws", "2", "--refits", "0", "--ks", "2"),
     "signflip": ("--draws", "2"),
     "steer": ("--draws", "2", "--layers", "0", "--no-checks"),
+    "probes": ("--draws", "19", "--controls", "0"),
     "compare": ("--no-checks", "--probe-draws", "0"),
 }
 TOO_LARGE = ("float16", "use bfloat16 or float32")

@@ -85,6 +85,13 @@ CHANGES = {
         "labels": ("sad", "happy", "neutral"), "prompts": ("Judge the voice.",), "told": "It is {label}.",
         "method": "reference", "checks": True,
     },
+    "probes": {
+        "max_clips": 20, "skip_bad": (True, {"bad row": True}), "pilot": 14, "batch_size": 1,
+        "probe": ("label", REFUSED), "columns": ("label", "group"), "quantities": ("centroid",),
+        "sites": ("attn_out",), "layers": (1,), "places": ("last",), "units": "none", "clips": "all", "draws": 39,
+        "controls": 1, "folds": 2, "strength": 10.0, "ridge": 3.0,
+        "prompt": "Judge the voice.",
+    },
     "compare": {
         "max_clips": 12, "skip_bad": (True, {"bad row": True}), "pilot": 10, "batch_size": 2,
         "probe": ("label", REFUSED),
@@ -125,6 +132,10 @@ def plain(tiny_folder, tmp_path_factory):
         "steer": of["steer"](
             str(tiny_folder), str(folder / "corpus" / "clips.csv"), device="cpu", layers=(0, 2), alphas=(1.0, 4.0),
             draws=3, checks=False, labels=("happy", "sad", "neutral"),
+        ),
+        "probes": of["probes"](
+            str(tiny_folder), str(write_noise_manifest(folder / "noises", noises, train=6)), device="cpu",
+            layers=(0, 2), draws=19, columns=("label",), quantities=("level",),
         ),
         "compare": of["compare"](
             base, str(write_spoof_corpus(folder / "spoof", speakers=4, utterances=2, codecs=("NONE", "C01"))),

@@ -28,6 +28,7 @@ EXPERIMENTS = {
     "neurons.md": "ablate",
     "signflip.md": "signflip",
     "steering.md": "steer",
+    "probes.md": "probes",
 }
 RUNS = {
     "patching.md": "demo-emotion/run",
@@ -36,6 +37,7 @@ RUNS = {
     "neurons.md": "demo-shortcut/run-ablate",
     "signflip.md": "demo-emotion-wavlm/run-signflip",
     "steering.md": "demo-emotion/run-steer",
+    "probes.md": "demo-emotion/run-probes",
 }
 SECTIONS = ["What is computed", "Try it", "The command", "The run folder", "What it does not prove", "Sources"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -102,7 +104,7 @@ def test_a_command_that_the_parser_does_not_take_would_be_noticed():
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(paper):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", paper.read_text("utf-8")) if ":" not in link]
-    assert links or paper.name in ("SECURITY.md", "signflip.md", "steering.md", "recordings.md")
+    assert links or paper.name in ("SECURITY.md", "signflip.md", "steering.md", "probes.md", "recordings.md")
     assert [link for link in links if not (paper.parent / link).exists()] == []
 
 
@@ -367,6 +369,38 @@ def of_steering() -> Iterator[str]:
     yield f"sounds so moves {percent(told.iloc[0])} for every label"
 
 
+def of_probes() -> Iterator[str]:
+    page = "probes.md"
+    scores = table(page, "probes.csv")
+    clips = read(page, "probes_config.json")["targets"]["prosody_label"]
+    points = len(scores[scores["target"] == "prosody_label"])
+    yield f"reads {clips['clips']} clips of {clips['units']} texts at {points} points"
+
+    def of(target: str, place: str, layer: int) -> dict[str, Any]:
+        return pick(scores, target=target, place=place, layer=layer)
+
+    mean = scores[(scores["target"] == "prosody_label") & (scores["place"] == "mean")]
+    first, chance = of("prosody_label", "mean", -1), percent(mean["chance"].iloc[0])
+    yield f"{percent(first['score'])} before layer 0, where chance is {chance}"
+    yield f"{100 * mean['score'].min():.0f} to {percent(mean['score'].max())} at every layer"
+    voice = scores[(scores["target"] == "prosody_label") & (scores["place"] == "last")]
+    emb, early, late = (of("prosody_label", "last", layer) for layer in (-1, 0, 9))
+    assert voice["score"].max() == late["score"]
+    yield f"At `emb` it is {percent(emb['score'])}"
+    yield f"{percent(early['score'])} behind layer 0, {percent(late['score'])} ({100 * late['score_low']:.0f} to"
+    yield f"to {percent(late['score_high'])}) behind layer 9, control task {percent(late['control'])}"
+    words = [percent(of("semantic_label", "last", layer)["score"]) for layer in (6, 7, 11)]
+    yield "{} behind layer 6, {} behind layer 7, {} behind layer 11".format(*words)
+    most = scores[(scores["target"] == "semantic_label") & (scores["place"] == "mean")]
+    best = most.loc[most["score"].idxmax()]
+    yield f"it is {percent(best['score'])} at most, with a control task of {percent(best['control'])}"
+    said = [percent(of("speaker", "mean", layer)["score"]) for layer in (0, 11)]
+    yield "{} behind layer 0 and {} behind layer 11, chance 25 %".format(*said)
+    pitch, level = ([of(name, "mean", layer)["score"] for layer in (0, 11)] for name in ("f0", "level"))
+    yield f"R2 {pitch[0]:.2f} behind layer 0 and {pitch[1]:.2f} behind layer 11"
+    yield f"the level {level[0]:.2f} and {level[1]:.2f}"
+
+
 @pytest.mark.parametrize("page", EXPERIMENTS)
 def test_the_numbers_of_a_page_are_those_of_the_saved_run(page):
     numbers = {
@@ -376,6 +410,7 @@ def test_the_numbers_of_a_page_are_those_of_the_saved_run(page):
         "neurons.md": of_neurons,
         "signflip.md": of_signflip,
         "steering.md": of_steering,
+        "probes.md": of_probes,
     }
     told, text = list(numbers[page]()), text_of(page)
     assert len(told) > 8

@@ -35,6 +35,8 @@ REQUESTS = {
     "signflip": EXPERIMENTS["signflip"].request("demo-emotion-wavlm", pilot=10, draws=2, layers=(2, 4), **QUICK),
     "steer": EXPERIMENTS["steer"].request("demo-emotion-wavlm", pilot=8, targets=("angry",), layers=(2, 4), draws=3,
                                           alphas=(1.0, 4.0), checks=False, **QUICK),
+    "probes": EXPERIMENTS["probes"].request("demo-emotion-wavlm", pilot=24, columns=("prosody_label",), draws=19,
+                                            quantities=("level",), layers=(-1, 2), controls=1, batch_size=2, **QUICK),
     "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
                                               probe_draws=0, checks=False, **QUICK),
 }  # fmt: skip

@@ -29,6 +29,7 @@ VIEWS = {
     "signflip": "/signflip?model=demo-emotion-wavlm",
     "heads": "/heads?model=demo-emotion-wavlm",
     "steering": "/steering?model=demo-emotion",
+    "probes": "/probes?model=demo-emotion",
     "recordings": "/recordings",
     "models": "/models?models_type=whisper+%28decoder%29",
     "runs": "/runs",

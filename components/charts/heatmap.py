@@ -46,6 +46,7 @@ def heatmap(
     outlined: Collection[Cell] = (),
     marks: Mapping[Cell, str] | None = None,
     upwards: bool = False,
+    numbers: bool = True,
 ) -> go.Figure:
     """Draw a matrix whose cells can be clicked.
 
@@ -60,6 +61,7 @@ def heatmap(
         selected: the cell with a thick frame; outlined: those with a thin one, for instance the diagonal.
         marks: a sign for some cells, written behind the number ("✱" for what is significant).
         upwards: row 0 at the bottom, as layers are stacked.
+        numbers: whether they stand in the cells where there are few of these; marks stand there in any case.
     Raises:
         ValueError: names or hover that do not fit the matrix.
     """
@@ -97,7 +99,8 @@ def heatmap(
         showlegend=False,
         **UNFADED,
     )
-    _write_cells(figure, values, told, number, (low, high), scale, marks or {})
+    write = numbers and max(values.shape) <= MOST_WRITTEN
+    _write_cells(figure, values, told, number, (low, high), scale, marks or {}, write)
     for cell in outlined:
         _frame(figure, cell, width=1.5, color=GREY)
     if selected is not None:
@@ -156,9 +159,9 @@ def _write_cells(
     limits: tuple[float, float],
     scale: str,
     marks: Mapping,
+    write: bool,
 ) -> None:
-    """Numbers, marks and dashes as text over the cells, dark on light and light on dark."""
-    write = max(values.shape) <= MOST_WRITTEN
+    """Numbers where they are to be written, marks and dashes over the cells, dark on light and light on dark."""
     x, y, texts, colours = [], [], [], []
     for row, column in np.ndindex(values.shape):
         value, mark = values[row, column], marks.get((row, column), "")

@@ -63,6 +63,17 @@ EXAMPLES = (
         {state.ST_LABEL: "angry", state.ST_LAYER: "2"},
     ),
     Example(
+        "probes",
+        "Read what a layer knows",
+        "At which layer can a linear probe tell the voice's emotion, what the words mean, or how high the voice is?",
+        "probes",
+        "demo-emotion",
+        "Change what is read: the voice's emotion stands in the audio positions from the first layer on, and reaches "
+        "the last position, where the answer is read, layers later. The lens puts each moment into words.",
+        "sensors",
+        {state.PB_TARGET: "prosody_label"},
+    ),
+    Example(
         "heads",
         "Find the heads that carry it",
         "Every attention head of an encoder, by how well its output tells the emotions apart.",

@@ -12,6 +12,7 @@ from interp_core.experiments.compare.request import CompareRequest
 from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.probes.request import ProbesRequest
 from interp_core.experiments.signflip.request import SignflipRequest
 from interp_core.experiments.steering.request import SteerRequest
 from interp_core.request import Request
@@ -38,6 +39,7 @@ EXPERIMENTS: dict[str, Registered] = {
     "heads": Registered(HeadsRequest, _lazily("heads", "HEADS")),
     "ablate": Registered(AblateRequest, _lazily("neurons", "NEURONS")),
     "signflip": Registered(SignflipRequest, _lazily("signflip", "SIGNFLIP")),
+    "probes": Registered(ProbesRequest, _lazily("probes", "PROBES")),
     "steer": Registered(SteerRequest, _lazily("steering", "STEERING")),
 }
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from interp_core.errors import InterpError
 from interp_core.maths.arrays import Floats, to_float64
 from interp_core.maths.linear import one_thread, regression
-from interp_core.maths.permutation import FEWEST_ARRANGEMENTS, shuffled_labels
+from interp_core.maths.permutation import FEWEST_ARRANGEMENTS, max_t_test, shuffled_labels
 from interp_core.maths.resampling import grouped_jackknife
-from interp_core.maths.stats import Interval
+from interp_core.maths.stats import Interval, MaxTest
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C, for features of spread 1
 FEWEST_GROUPS = 3  # of every class: one to score, one to choose C on, one to learn from
@@ -132,6 +132,85 @@ def permutation_p(
     )
 
 
+def family_test(
+    features: Sequence[ArrayLike | Tensor],
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    folds: int = 5,
+    draws: int = 999,
+    seed: int = 42,
+) -> MaxTest:
+    """As `permutation_p` for several representations of the same clips, corrected over all of them.
+
+    Every representation meets the same shuffles, so that the largest of all numbers under a shuffle is what chance
+    gives to whoever picks the best of them.
+
+    Args:
+        features: [n, d_i] each; labels, groups: [n].
+    Returns:
+        adjusted_p: one a representation; None with the reason where the labels cannot be shuffled.
+    """
+    _, names, codes, members = _checked(features[0], labels, groups)
+    n_groups = int(members.max()) + 1
+    if len(names) < 2 or n_groups < 2:
+        return MaxTest(None, None, n_groups, f"not testable: {len(names)} classes in {n_groups} groups")
+    shuffles = shuffled_labels(codes, None if groups is None else members, draws=draws, seed=seed)
+    if not shuffles.testable:
+        said = f"not testable: fewer than {FEWEST_ARRANGEMENTS} ways to shuffle ({shuffles.scheme})"
+        return MaxTest(None, None, n_groups, said)
+    every = np.vstack([codes[None], shuffles.codes])
+    found = np.stack(
+        [_ridge_accuracies(_checked(x, labels, groups)[0], every, members, len(names), folds, seed) for x in features],
+        axis=1,
+    )  # [draws + 1, n_representations]
+    return max_t_test(found[0], found[1:], n_groups=n_groups, scheme=shuffles.scheme)
+
+
+def control_accuracy(
+    features: ArrayLike | Tensor,
+    labels: ArrayLike,
+    groups: ArrayLike,
+    *,
+    folds: int = 5,
+    strength: float,
+    draws: int = 3,
+    seed: int = 42,
+) -> tuple[float, str]:
+    """Accuracy of the same probe at a control task: one label a group, drawn at random, in the shares of the labels.
+
+    Nothing but which group a clip is of tells such a label, so the probe can only have learned it by heart. Clips of a
+    group therefore stand on both sides of a fold, or there would be nothing to remember.
+
+    Args:
+        features: [n, d]; labels: [n], for how often each class comes; groups: [n].
+        strength: C of the probe. draws: control tasks; the mean over them is returned.
+    Returns:
+        Balanced accuracy, and what was done; NaN with the reason where groups hold one clip each, or are under two a
+        class.
+    Source: Hewitt & Liang 2019, arXiv:1909.03368: selectivity is the accuracy less that at the control task.
+    """
+    x, names, codes, members = _checked(features, labels, groups)
+    n_groups = int(members.max()) + 1
+    if n_groups == len(x):
+        return float("nan"), "no control task: every clip is a group of its own, so no label of a group can be known"
+    if n_groups < 2 * len(names):
+        return float("nan"), f"no control task: {n_groups} groups for {len(names)} classes, twice as many needed"
+    rng = np.random.default_rng(seed)
+    shares = np.sort(codes)[np.linspace(0, len(codes) - 1, n_groups).round().astype(int)]
+    found = []
+    for draw in range(draws):
+        drawn = rng.permutation(shares)[members]
+        score = linear_probe(
+            x, [str(code) for code in drawn], folds=folds, strengths=(strength,), draws=0, seed=seed + draw
+        )
+        found.append(score.accuracy)
+    known = [value for value in found if value == value]
+    if not known:
+        return float("nan"), "no control task: a class of it would come from too few clips"
+    return float(np.mean(known)), f"one random label a group, {len(known)} draws, clips of a group in several folds"
+
+
 def probe_difference(
     base: ProbeScore, other: ProbeScore, labels: Sequence[str], groups: ArrayLike | None = None
 ) -> tuple[float, Interval]:
@@ -204,7 +283,7 @@ def _strength(x: Floats, codes: NDArray, members: NDArray, strengths: Sequence[f
     return strengths[int(_balanced(predicted == codes, codes).argmax())]
 
 
-def _scaled(learn: Floats, score: Floats) -> tuple[Floats, Floats]:
+def scaled(learn: Floats, score: Floats) -> tuple[Floats, Floats]:
     """Both with the learning part's mean taken off and spread set to 1; a dimension without spread becomes 0."""
     centre, spread = learn.mean(axis=0), learn.std(axis=0)
     still = spread <= 1e-12 * np.abs(learn).max(axis=0)
@@ -216,7 +295,7 @@ def _fitted(learn: Floats, codes: NDArray, score: Floats, strengths: Sequence[fl
     """Predictions of the scored clips by the probe of every strength, [n_strengths, n_score]."""
     if len(np.unique(codes)) == 1:
         return np.full((len(strengths), len(score)), codes[0])
-    learn, score = _scaled(learn, score)
+    learn, score = scaled(learn, score)
     if learn.shape[1] > len(learn):  # the weights lie in the span of the clips: the same probe in fewer dimensions
         basis = np.linalg.qr(learn.T)[0]
         learn, score = learn @ basis, score @ basis
@@ -258,7 +337,7 @@ def _ridge_accuracies(
     splitter = GroupKFold(min(folds, int(members.max()) + 1), shuffle=True, random_state=seed)
     step = max(1, WORK_BYTES // (8 * n_classes * len(x)))
     for learn, score in splitter.split(x, groups=members):
-        a, b = (torch.from_numpy(part) for part in _scaled(x[learn], x[score]))
+        a, b = (torch.from_numpy(part) for part in scaled(x[learn], x[score]))
         weight = RIDGE * max(a.shape)
         if a.shape[1] < a.shape[0]:
             hat = b @ torch.linalg.solve(a.T @ a + weight * torch.eye(a.shape[1], dtype=a.dtype), a.T)

@@ -294,6 +294,26 @@ class Subject(BlockModel):
         """The text that tokens stand for, without those that are none of it; only of a model that writes."""
         raise NotImplementedError
 
+    # ---- what its layers say, read as if each were the last ----------------------------------------------------------
+
+    def word_lens_refusal(self) -> str | None:
+        """Say, behind the model's name, why no word can be read off the positions of a layer, or None if one can."""
+        return "has no words at its positions"
+
+    def words_at(self, hidden: Tensor) -> Tensor:
+        """Turn states [.., d_model] of any layer into float32 logits [.., d_vocab], by the final norm and the
+        unembedding; only of a model whose `word_lens_refusal` is None."""
+        raise NotImplementedError
+
+    def early_exit_refusal(self) -> str | None:
+        """Say, behind the model's name, why nothing can be written from what a layer leaves, or None if it can."""
+        return "has no decoder that could write from what a layer of its encoder leaves"
+
+    def writer_from(self, hidden: Tensor, batch: Sequence[Prompted]) -> Writer:
+        """Begin to write behind states [rows, pos, d_model] of any layers, each as if it were the last; only of a model
+        whose `early_exit_refusal` is None."""
+        raise NotImplementedError
+
     @property
     def bonafide_index(self) -> int | None:
         """Which logit stands for bona fide; None of a model that does not tell bona fide from spoofed speech."""

@@ -19,6 +19,7 @@ PAGES = {  # what has to be there before the page is looked at
     "neurons": ".st-key-neu_curve .js-plotly-plot .xtick",
     "signflip": ".st-key-sf_matrix .js-plotly-plot .xtick",
     "steering": ".st-key-st_map .js-plotly-plot .xtick",
+    "probes": ".st-key-pb_map .js-plotly-plot .xtick",
     "heads": ".st-key-heads_map .js-plotly-plot .xtick",
     "recordings": "h1",
     "runs": "[data-testid='stDataFrame']",

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from interp_core.errors import InterpError
 from interp_core.maths import probes
-from interp_core.maths.probes import linear_probe, permutation_p, probe_difference
+from interp_core.maths.probes import control_accuracy, family_test, linear_probe, permutation_p, probe_difference
 from interp_core.maths.resampling import grouped_jackknife
 
 
@@ -215,3 +215,32 @@ def test_inputs_that_do_not_fit_are_refused():
     x[5, 2] = np.inf
     with pytest.raises(InterpError, match="1 of 96 clips hold a NaN or an infinity, the first at row 5"):
         linear_probe(x, labels, groups)
+
+
+def test_one_layer_of_many_is_named_and_shuffled_labels_are_named_no_oftener_than_said():
+    named, false = 0, 0
+    for seed in range(20):
+        x, labels, groups = versions(seed, utterances=12, codecs=3, effect=2.0)
+        noise = [versions(seed + 100 * i, utterances=12, codecs=3, effect=0.0)[0] for i in range(1, 6)]
+        layers = [*noise[:3], x, *noise[3:]]
+        found = family_test(layers, labels, groups, draws=99, seed=seed)
+        named += found.adjusted_p.argmin() == 3 and found.adjusted_p[3] < 0.05
+        mixed = np.random.default_rng(seed).permuted(labels.reshape(12, 3), axis=1).ravel()
+        false += bool((family_test(layers, mixed, groups, draws=99, seed=seed).adjusted_p < 0.05).any())
+    assert named == 20 and binom.sf(false - 1, 20, 0.05) > 0.01, (named, false)
+    alone = family_test([x], labels, groups, draws=99)
+    assert alone.adjusted_p[0] == permutation_p(x, labels, groups, draws=99)[0]  # of one it is the plain test
+    assert family_test([x], np.full(len(x), "a"), groups).adjusted_p is None
+
+
+def test_the_control_task_is_learned_by_heart_where_groups_can_be_told_apart_and_only_there():
+    x, labels, groups = versions(utterances=12, codecs=6)
+    members = np.unique(groups, return_inverse=True)[1]
+    known = np.eye(12)[members] + 0.01 * np.random.default_rng(0).normal(size=(len(x), 12))
+    remembered, said = control_accuracy(known, labels, groups, strength=1.0)
+    assert remembered > 0.9 and said.startswith("one random label a group, 3 draws")
+    unknown, _ = control_accuracy(np.random.default_rng(0).normal(size=x.shape), labels, groups, strength=1.0)
+    assert abs(unknown - 1 / 6) < 0.12
+    for members, words in ((np.arange(len(x)), "group of its own"), (groups > "u05", "2 groups for 6 classes")):
+        alone, why = control_accuracy(x, labels, members, strength=1.0)
+        assert math.isnan(alone) and words in why

@@ -85,7 +85,20 @@ def test_the_panel_names_every_key_of_the_page_and_of_the_players():
 
 
 @pytest.mark.parametrize(
-    "page", ["start", "patching", "pairs", "compare", "neurons", "signflip", "steering", "heads", "recordings", "runs"]
+    "page",
+    [
+        "start",
+        "patching",
+        "pairs",
+        "compare",
+        "neurons",
+        "signflip",
+        "probes",
+        "steering",
+        "heads",
+        "recordings",
+        "runs",
+    ],
 )
 def test_every_page_has_the_panel(open_app, page):
     at = open_app().switch_page(str(ROOT / "pages" / f"{page}.py")).run()

@@ -185,6 +185,12 @@ class AudioLLM(Subject):
     def readout(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
         return self.logits_of(self.normed(hidden[:, -1]))
 
+    def word_lens_refusal(self) -> str | None:
+        return self.lens_refusal()
+
+    def words_at(self, hidden: Tensor) -> Tensor:
+        return self.logits_of(self.normed(hidden))
+
     def logits_of(self, last: Tensor) -> Tensor:
         """Logits [rows, d_vocab] of the last position's state [rows, d_model] behind the final norm."""
         return self._scaled(self.hf.get_submodule(self.arch.head)(last))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from interp_core.errors import InterpError
@@ -199,6 +200,12 @@ class Listener(Encoder):
     def writer(self, batch: Sequence[Prompted]) -> Writer:
         return ListenerWriter(self, batch)
 
+    def early_exit_refusal(self) -> str | None:
+        return None
+
+    def writer_from(self, hidden: Tensor, batch: Sequence[Prompted]) -> Writer:
+        return ListenerWriter(self, batch, BaseModelOutput(self.normed(hidden)))
+
     def text_of(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
@@ -243,6 +250,9 @@ class ListenerDecoder(Listener):
     def exact_layers(self) -> range:
         return range(0)  # behind a patch, cross-attention goes on reading the recipient's recording
 
+    def early_exit_refusal(self) -> str | None:
+        return "is open as its decoder, whose layers hear the whole encoder: open the part encoder"
+
     def shortcut_refusal(self) -> str | None:
         return "positions read the audio by cross-attention, so none of them follows another clip's run"
 
@@ -257,11 +267,16 @@ class ListenerDecoder(Listener):
 
 
 class ListenerWriter:
-    """See `Writer`; the text goes on behind the prompt's tokens."""
+    """See `Writer`; the text goes on behind the prompt's tokens.
 
-    def __init__(self, subject: Listener, batch: Sequence[Prompted]) -> None:
+    Args:
+        heard: what the decoder hears of each row; None for what the encoder makes of the batch.
+    """
+
+    def __init__(self, subject: Listener, batch: Sequence[Prompted], heard: ModelOutput | None = None) -> None:
         self._subject, self._batch = subject, batch
         self._ids = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
+        self._heard = heard
         self._state: Tensor | None = None
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.each_step = subject.writes_in_blocks
@@ -273,7 +288,7 @@ class ListenerWriter:
 
     @property
     def asked(self) -> dict[str, Any]:
-        heard = self._subject.encoded(self._batch)
+        heard = self._subject.encoded(self._batch) if self._heard is None else self._heard
         self._state = heard.last_hidden_state
         return {"encoder_outputs": heard, "decoder_input_ids": self._ids}
 

@@ -7,11 +7,9 @@ progress, cancelling, going on with a run that was killed, and reading back one 
 """
 
 import hashlib
-import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -27,6 +25,7 @@ from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments.basis import of_clips
 from interp_core.experiments.cost import Cost
 from interp_core.experiments.example import Example
+from interp_core.experiments.versions import VERSIONS
 from interp_core.jobs import Job, Progress, silent
 from interp_core.models.subject import Subject
 from interp_core.options import to_config
@@ -36,11 +35,6 @@ from interp_core.runs import RunWriter, check_written, read_config
 from interp_core.sinks import FolderSink, MemorySink, Sink, Watched
 from interp_core.sites import Kind
 from interp_core.trace.store import CleanStore
-
-PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "librosa", "soundfile")
-# Asked once, while this is imported: a page that ends takes its folder out of sys.path, and a job that goes through
-# sys.path at that moment misses an entry.
-VERSIONS = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 Q = TypeVar("Q", bound=Request)
 P = TypeVar("P")

@@ -29,7 +29,7 @@ from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import base_predictions, run_patching
 from interp_core.experiments.report.page import Recordings
 from interp_core.jobs import Cancelled
-from interp_core.options import python_call, to_config
+from interp_core.options import from_config, python_call, to_config
 from interp_core.sinks import MEMORY
 from interp_core.trace.store import CleanStore
 from tests.corpus import assert_same_records
@@ -193,7 +193,7 @@ def test_the_kinds_go_through_command_config_and_snippet(with_edits):
     line = with_edits.command_line("runs/x")
     asked = request_of(parser().parse_args(shlex.split(line)[3:]))
     assert asked == with_edits
-    again = PatchRequest.from_config(json.loads(json.dumps(to_config(with_edits))))
+    again = from_config(PatchRequest, json.loads(json.dumps(to_config(with_edits))))
     assert again == with_edits and again.key == with_edits.key
     assert replace(with_edits, kinds="edit:pitch=+5").key != with_edits.key
     made = {}

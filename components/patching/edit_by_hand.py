@@ -84,9 +84,10 @@ def _choose(rate: int) -> Edit:
             return parse_edit(knob)
         if knob == "band":
             top = float(min(12_000, rate // 2 - 100))
+            usual = (300.0, min(3400.0, top))
             low, high = st.slider(
-                "What is left, Hz", 0.0, top, (300.0, min(3400.0, top)), 50.0, key=state.edit_dose(knob)
-            )
+                "What is left, Hz", 0.0, top, usual, 50.0, key=state.edit_dose(knob), bind=state.BOUND
+            )  # in the link twice, once an end
             if low >= high:
                 raise InterpError(f"a band from {low:g} to {high:g} Hz holds nothing; draw its ends apart.")
             return parse_edit(f"band={low:g}-{high:g}")
@@ -98,9 +99,9 @@ def _choose(rate: int) -> Edit:
                 "Compression", 0.0, 0.95, USUAL_COMPRESSION, 0.05, key=state.edit_dose(knob), bind=state.BOUND
             )
             return parse_edit(f"codec={codec}:{round(squeezed, 2):g}")
-        least, most, usual, step = SLIDERS[knob]
+        least, most, first, step = SLIDERS[knob]
         dose = st.slider(
-            f"By how much, {KNOBS[knob].unit}", least, most, usual, step, key=state.edit_dose(knob), bind=state.BOUND
+            f"By how much, {KNOBS[knob].unit}", least, most, first, step, key=state.edit_dose(knob), bind=state.BOUND
         )
         return parse_edit(f"{knob}={round(dose, 2):g}")
 

@@ -30,11 +30,13 @@ KINDS = {
     "semantic": "**semantic**: other words in the same voice",
 }
 
+EDITED = "**edit**: B is A with its sound edited, and the target the model's own answer to B"
+
 
 def words(kind: str, question: str, counted: str, conditions: Collection[str]) -> None:
     """The question that was asked, and what the words in the curve mean, for who sees it the first time."""
     said = [f"Asked: “{md(question)}”"] if question else []
-    said += [KINDS[kind]] if kind in KINDS else []
+    said += [KINDS[kind]] if kind in KINDS else [EDITED] if kind.startswith("edit~") else []
     said += [COUNTED[counted]] if counted in COUNTED else []
     said += [text for condition, text in CONDITIONS.items() if condition in conditions]
     if said:

@@ -51,7 +51,7 @@ class CleanStore:
         return self._cache.get_or_make(key, lambda: clean_runs(self.subject, [self.prompted(clip, prompt)], extra)[0])
 
     def kept(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
-        """Something small that follows from clean runs, kept where they are, and longer; made where it is not there."""
+        """Something small that follows from clips, kept beside their runs; made where it is not there any more."""
         return self._cache.get_or_make(key, make)
 
     def silence(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:

@@ -57,6 +57,12 @@ def test_every_knob_can_be_turned(open_edits, knob):
     assert faults(at) == [] and at.selectbox(key=state.EDIT_KNOB).value == knob and len(measured(at)) == 4
 
 
+def test_a_link_names_the_ends_of_a_band(open_edits):
+    at = open_edits(knob="band", edit_band=["500.0", "2000.0"])
+    assert faults(at) == [] and at.slider(key=state.edit_dose("band")).value == (500.0, 2000.0)
+    assert "band=500-2000" in str(told(at, state.PLAYER)["clips"])
+
+
 def test_the_same_edit_of_every_clip_becomes_a_kind_of_pair_and_further_doses_add_up(open_edits):
     at = open_edits(knob="level", edit_level="-20.0")
     at = at.button(key="edit_every_clip").click().run()

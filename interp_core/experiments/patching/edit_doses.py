@@ -160,7 +160,11 @@ def doses_said(doses: pd.DataFrame) -> Iterator[str]:
         yield (
             f"{name}: the answer to B is another in {total['whole_flip_rate'] * total['n']:.0f} of {total['n']} pairs; "
             f"at {where} the patch carries {_nats(total)} of the logits' change"
-            + (f", where the answer stays {_nats(stays)} ({stays['n']} pairs)" if stays["n"] else "")
+            + (
+                f", where the answer stays {_nats(stays)} ({stays['n']} pair{'s' * (stays['n'] > 1)})"
+                if stays["n"]
+                else ""
+            )
         )
 
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from interp_core.data.edits import KNOBS
 from interp_core.experiments.figures import Figure, quiet, style
 from interp_core.experiments.patching.edit_doses import best_layer, curves_of
-from interp_core.looks import EDITED
+from interp_core.looks import EDITED, GREY
 
 PANELS: Mapping[str, tuple[str, str, str]] = {  # the effect of the patch, that of the whole model, the axis
     "flips": ("flip_rate", "whole_flip_rate", "Answer turns to B's (% of pairs)"),
@@ -58,5 +58,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, effect: str, whole: str, label: str) 
     if effect == "flip_rate":
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.set_xticks(sorted(rows["dose"].unique()))
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

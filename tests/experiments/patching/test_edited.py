@@ -4,6 +4,8 @@ The planted model answers by how loud a recording is and writes that at one laye
 level was moved says which answer comes, and at which layer the patch carries it.
 """
 
+import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,8 @@ import pandas as pd
 import pytest
 
 from interp_core.cache import ByteCache
-from interp_core.data.edits import clip_named, edited, parse_edit
+from interp_core.cli import parser, request_of
+from interp_core.data.edits import clip_named, edited, parse_edit, read_clip
 from interp_core.data.pairs import parse_kinds
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
@@ -24,7 +27,9 @@ from interp_core.experiments.patching.experiment import PATCHING, pair_by_hand, 
 from interp_core.experiments.patching.plan import plan
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import base_predictions, run_patching
+from interp_core.experiments.report.page import Recordings
 from interp_core.jobs import Cancelled
+from interp_core.options import from_config, python_call, to_config
 from interp_core.sinks import MEMORY
 from interp_core.trace.store import CleanStore
 from tests.corpus import assert_same_records
@@ -173,6 +178,27 @@ def test_a_run_says_what_its_edits_did_and_reads_back_with_its_pairs(engine, wit
     clips = {clip.clip_id: clip for clip in ready.manifest.clips}
     for line in result.pairs[:6]:
         assert clip_named(line["donor"], clips).original.clip_id == line["recipient"]
+
+
+def test_the_report_plays_the_edited_copy(engine, folder, ready):
+    result = open_result(PATCHING, folder)
+    recordings, clips = Recordings(result.config, engine, None), {c.clip_id: c for c in ready.manifest.clips}
+    donor = result.pairs[2]["donor"]
+    expected = read_clip(clip_named(donor, clips), recordings.sound(donor).sample_rate)
+    assert " edit:pitch=+4" in donor and np.array_equal(recordings.sound(donor).samples, expected)
+    assert not np.array_equal(recordings.sound(result.pairs[2]["recipient"]).samples, expected)  # control
+
+
+def test_the_kinds_go_through_command_config_and_snippet(with_edits):
+    line = with_edits.command_line("runs/x")
+    asked = request_of(parser().parse_args(shlex.split(line)[3:]))
+    assert asked == with_edits
+    again = from_config(PatchRequest, json.loads(json.dumps(to_config(with_edits))))
+    assert again == with_edits and again.key == with_edits.key
+    assert replace(with_edits, kinds="edit:pitch=+5").key != with_edits.key
+    made = {}
+    exec(f"from interp_core.experiments.patching.request import *; made = {python_call(with_edits)}", made)
+    assert made["made"] == with_edits
 
 
 def test_a_dose_of_nothing_changes_no_logit_at_any_layer(folder):

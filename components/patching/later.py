@@ -212,18 +212,17 @@ def _clips_at(
         at = labels.index(label)
         rows.append(
             {
-                "clip": record["clip_id"],
                 source_of(column): label,
                 "before": record["base_prediction"],
                 "after": labels[int(np.argmax(logits))],
-                "p before": round(float(softmax(record["base_logits"])[at]), 2),
-                "p after": round(float(softmax(logits)[at]), 2),
+                "its p": f"{softmax(record['base_logits'])[at]:.2f} → {softmax(logits)[at]:.2f}",
+                "clip": record["clip_id"],
             }
         )
     table = pd.DataFrame(rows)
     moved = table["before"] != table["after"]
     table = table.assign(moved=moved).sort_values("moved", ascending=False, kind="stable").drop(columns="moved")
-    table.insert(1, "hear", clip_audio.urls(table["clip"], clips))
+    table.insert(0, "hear", clip_audio.urls(table["clip"], clips))
     st.caption(f"{int(moved.sum())} of {len(table)} clips change their answer in this cell; they stand first.")
     st.dataframe(
         table, hide_index=True, height=250, column_config=clip_audio.hear(), key=state.BACK_TABLE,

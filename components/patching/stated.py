@@ -19,12 +19,14 @@ from components.player import clip_audio
 from components.widgets import choice
 from components.words import md
 from interp_core.data.clips import Clip
-from interp_core.experiments.patching.conflict_figures import look_of, shown_items
+from interp_core.experiments.patching.conflict_figures import look_of, shown_items, sources_of
 from interp_core.experiments.patching.experiment import statement_by_hand
 from interp_core.experiments.patching.limits import STATED_LIMITS
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.stated import DOMINANCE, SPANS, follows, stating
 
+HATCHED = {"circle": "", "diamond": "/", "square": "-", "x": "."}
+"""How a source's bars are told apart beside their colour, by the marker that its curve has."""
 AT = {"question": "question positions", "last": "last position"}
 
 
@@ -41,9 +43,10 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
         return
     with fold, readable_errors():
         settings = index.result.config["settings"]
-        statement = str(settings["statement"])
-        st.caption(f"Asked: “{md(stating(statement, '…', index.prompts[prompt]))}”, every answer stated in turn.")
+        example = stating(str(settings["statement"]), index.result.labels[0], index.prompts[prompt])
+        st.caption(f"Every answer is stated in turn, like this: “{md(example)}”")
         clicks.show(bars(shares), key=state.STATED_BARS, alt=_said(shares))
+        st.markdown(md(_said(shares)))
         st.markdown(_ratio(shares))
         layers = index.result.conflict.stated_layers
         layers = layers[layers["prompt"] == prompt] if len(layers) else layers
@@ -88,9 +91,8 @@ def bars(shares: pd.DataFrame) -> go.Figure:
     """Shares of each source without and with a statement, with intervals; the sources' names under their bars."""
     figure = new_figure("share of the answers")
     alone, told = shown_items(shares)
-    sources = [source for source in dict.fromkeys(shares["source"]) if source != DOMINANCE]
     counts = {items: int(shares.loc[_of(shares, items), "n"].max()) for items in (alone, told)}
-    for source in sources:
+    for source in sources_of(shares):
         look = look_of(source)
         rows = [shares[_of(shares, items) & (shares["source"] == source)] for items in (alone, told)]
         some = pd.concat(rows)
@@ -99,17 +101,15 @@ def bars(shares: pd.DataFrame) -> go.Figure:
             x=names,
             y=some["share"],
             name=plain(look.name),
-            marker={"color": look.colour},
+            marker={"color": look.colour, "pattern": {"shape": HATCHED[look.marker], "fgcolor": "white", "size": 7}},
             error_y={
                 "type": "data", "symmetric": False, "array": (some["high"] - some["share"]).clip(lower=0),
                 "arrayminus": (some["share"] - some["low"]).clip(lower=0), "thickness": 1.5,
             },
-            text=[f"{100 * share:.0f} %" for share in some["share"]],
-            textposition="outside",
             hovertemplate=f"{plain(look.name)}: %{{y:.1%}}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(barmode="group", height=340, font={"size": FONT_PX}, bargap=0.25)
-    figure.update_yaxes(range=[0, 1.14], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_yaxes(range=[0, 1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
@@ -118,7 +118,7 @@ def curve(rows: pd.DataFrame) -> go.Figure:
     items = shown_items(rows)[1]
     figure = new_figure("share of the answers")
     some = rows[(rows["items"] == items) & (rows["source"] != DOMINANCE)]
-    for source in dict.fromkeys(some["source"]):
+    for source in sources_of(some):
         own = some[some["source"] == source].sort_values("layer")
         own = own.rename(columns={"share": "share_rate", "low": "share_rate_low", "high": "share_rate_high"})
         add_series(figure, own, "layer", "share_rate", look_of(source), count="n", band=True)
@@ -133,9 +133,12 @@ def _of(shares: pd.DataFrame, items: str) -> pd.Series:
 
 
 def _said(shares: pd.DataFrame) -> str:
-    told = shown_items(shares)[1]
-    rows = shares[_of(shares, told)]
-    return f"{told}: " + ", ".join(f"{row.source} {100 * row.share:.0f} %" for row in rows.itertuples()) + "."
+    said = []
+    for items in shown_items(shares):
+        rows = shares[_of(shares, items)].set_index("source")["share"]
+        shown = ", ".join(f"{name} {100 * rows[name]:.0f} %" for name in sources_of(shares) if name in rows)
+        said.append(f"{items}: {shown}")
+    return "; ".join(said) + "."
 
 
 def _ratio(shares: pd.DataFrame) -> str:

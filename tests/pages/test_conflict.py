@@ -51,7 +51,7 @@ def test_the_map_of_a_run_is_its_table_and_a_click_shows_the_clips_answers_befor
     np.testing.assert_allclose(matrix(at, state.BACK_MAP), 100 * grid, atol=1e-9)
     assert np.nan_to_num(np.diag(matrix(at, state.BACK_MAP)), nan=1).tolist() == [0] * len(layers)
     source, target = layers.index(3), layers.index(0)
-    click_point(at, state.BACK_MAP, "cells", [tuple(c) for c in cells_of(grid)].index((target, source)))
+    click_point(at, state.BACK_MAP, "cells", target * len(layers) + source)
     assert faults(at) == [] and at.selectbox(key=state.BACK_CELL).value == "3 into 0"
     cell = rows[(rows["source"] == 3) & (rows["target"] == 0)].iloc[0]
     assert f"{100 * cell.accuracy_patched:.0f} % after" in words(at)
@@ -75,11 +75,6 @@ def test_the_map_of_a_run_is_its_table_and_a_click_shows_the_clips_answers_befor
     answers = frame(at, "A's answers before and after")
     logits = record["patched_logits"][record["cells"].index([3, 0])]
     assert answers["logit after"].tolist() == pytest.approx(logits, abs=0.006)
-
-
-def cells_of(grid):
-    """(row, column) of every cell that has a marker to click."""
-    return np.argwhere(np.isfinite(grid)) if np.isnan(grid).any() else np.argwhere(grid == grid)
 
 
 def test_the_shares_of_a_run_are_drawn_with_every_answer_beside_them(open_app, with_both):

@@ -76,6 +76,12 @@ def _map(
     figure.colorbar(image, ax=axes, label=unit, fraction=0.05)
 
 
+def sources_of(rows: pd.DataFrame) -> list[str]:
+    """The sources of a table, none last."""
+    found = [source for source in dict.fromkeys(rows["source"]) if source not in (DOMINANCE, "none")]
+    return [*found, "none"]
+
+
 def look_of(source: str) -> Look:
     """How a source is drawn, by its name in a table."""
     return STATED.get(source) or replace(STATED["words"], name=source)
@@ -121,7 +127,7 @@ def shown_items(rows: pd.DataFrame) -> tuple[str, str]:
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    sources = [source for source in dict.fromkeys(rows["source"]) if source != DOMINANCE]
+    sources = sources_of(rows)
     names = []
     for at, items in enumerate(shown_items(rows)):
         some = rows[rows["items"] == items].set_index("source")
@@ -150,9 +156,7 @@ def _layers(axes: Axes, rows: pd.DataFrame, span: str, name: str) -> None:
     items = shown_items(rows)[1]
     some = rows[rows["items"] == items]
     layers = sorted(some["layer"].unique())
-    for source in dict.fromkeys(some["source"]):
-        if source == DOMINANCE:
-            continue
+    for source in sources_of(some):
         curve, look = some[some["source"] == source].sort_values("layer"), look_of(source)
         at = [layers.index(layer) for layer in curve["layer"]]
         axes.plot(at, curve["share"], markersize=4, label=look.name, **style(look))

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from interp_core.choices import EMOTIONS
 from interp_core.errors import InterpError
 from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.patching import conflict
 from interp_core.experiments.patching.back_map import back_layers, changes, summarise_back
 from interp_core.experiments.patching.clip_chunks import Units, answer_columns, clip_chunks, clips_of_pairs
 from interp_core.experiments.patching.conflict_figures import back_figure, stated_figure
@@ -24,6 +25,9 @@ from interp_core.experiments.patching.stated import (
     stating,
     summarise_stated,
 )
+from interp_core.experiments.sharded import merge, run_shard
+from interp_core.jobs import Cancelled
+from interp_core.shards import Shard
 from tests.experiments.conflict_planted import LABELS, N_LAYERS, QUESTION, READ, TAKE, conflicted, laid_out, planted
 from tests.experiments.conflict_planted import clips as planted_clips
 from tests.experiments.conftest import PROMPTS
@@ -299,6 +303,51 @@ def test_the_folder_holds_tables_records_and_pictures_and_reads_back(folder, mad
     kept = [r for r in made.conflict.stated_records if r["clip_id"] == clip.clip_id]
     assert [r["stated"] for r in told] == [r["stated"] for r in kept] == [None, *EMOTIONS]
     assert [r["prediction"] for r in told] == [r["prediction"] for r in kept]
+
+
+def same_files(one, other):
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        if not name.endswith("_config.json"):  # times
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("note", ["later layers in earlier ones", "prompts that state an answer, by layer"])
+def test_a_run_that_is_stopped_in_its_clips_goes_on_behind_the_last_whole_chunk(
+    engine, asked_both, tmp_path, monkeypatch, note
+):
+    """`asked_both` in chunks of one pair; the work itself is counted, as both halves run on cached clean states."""
+    done = []
+    for name in ("run_back_chunk", "run_stated_chunk", "run_stated_layers"):
+        compute = getattr(conflict, name)
+        monkeypatch.setattr(conflict, name, lambda *a, _c=compute, _n=name: (done.append((_n, a[2].number)), _c(*a))[1])
+    request = replace(asked_both, batch_size=1, layers=(0, 4), prompts=PROMPTS[:1])
+
+    def stop(at, total, said):
+        if said == note:
+            raise Cancelled
+
+    out = tmp_path / "run"
+    with pytest.raises(Cancelled):
+        run(PATCHING, engine, request, out=out, progress=stop)
+    before = list(done)
+    run(PATCHING, engine, request, out=out, resume=True)
+    assert before and len(done) == len(set(done)), "no chunk of clips was computed twice"
+    assert len(done) > len(before) and not set(before) & set(done[len(before) :])
+    run(PATCHING, engine, request, out=tmp_path / "whole")
+    same_files(tmp_path / "whole", out)
+
+
+def test_shards_join_to_the_files_of_one_process(engine, asked_both, tmp_path):
+    request = replace(asked_both, batch_size=1, layers=(0, 4), max_pairs=3)
+    ready = PATCHING.prepare(engine, request)
+    folders = [run_shard(PATCHING, ready, Shard(i, 2), tmp_path / "shards") for i in (1, 2)]
+    kept = [len((folder / "back_map_records.jsonl").read_text().splitlines()) for folder in folders]
+    assert min(kept) > 0, "control: both have clips of their own"
+    merge(folders, tmp_path / "merged", engine=engine)
+    run(PATCHING, engine, request, out=tmp_path / "whole")
+    same_files(tmp_path / "whole", tmp_path / "merged")
 
 
 def test_a_run_without_either_has_no_such_tables_and_lost_ones_are_missed(folder, engine, plain, tmp_path):

@@ -39,12 +39,19 @@ def test_a_layer_and_a_stage_are_erased_as_a_plain_hook_erases_them_on_clips_tha
             batch = reader.batch(clips, (row,))
             with torch.inference_mode(), captured(subject, [site]) as seen:
                 batch.forward()
-            means.append(seen[site][0].double().mean(0))  # the whole sequence is the recording
+            heard = batch.spans(site, seen[site].shape[1])[0].positions(seen[site].shape[1])
+            means.append(seen[site][0][heard].double().mean(0).float())  # as wide as what is kept of a clip
         eraser = fit_leace(torch.stack(means)[choosing], codec[choosing], shrink=True)
         apart = 0.0
         for row in np.flatnonzero(~choosing)[:2]:
             batch = reader.batch(clips, (int(row),))
-            with torch.inference_mode(), edited(subject, {site: eraser}):
+
+            def plain(value, batch=batch, site=site, eraser=eraser):
+                heard, new = batch.spans(site, value.shape[1])[0].positions(value.shape[1]), value.clone()
+                new[0, heard] = eraser(value[0, heard])
+                return new
+
+            with torch.inference_mode(), edited(subject, {site: plain}):
                 expected = labels.read(batch.forward())[0][0]
             rows = made.scores[made.scores["clip_id"] == clips[row].clip_id].set_index("model")
             logits = [f"logit_{label}" for label in labels.labels]

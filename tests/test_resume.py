@@ -36,7 +36,7 @@ REQUESTS = {
     "steer": EXPERIMENTS["steer"].request("demo-emotion-wavlm", pilot=8, targets=("angry",), layers=(2, 4), draws=3,
                                           alphas=(1.0, 4.0), checks=False, **QUICK),
     "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
-                                              probe_draws=0, checks=False, **QUICK),
+                                              erase=("pooled",), probe_draws=0, checks=False, **QUICK),
 }  # fmt: skip
 
 

@@ -70,6 +70,7 @@ CHANGES = {
         "train": ("text_id=t0,text_id=t1", TEXTS), "id": ("text_id=t7", TEXTS), "ood": ("text_id=t6", TEXTS),
         "units": "text_id", "labels": ("wxyz", REFUSED), "prompt": ("Which?", REFUSED), "ks": (0, 3), "kind": "flip",
         "score": "univariate", "draws": 4, "refits": 0, "epoch": ("3", REFUSED),
+        "erase": True,
     },
     "heads": {
         "max_clips": 14, "skip_bad": (True, {"bad row": True}), "pilot": 3, "batch_size": 1,
@@ -97,7 +98,9 @@ CHANGES = {
         "probe": ("label", REFUSED),
         "donor": ("nothing", REFUSED), "donor_adapter": ("nowhere", REFUSED),
         "patch": ("cumulative",), "stages": (), "maps": ("ridge",),
-        "map_at": ("pooled",), "weights": False, "reverse": True, "skip_null": True,
+        "map_at": ("pooled",), "erase": ("pooled", {"domain": "codec"}),
+        "erase_label": ("label", {"domain": "codec", "erase": ("pooled",)}),
+        "weights": False, "reverse": True, "skip_null": True,
         "label": "attack_label", "speaker": "utterance",
         "group": "speaker", "domain": ("codec", PROBED), "attack": "codec", "bonafide_index": 1,
         "labels": ("bonafide", REFUSED), "prompt": ("Which?", REFUSED), "probe_draws": (9, CODEC),

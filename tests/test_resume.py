@@ -38,7 +38,7 @@ REQUESTS = {
     "probes": EXPERIMENTS["probes"].request("demo-emotion-wavlm", pilot=24, columns=("prosody_label",), draws=19,
                                             quantities=("level",), layers=(-1, 2), controls=1, batch_size=2, **QUICK),
     "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
-                                              probe_draws=0, checks=False, **QUICK),
+                                              erase=("pooled",), probe_draws=0, checks=False, **QUICK),
 }  # fmt: skip
 
 

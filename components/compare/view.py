@@ -229,6 +229,7 @@ def _view(made: Comparison, transplants: pd.DataFrame, transplant: str, view: st
         _breakdown(made, transplant)
     elif view == "Error rates":
         _rates(transplants, transplant)
+        st.markdown(compare_words.erased(made))
     else:
         st.info(compare_words.absent(made, view))
 

@@ -19,6 +19,7 @@ from interp_core.errors import few
 from interp_core.experiments.compare.limits import LIMITS
 from interp_core.experiments.compare.report import undefined_before_onset
 from interp_core.experiments.compare.run import Comparison
+from interp_core.experiments.compare.transplants import ERASURES
 from interp_core.request import short_name
 
 
@@ -55,7 +56,8 @@ def best(transplants: pd.DataFrame) -> str:
     said = f"**{word}**: base {base:.2%}, donor {donor:.2%}"
     tried = [
         (name, row[measure]) for name, row in named.items()
-        if row["mode"] and not row["null"] and not row["reverse"] and row[measure] == row[measure]
+        if row["mode"] and row["mode"] not in ERASURES and not row["null"] and not row["reverse"]
+        and row[measure] == row[measure]
     ]  # fmt: skip
     if tried and base == base and donor == donor:
         name, value = min(tried, key=lambda one: abs(one[1] - donor))
@@ -155,6 +157,32 @@ def table(transplants: pd.DataFrame) -> pd.DataFrame:
     shown["forwards a clip"] = transplants["forwards_per_clip"]
     shown["needs donor"] = transplants["needs_donor"]
     return shown.assign(notes=[_notes(row) for row in rows])
+
+
+def erased(made: Comparison) -> str:
+    """What erasing the concept in the base did at each site beside its control, in markdown; "" of a run without."""
+    found = made.findings.get("erased")
+    if not found:
+        return ""
+    lines, rows = [], records(made.summary)
+    for site, about in found["sites"].items():
+        said = f"- **{md(site)}**, rank {about['rank']:d}, learned on {about['clips']:d} clips of the choosing half: "
+        parts = []
+        for mode, name in (("erasure", "erased"), ("random erasure", "a random subspace")):
+            row = next(one for one in rows if one["mode"] == mode and one["sites"] == site)
+            measured = [
+                f"{word} {row[measure]:.2%} ({_gap(row, measure)} points)"
+                for measure, word in (("eer", "EER"), ("accuracy", "accuracy"))
+                if measure in row and row[measure] == row[measure]
+            ]
+            probes = [c for c in row if c.startswith("probe_") and c.endswith("_accuracy") and row[c] == row[c]]
+            for column in probes:
+                subset = column.removeprefix("probe_").removesuffix("_accuracy")
+                chance, gap = row[f"probe_{subset}_chance"], row[f"probe_{subset}_difference"]
+                measured.append(f"domain probe of {md(subset)} {row[column]:.2f} ({gap:+.2f}, chance {chance:.2f})")
+            parts.append(f"{name}: {', '.join(measured)}")
+        lines.append(said + "; ".join(parts) + ".")
+    return "\n".join([f"**{md(found['column'])} erased in the base** (LEACE)", "", *lines])
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

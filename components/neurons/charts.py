@@ -84,8 +84,8 @@ def dose_response(
         base = report["base"][measure]
         reference_line(figure, base)
         figure.add_annotation(
-            x=1, xref="paper", xanchor="right", y=base, yanchor="bottom", showarrow=False,
-            text=f"K = 0: {base:.3f}", font={"size": FONT_PX - 1},
+            x=0 if len(erasure) else 1, xref="paper", xanchor="left" if len(erasure) else "right", y=base,
+            yanchor="bottom", showarrow=False, text=f"K = 0: {base:.3f}", font={"size": FONT_PX - 1},
         )  # fmt: skip
     _erased(figure, erasure, report, measure)
     tables = [curve, erasure] if len(erasure) else [curve]
@@ -96,6 +96,7 @@ def dose_response(
     places, names = [position(k) for k in doses], list(map(str, doses))
     if len(erasure):
         places, names = [*places, places[-1] + BEHIND], [*names, "erased"]
+        figure.update_layout(height=figure.layout.height + 80)  # three more lines of the legend
     figure.update_xaxes(
         title_text="neurons ablated, K (logarithmic)", tickvals=places, ticktext=names,
         range=[-0.25, places[-1] + (0.5 if len(erasure) else 0.25)],

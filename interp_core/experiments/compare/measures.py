@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from interp_core.experiments.compare.transplants import SAYS, Transplant
+from interp_core.experiments.compare.transplants import ERASURES, SAYS, Transplant
 from interp_core.experiments.compare.units import Units
 from interp_core.maths.scores import bootstrap_over_speakers, by_attack, by_codec, detection, logit_difference
 from interp_core.maths.stats import rate_intervals
@@ -72,6 +72,8 @@ def _transplant_row(transplant: Transplant) -> Row:
     needs = (
         "yes" if transplant.needs_donor else "its layer weights" if transplant.mode == "weights" else "no, only to fit"
     )
+    if transplant.mode in ERASURES:
+        needs = "no"
     return {
         "model": transplant.name,
         "mode": transplant.mode,

@@ -15,8 +15,9 @@ from torch import Tensor
 from interp_core.data.clips import Clip
 from interp_core.errors import CheckFailed
 from interp_core.experiments.checks import TOLERANCE
+from interp_core.experiments.compare.erase import on_recordings
 from interp_core.experiments.compare.passes import PairBatch, Readout, answer, batches, time_mean
-from interp_core.experiments.compare.transplants import Transplant, edits_of, with_mix_of
+from interp_core.experiments.compare.transplants import ERASURES, Transplant, edits_of, with_mix_of
 from interp_core.jobs import Progress
 from interp_core.models.subject import Subject
 from interp_core.sinks import Arrays, Sink
@@ -62,7 +63,8 @@ class Transplanter:
             stack.enter_context(with_mix_of(subject, other, transplant.mode == "weights"))
             # The edits are registered last, so they run first and what is read has been edited.
             seen = stack.enter_context(captured(subject, [read] if read else []))
-            stack.enter_context(edited(subject, edits_of(transplant, given_from, self.maps)))
+            edits = edits_of(transplant, given_from, self.maps)
+            stack.enter_context(edited(subject, on_recordings(given, edits) if transplant.mode in ERASURES else edits))
             logits = answer(given, self.task.labels)
         return logits, time_mean(given, read, seen[read]) if read else None
 

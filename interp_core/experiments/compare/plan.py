@@ -9,6 +9,7 @@ from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
 from interp_core.experiments.answers import question
 from interp_core.experiments.clips import ClipReader, plan_batches
+from interp_core.experiments.compare.erase import check_erasable, erase_sites, erased_transplants
 from interp_core.experiments.compare.parts import alike_parts, check_comparable, mix_refusal, named_alike, null_sites
 from interp_core.experiments.compare.passes import Readout, points_of
 from interp_core.experiments.compare.request import CompareRequest
@@ -55,7 +56,7 @@ class ComparePlan:
             weights=settings.weights,
             reverse=settings.reverse,
             null=self.null,
-        )
+        ) + erased_transplants(settings, base, self.units)
         return [transplant for transplant in made if not (settings.skip_null and transplant.null)]
 
     @property
@@ -77,6 +78,7 @@ def plan_comparison(
     one, two = base.subject, donor.subject
     check_comparable(one, two)
     settings = checked_for(settings, one)
+    erase_sites(settings, one)
     settings = replace(
         settings,
         prompt=settings.prompt or question(one, settings.model),
@@ -93,6 +95,7 @@ def plan_comparison(
             f"{', '.join(two.answers[:6])}); compare two models of one task."
         )
     units = describe_clips(clips, columns_of(settings), labels.labels, seed=settings.seed)
+    check_erasable(settings, units, clips)
     labels = _renamed(labels, units, settings.bonafide_index)
     if units.positive not in labels.labels:
         units = replace(units, positive="")

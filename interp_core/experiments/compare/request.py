@@ -49,6 +49,14 @@ class CompareRequest(Request):
         label="Donor-free transplants",
     )  # fmt: skip
     map_at: tuple[str, ...] = option((), "their stages; all but the logits unless given", flag="transplant-at")
+    erase: tuple[str, ...] = option(
+        (), "layers and stages of the base at which the domain is erased (LEACE), like 5,pooled, beside a random "
+        "subspace of the same rank; or none", none="none", label="Erase the domain at", placeholder="none", rare=True,
+    )  # fmt: skip
+    erase_label: str = option(
+        "", "the column whose classes are erased; the domain unless given", label="Column that is erased",
+        placeholder="the domain", rare=True,
+    )  # fmt: skip
     weights: bool = option(
         True, "transplant the donor's layer weights too, where layers are mixed", label="Layer weights", rare=True
     )
@@ -119,6 +127,11 @@ class CompareRequest(Request):
     @property
     def adapters(self) -> tuple[str, ...]:
         return self.adapter, self.donor_adapter
+
+    def conflicts(self) -> list[str]:
+        if self.erase_label and not self.erase:
+            return ["erase_label says what is erased, and nothing is; give --erase with it"]
+        return ["erase: give each layer and stage once"] if len(set(self.erase)) < len(self.erase) else []
 
     @classmethod
     def facts_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from interp_core.experiments.compare.clean import CleanPass, cka_table, clean_pass
+from interp_core.experiments.compare.erase import fitted_erasers
 from interp_core.experiments.compare.figures import cka_figure, point_names
 from interp_core.experiments.compare.limits import LIMITS
 from interp_core.experiments.compare.measures import SWEEPS, breakdown_table, summary_table
 from interp_core.experiments.compare.passes import batches, points_of
 from interp_core.experiments.compare.patch import (
+    Map,
     Patched,
     Transplanter,
     check_edits,
@@ -115,7 +117,12 @@ def run_comparison(
     points = points_of(base)
     clean = clean_pass(q.base, q.donor, q.clips, q.units, q.task, points, q.planned, settings, sink, progress)
     transplants = q.transplants(clean.divergence[: base.n_layers].tolist())
-    worker = Transplanter(base, donor, q.task, fitted_maps(clean.maps, settings.maps))
+    maps: dict[tuple[str, Site], Map] = dict(fitted_maps(clean.maps, settings.maps))
+    about: dict[str, Any] = {}
+    if settings.erase:
+        erasers, about["erased"] = fitted_erasers(settings, base, q.units, q.clips, clean)
+        maps |= erasers
+    worker = Transplanter(base, donor, q.task, maps)
     checks = {"passed": True, "checks": []}
     if settings.checks and transplants:
         first = next(batches(q.base, q.donor, q.clips, q.task.prompt, q.planned[:1]))
@@ -143,7 +150,7 @@ def run_comparison(
         breakdown=breakdown_table(
             logits, transplants, q.units, labels, domain, values_of(q.clips, q.units.columns.attack)
         ),
-        findings=findings(q, clean, summary, str(read), checks),
+        findings={**findings(q, clean, summary, str(read), checks), **about},
     )
 
 

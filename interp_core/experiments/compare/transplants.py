@@ -21,7 +21,9 @@ from interp_core.models.subject import Subject
 from interp_core.models.weights import same_bits
 from interp_core.sites import Site
 
-Mode = Literal["donor", "weights", "mean", "ridge", "procrustes"]
+Mode = Literal["donor", "weights", "mean", "ridge", "procrustes", "erasure", "random erasure"]
+ERASURES: tuple[Mode, Mode] = ("erasure", "random erasure")
+"""Modes that change the base without the donor: a concept taken out, and a random subspace of the same rank."""
 RIDGE = 0.1  # penalty, in shares of the mean variance of a direction
 UNSEEN = 1e-6  # weight of "leave it as it is", which decides only in directions that no fitting clip shows
 SAYS = {
@@ -30,6 +32,8 @@ SAYS = {
     "mean": "mean difference added",
     "ridge": "ridge map of the difference",
     "procrustes": "rotation fitted by Procrustes",
+    "erasure": "LEACE, fitted on the base's own activations",
+    "random erasure": "a random subspace of the same rank erased",
 }
 
 

@@ -207,6 +207,7 @@ def run_patching(
     rows: list[dict[str, Any]] = []
     for chunk in plan.chunks:
         if sink.skips(plan.group_of(chunk)):
+            step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
             continue
         kept = sink.records(chunk.records_file, chunk.number)
         if kept is None:
@@ -284,6 +285,7 @@ def _time_maps(
     masks: list[dict[str, Any]] = []
     for chunk in chunks:
         if sink.skips(plan.group_of(chunk)):
+            step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
             continue
         found = sink.records(chunk.records_file, chunk.number)
         if found is None:

@@ -62,14 +62,21 @@ def on_workers(request: PatchRequest, out: Path, workers: int) -> tuple[float, f
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     os.environ.pop("OMP_NUM_THREADS", None)  # each worker gets its share of the cores
     torch.set_num_threads(os.cpu_count() or 1)
     request = PatchRequest(
-        "demo-emotion", kinds="prosody", max_pairs=asked.pairs, checks=False, flow=(), device="cpu", dtype="float32"
+        "demo-emotion",
+        kinds="prosody",
+        max_pairs=asked.pairs,
+        checks=False,
+        flow=(),
+        controls=(),
+        device="cpu",
+        dtype="float32",
     )
     ratios, walls = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,10 @@ class Sink(Protocol):
         """Offer to whoever watches what the chunks so far say. Another thread calls it, so it takes copies of lists."""
 
     def skips(self, group: int) -> bool:
-        """Whether the chunks of a group are another shard's: they are not computed, and nothing is taken from them."""
+        """Whether the chunks of a group are another shard's: they are not computed, and nothing is taken from them.
+
+        Progress counts them as done, so that it ends at its total in a shard, too.
+        """
 
     def gather(self) -> None:
         """Say that what follows needs the chunks of all groups. Raises: ShardDone in a shard."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from interp_core.__main__ import main
+from interp_core.api import run as run_from_python
 from interp_core.cli import BAD_INPUT, DONE
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError
@@ -225,6 +226,14 @@ def test_a_run_that_cannot_be_dealt_runs_here_and_one_that_was_begun_here_goes_o
     is_the_same(tmp_path / "alone", whole)
 
 
+def test_from_python_a_run_goes_to_workers_too(ray, whole, tmp_path):
+    result = run_from_python(FLIPS, out=tmp_path / "run", engine=engine(), cluster="local", workers=1)
+    assert ray.started == 1 and result.config["finished"]
+    is_the_same(tmp_path / "run", whole)
+    with pytest.raises(InterpError, match="a cluster needs a run folder"):
+        run_from_python(FLIPS, engine=engine(), cluster="local")
+
+
 def test_shards_of_somebody_else_are_left_alone(ray, tmp_path):
     (tmp_path / "run" / "shard-1-of-3").mkdir(parents=True)
     with pytest.raises(InterpError, match="lies shard-1-of-3 already; merge its shards, or choose another --out"):
@@ -244,6 +253,7 @@ def test_shards_of_somebody_else_are_left_alone(ray, tmp_path):
         ([(96, 8)], "auto", None, (8, 4, 1)),
         ([(16, 8), (96, 8), (64, 0)], "cuda", None, (16, 2, 1)),
         ([(4, 8)], "cuda", 2, (2, 0, 1)),
+        ([(8, 2)], "cuda:0", None, (2, 4, 1)),
         ([(16, 8)], "cpu", None, (4, 4, 0)),
     ],
 )

@@ -43,7 +43,7 @@ def room(nodes: Sequence[Mapping[str, float]], device: str, workers: int | None)
     Raises:
         InterpError: one certain GPU is named, or there is no room for so many.
     """
-    if re.fullmatch(r"cuda:[0-9]+", device):
+    if re.fullmatch(r"cuda:[0-9]+", device) and device != "cuda:0":  # the name of a worker's one GPU, as in a config
         raise InterpError(f"--device {device} is one GPU of one machine; with --cluster give cuda, cpu or auto.")
     cores = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
@@ -93,6 +93,8 @@ def joined(address: str) -> Iterator[Any]:
     Raises:
         InterpError: no Ray, nobody at the address, or a Ray or Python there that cannot talk with this one.
     """
+    if address != LOCAL:
+        _check_reachable(address)
     ray = library(address)
     if ray.is_initialized():
         yield ray
@@ -103,8 +105,6 @@ def joined(address: str) -> Iterator[Any]:
             folder = tempfile.mkdtemp(prefix="ray-")
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             how |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": folder}
-        else:
-            _check_reachable(address)
         undo.callback(ray.shutdown)
         try:
             with _own_signals():

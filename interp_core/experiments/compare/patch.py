@@ -116,6 +116,7 @@ def transplant_pass(
     sink.expect(RECORDS, {number: len(rows) * len(transplants) for number, rows in enumerate(planned)})
     for batch in batches(base, donor, clips, worker.task.prompt, planned):
         if sink.skips(batch.number):
+            done += len(batch.rows) * len(transplants)
             continue
         saved = sink.records(RECORDS, batch.number)
         keeps = [i for i, row in enumerate(batch.rows) if row in place]

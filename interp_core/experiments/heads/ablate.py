@@ -117,6 +117,7 @@ def ablate(
     reader = ClipReader(store, task.prompt)
     for number, places in enumerate(plan_batches([reader], clips, batch_size)):
         if sink.skips(number):
+            done += len(places) * (1 + len(found))
             continue
         rows, saved = list(places), sink.arrays(CHUNKS, number)
         if saved is None:

@@ -113,6 +113,7 @@ def run_head_map(
         for chunk in own:
             if sink.skips(plan.group_of(chunk)):
                 whole = False
+                step(len(chunk.pairs), f"patching single heads, {chunk.kind}")
                 continue
             saved = sink.arrays(VERIFIED, chunk.number)
             if saved is None:

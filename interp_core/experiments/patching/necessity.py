@@ -57,6 +57,7 @@ def run_time_maps(
     masks: list[dict[str, Any]] = []
     for chunk in chunks:
         if sink.skips(plan.group_of(chunk)):
+            step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
             continue
         found = sink.records(chunk.records_file, chunk.number)
         if found is None:

@@ -232,6 +232,7 @@ def run_patching(
     rows: list[dict[str, Any]] = []
     for chunk in plan.chunks:
         if sink.skips(plan.group_of(chunk)):
+            step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
             continue
         kept = sink.records(chunk.records_file, chunk.number)
         if kept is None:

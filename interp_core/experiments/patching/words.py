@@ -113,6 +113,7 @@ def answers_of(
     rows: list[dict[str, Any]] = []
     for chunk in chunks_of(plan):
         if sink.skips(plan.group_of(chunk)):
+            step(len(chunk.pairs), f"{chunk.kind} in words")
             continue
         name = records_file(chunk.kind)
         kept = sink.records(name, chunk.number)

@@ -132,6 +132,7 @@ def run_signflip(
         # Drawn for every clip, also those that are not run again, so that the later ones get the same.
         picks = {layer: int(rng.integers(found.pool.shape[1])) for layer in sets} if settings.kind != "flip" else {}
         if sink.skips(number):
+            step("edited copies")
             continue
         kept = sink.arrays(CHUNKS, number)
         if kept is None:

@@ -122,13 +122,15 @@ def records_of(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> dict[st
             continue
         sink.expect(file, {chunk.number: each * len(chunk.clips) for chunk in chunks})
         for chunk in chunks:
+            done = len(chunk.clips) if name != "stated_layer_records" else 0
             if sink.skips(chunk.group):
+                step(done, said)
                 continue
             kept = sink.records(file, chunk.number)
             if kept is None:
                 kept = sink.keep_records(file, chunk.number, compute(plan, store, chunk))
             found[name] += kept
-            step(len(chunk.clips) if name != "stated_layer_records" else 0, said)
+            step(done, said)
     return found
 
 

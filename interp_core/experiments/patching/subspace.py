@@ -176,6 +176,7 @@ def run_subspaces(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> list
     rows: list[dict[str, Any]] = []
     for chunk in chunks:
         if sink.skips(plan.group_of(chunk)):
+            step(len(chunk.pairs), f"within subspaces, {chunk.kind}")
             continue
         name = records_file(chunk.kind)
         kept = sink.records(name, chunk.number)

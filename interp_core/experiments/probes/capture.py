@@ -72,9 +72,11 @@ def read_states(
     sites = tuple(dict.fromkeys(point.site for point in plan.points))
     wanted = plan.settings.quantities
     kept: dict[int, tuple[dict[str, NDArray], int]] = {}
+    done = 0
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
     for number, rows in enumerate(plan_batches([reader], plan.clips, 1 if reader.subject.pads else batch_size)):
         if sink.skips(number):
+            done += len(rows)
             continue
         saved = sink.arrays(STATES, number)
         if saved is None:
@@ -86,7 +88,8 @@ def read_states(
             made |= {f"measured.{name}": np.array([one[name] for one in told]) for name in wanted}
             saved = sink.keep_arrays(STATES, number, made)
         kept |= {row: (dict(saved), place) for place, row in enumerate(rows)}
-        progress(len(kept), len(plan.clips), "reading states")
+        done += len(rows)
+        progress(done, len(plan.clips), "reading states")
     sink.gather()
     order = range(len(plan.clips))
 

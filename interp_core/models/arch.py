@@ -240,7 +240,7 @@ ENCODERS: dict[str, EncoderArch] = {
     "wav2vec2-conformer": _CONFORMER,
     "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
     "parakeet_encoder": _PARAKEET,
-    "parakeet_ctc": replace(_PARAKEET, sizes="encoder_config"),
+    **dict.fromkeys(("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), replace(_PARAKEET, sizes="encoder_config")),
     "whisper": EncoderArch(
         blocks="encoder.layers",
         attn_proj="self_attn.out_proj",
@@ -351,12 +351,17 @@ _CTC = (
     "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is no "
     "row of the table yet"
 )
+_SUMMED = (
+    "no position holds the recording alone: each is the sum of a frame of sound and of what was written so far, so "
+    "there is no span to exchange"
+)
 _CODEC = "there is no readout: it gives codes and sound, and no answer"
 LACKING: dict[str, str] = {
     **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
-    **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
+    **dict.fromkeys(("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
     **dict.fromkeys(("lasr_ctc", "lasr_encoder"), _CTC),
-    **dict.fromkeys(("mimi", "xcodec"), _CODEC),
+    **dict.fromkeys(("voxtral_realtime", "kyutai_speech_to_text", "moshi"), _SUMMED),
+    **dict.fromkeys(("mimi", "xcodec", "csm", "dia"), _CODEC),
     **dict.fromkeys(("encodec", "dac"), "there are no transformer blocks and no readout: it gives codes and sound"),
 }
 """Types that hear and are no row, and which of stem, blocks and readout is in the way."""

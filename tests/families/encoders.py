@@ -331,7 +331,7 @@ def save_moonshine(
 def save_parakeet(
     folder: Path,
     *,
-    ctc: bool = True,
+    head: Literal["CTC", "TDT", ""] = "CTC",
     n_layers: int = 3,
     d_model: int = 32,
     n_heads: int = 4,
@@ -340,7 +340,7 @@ def save_parakeet(
     seed: int = 0,
     **config: Any,
 ) -> Path:
-    """Write a ParakeetForCTC, whose head is left out, or its encoder alone."""
+    """Write a ParakeetForCTC or ParakeetForTDT, whose head is left out, or the encoder alone."""
     torch.manual_seed(seed)
     settings = transformers.ParakeetEncoderConfig(
         hidden_size=d_model,
@@ -353,8 +353,11 @@ def save_parakeet(
         initializer_range=STD,
         **config,
     )
-    whole = transformers.ParakeetCTCConfig(vocab_size=30, pad_token_id=29, encoder_config=settings.to_dict())
-    model = transformers.ParakeetForCTC(whole) if ctc else transformers.ParakeetEncoder(settings)
+    model = transformers.ParakeetEncoder(settings)
+    if head:
+        sizes = {"decoder_hidden_size": 16, "num_decoder_layers": 1} if head == "TDT" else {}
+        whole = {"vocab_size": 30, "pad_token_id": 29, "encoder_config": settings.to_dict(), **sizes}
+        model = getattr(transformers, f"ParakeetFor{head}")(getattr(transformers, f"Parakeet{head}Config")(**whole))
     return write(folder, model, seed, transformers.ParakeetFeatureExtractor(feature_size=n_mels))
 
 
@@ -546,7 +549,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("whisper-classifier-weighted", save_whisper_classifier, "classes", settings={"weighted": True}),
     Family("whisper", save_whisper, "words"),
     Family("parakeet", save_parakeet, "nothing"),
-    Family("parakeet-bare", save_parakeet, "nothing", settings={"ctc": False}),
+    Family("parakeet-bare", save_parakeet, "nothing", settings={"head": ""}),
+    Family("parakeet-tdt", save_parakeet, "nothing", settings={"head": "TDT"}),
     Family("moonshine", save_moonshine, "words"),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),

@@ -91,6 +91,7 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
         starts = np.cumsum([0, *tower.config.depths])[:-1].tolist()
         found = dict(zip(starts, entering, strict=False)) | {n: leaving.hidden_states[-1]}
         return {layer: state.flatten(2).transpose(1, 2) for layer, state in found.items()}
+    hf = hf.encoder if one.case.name == "parakeet-tdt" else hf  # whose whole forward asks for words
     out = hf(**inputs, output_hidden_states=True)
     if one.case.family == "resnet":
         starts = [0, 2, 3, 4, 6]  # stages of 2, 1, 1 and 2 units

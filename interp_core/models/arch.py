@@ -169,9 +169,9 @@ class EncoderArch(Blocks):
     """Arguments of a block whose first axis is the batch times something."""
     shared: frozenset[str] = frozenset()
     """Arguments of a block that all rows share, whatever their first axis is."""
-    frames: Callable[[Any], tuple[int, int]] | None = None
-    """Samples that a position covers, and samples from one to the next, given the feature extractor; None where the
-    convolutions of the config say it."""
+    frames: Callable[[Any, Any], tuple[int, int]] | None = None
+    """Samples that fill a first position, and samples from one position to the next, given the feature extractor and
+    the sizes; None where the convolutions of the config say it."""
     causal: bool = False
 
 
@@ -201,9 +201,20 @@ _CONFORMER = EncoderArch(
 )
 
 
-def _stacked_frames(extractor: Any) -> tuple[int, int]:
+def _stacked_frames(extractor: Any, _sizes: Any) -> tuple[int, int]:
     return 400 + 160 * (extractor.stride - 1), 160 * extractor.stride  # frames of 25 ms every 10 ms, some side by side
 
+
+# A conformer, like the one above; its convolutions join frames of the spectrogram, of which one alone has no spread to
+# be scaled by.
+_PARAKEET = EncoderArch(
+    blocks="layers",
+    body="encoder",
+    mlp="feed_forward2",
+    mlp_proj="feed_forward2.linear2",
+    mid="norm_feed_forward2",
+    frames=lambda extractor, sizes: (2 * extractor.hop_length, sizes.subsampling_factor * extractor.hop_length),
+)
 
 ENCODERS: dict[str, EncoderArch] = {
     "wav2vec2": _WAV2VEC2,
@@ -228,6 +239,8 @@ ENCODERS: dict[str, EncoderArch] = {
     ),
     "wav2vec2-conformer": _CONFORMER,
     "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
+    "parakeet_encoder": _PARAKEET,
+    **dict.fromkeys(("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), replace(_PARAKEET, sizes="encoder_config")),
     "whisper": EncoderArch(
         blocks="encoder.layers",
         attn_proj="self_attn.out_proj",
@@ -301,7 +314,7 @@ LISTENERS: dict[str, ListenerArch] = {
             mid="post_attention_layernorm",
             norm="encoder.layer_norm",
             # Convolutions of 127, 7 and 3 samples at strides of 64, 3 and 2, in the library's code and no config.
-            frames=lambda _extractor: (895, 384),
+            frames=lambda _extractor, _sizes: (895, 384),
         ),
         decoder=EncoderArch(
             blocks="decoder.layers",
@@ -338,12 +351,17 @@ _CTC = (
     "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is no "
     "row of the table yet"
 )
+_SUMMED = (
+    "no position holds the recording alone: each is the sum of a frame of sound and of what was written so far, so "
+    "there is no span to exchange"
+)
 _CODEC = "there is no readout: it gives codes and sound, and no answer"
 LACKING: dict[str, str] = {
     **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
-    **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
-    **dict.fromkeys(("parakeet_ctc", "parakeet_encoder", "lasr_ctc", "lasr_encoder"), _CTC),
-    **dict.fromkeys(("mimi", "xcodec"), _CODEC),
+    **dict.fromkeys(("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
+    **dict.fromkeys(("lasr_ctc", "lasr_encoder"), _CTC),
+    **dict.fromkeys(("voxtral_realtime", "kyutai_speech_to_text", "moshi"), _SUMMED),
+    **dict.fromkeys(("mimi", "xcodec", "csm", "dia"), _CODEC),
     **dict.fromkeys(("encodec", "dac"), "there are no transformer blocks and no readout: it gives codes and sound"),
 }
 """Types that hear and are no row, and which of stem, blocks and readout is in the way."""

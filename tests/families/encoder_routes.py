@@ -31,6 +31,8 @@ CONFORMER = {"attn_out": "self_attn", "head_out": "self_attn.linear_out", "resid
 CONFORMER |= {"mlp_out": "ffn2", "mlp_act": "ffn2.output_dense"}
 MOONSHINE = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 MOONSHINE |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.o_proj"}
+PARAKEET = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "resid_mid": "norm_feed_forward2"}
+PARAKEET |= {"mlp_out": "feed_forward2", "mlp_act": "feed_forward2.linear2"}
 AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
@@ -44,6 +46,7 @@ NAMES: dict[str, dict[str, str]] = {
     "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
+    "parakeet": PARAKEET,
     "resnet": {},
 }
 
@@ -65,6 +68,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "spoof": "backbone.model.encoder.layers",
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
+        "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
         "moonshine": f"model.{one.case.part}.layers",
     }
     bare = hasattr(hf, "encoder")
@@ -102,7 +106,9 @@ def answer(one: Opened, inputs: Mapping[str, Tensor], hf: Any = None) -> Tensor:
         made = hf.audio_embeds(**inputs) if one.case.family == "msclap" else hf.get_audio_features(**inputs)
         return F.normalize(getattr(made, "pooler_output", made).float(), dim=-1)
     if one.case.reads == "probe":
-        out = hf(**inputs)
+        out = getattr(hf, "encoder", hf)(**inputs) if one.case.family == "parakeet" else hf(**inputs)
+        if one.case.family == "parakeet" and "attention_mask" in inputs:  # a last frame may be silence alone
+            out.last_hidden_state = out.last_hidden_state[:, : int(out.attention_mask.sum())]
         pooled = out.pooler_output if one.case.family == "clap" else out.last_hidden_state.mean(1)
         probe: Any = one.subject.probe  # type: ignore[attr-defined]
         return pooled.float() @ probe.weight.T + probe.bias

@@ -45,7 +45,7 @@ def roughen(model: nn.Module, seed: int) -> None:
                 weight.copy_(normal(weight, 1.0))
             elif weight.ndim <= 1:
                 weight.copy_(normal(weight, 0.2) + (1.0 if last == "weight" else 0.0))
-            elif last in ("pos_bias_u", "pos_bias_v"):
+            elif last in ("pos_bias_u", "pos_bias_v", "bias_u", "bias_v"):
                 weight.copy_(normal(weight, STD))
             elif last in ("gru_rel_pos_const",):
                 weight.copy_(1 + normal(weight, 0.2))
@@ -328,6 +328,39 @@ def save_moonshine(
     return write(folder, transformers.MoonshineForConditionalGeneration(settings), seed, extractor, words)
 
 
+def save_parakeet(
+    folder: Path,
+    *,
+    head: Literal["CTC", "TDT", ""] = "CTC",
+    n_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a ParakeetForCTC or ParakeetForTDT, whose head is left out, or the encoder alone."""
+    torch.manual_seed(seed)
+    settings = transformers.ParakeetEncoderConfig(
+        hidden_size=d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        intermediate_size=d_mlp,
+        num_mel_bins=n_mels,
+        conv_kernel_size=5,
+        subsampling_conv_channels=8,
+        initializer_range=STD,
+        **config,
+    )
+    model = transformers.ParakeetEncoder(settings)
+    if head:
+        sizes = {"decoder_hidden_size": 16, "num_decoder_layers": 1} if head == "TDT" else {}
+        whole = {"vocab_size": 30, "pad_token_id": 29, "encoder_config": settings.to_dict(), **sizes}
+        model = getattr(transformers, f"ParakeetFor{head}")(getattr(transformers, f"Parakeet{head}Config")(**whole))
+    return write(folder, model, seed, transformers.ParakeetFeatureExtractor(feature_size=n_mels))
+
+
 # ---- AST -------------------------------------------------------------------------------------------------------------
 
 
@@ -515,6 +548,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("whisper-classifier", save_whisper_classifier, "classes"),
     Family("whisper-classifier-weighted", save_whisper_classifier, "classes", settings={"weighted": True}),
     Family("whisper", save_whisper, "words"),
+    Family("parakeet", save_parakeet, "nothing"),
+    Family("parakeet-bare", save_parakeet, "nothing", settings={"head": ""}),
+    Family("parakeet-tdt", save_parakeet, "nothing", settings={"head": "TDT"}),
     Family("moonshine", save_moonshine, "words"),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),

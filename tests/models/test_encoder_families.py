@@ -91,6 +91,7 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
         starts = np.cumsum([0, *tower.config.depths])[:-1].tolist()
         found = dict(zip(starts, entering, strict=False)) | {n: leaving.hidden_states[-1]}
         return {layer: state.flatten(2).transpose(1, 2) for layer, state in found.items()}
+    hf = hf.encoder if one.case.name == "parakeet-tdt" else hf  # whose whole forward asks for words
     out = hf(**inputs, output_hidden_states=True)
     if one.case.family == "resnet":
         starts = [0, 2, 3, 4, 6]  # stages of 2, 1, 1 and 2 units
@@ -169,7 +170,11 @@ def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, op
         if one.case.family in ("clap", "msclap"):
             attn = on_the_grid(attn, side=round(len(before) ** 0.5), window=2, odd=is_odd(one, layer))
         added = attn + (run.at("cross_out", layer) if "cross_out" in subject.kinds else 0)
-        if one.case.family in ("conformer", "w2vbert"):
+        if one.case.family == "parakeet":
+            between = before + 0.5 * block.feed_forward1(block.norm_feed_forward1(before)) + added
+            between = between + block.conv(block.norm_conv(between)[None])[0]
+            expected = block.norm_out(between + 0.5 * mlp)
+        elif one.case.family in ("conformer", "w2vbert"):
             first = before + 0.5 * block.ffn1(block.ffn1_layer_norm(before)) + added
             between = first + block.conv_module(first[None])[0]
             expected = block.final_layer_norm(between + 0.5 * mlp)

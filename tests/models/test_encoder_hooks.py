@@ -20,7 +20,7 @@ ONE_OF_EACH = (
     *("unispeech-base", "unispeechsat-large-weighted", "data2vec", "conformer-relative", "conformer-rotary-weighted"),
     *("w2vbert", "w2vbert-weighted", "w2vbert-bare"),
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
-    *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd"),
+    *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd", "parakeet"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
 )
 AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s for the countermeasures: by hand
@@ -29,6 +29,7 @@ AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s
     "whisper-decoder": (4, 4),
     **dict.fromkeys(("sew", "sew-weighted", "sewd"), (12, 19)),  # two of the frames of the others
     "sew-bare": (8, 13),  # three
+    "parakeet": (7, 10),  # of 50 and 80 frames of the spectrogram
     "moonshine-encoder": (19, 32),  # (8000 - 895) // 384 + 1, (12800 - 895) // 384 + 1
     "moonshine-decoder": (1, 1),
     "spoof": (60, 88),  # 2400 / 40, 3520 / 40
@@ -77,7 +78,7 @@ HEADED = (
     *("wavlm-base", "wavlm-large-weighted", "wav2vec2-base", "wav2vec2-large-weighted", "hubert-large"),
     *("unispeech-large", "unispeechsat-base", "data2vec-weighted", "conformer-relative", "w2vbert"),
     *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast", "moonshine-encoder", "moonshine-decoder"),
-    *("sew", "sew-weighted", "sewd"),
+    *("sew", "sew-weighted", "sewd", "parakeet"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
 )
 

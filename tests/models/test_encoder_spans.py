@@ -23,6 +23,8 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     "sew-bare": ((0, 8), (0, 13)),
     # 895 samples, then one every 384: 124, 40, 19 and 199, 65, 32 behind its three convolutions
     "moonshine-encoder": ((0, 19), (0, 32)),
+    # 50 and 80 frames of the spectrogram, halved three times and rounded up
+    **dict.fromkeys(("parakeet", "parakeet-bare", "parakeet-tdt"), ((0, 7), (0, 10))),
     "moonshine-decoder": ((0, 1), (0, 1)),
     "ast": ((2, 10), (2, 15)),  # 48 and 78 whole frames, a patch every 6th: 0, 6, … 42 and 0, … 72
     # 0.15 and 0.22 s of 40 samples a position: the rest of the quarter second is filled up

@@ -104,7 +104,7 @@ class Listener(Encoder):
     @property
     def shortest(self) -> int:
         frames = self.row.encoder.frames
-        return 1 if frames is None else frames(self.extractor)[0]
+        return 1 if frames is None else frames(self.extractor, self.sizes)[0]
 
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         if not prompt:  # what a probe is fitted to: the encoder alone is run

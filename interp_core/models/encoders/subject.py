@@ -74,7 +74,7 @@ class Encoder(Subject):
     def shortest(self) -> int:
         """Samples of the shortest clip that fills one position."""
         if self.arch.frames is not None:
-            return self.arch.frames(self.extractor)[0]
+            return self.arch.frames(self.extractor, self.sizes)[0]
         reach, sizes = 1, self.sizes
         if hasattr(sizes, "conv_kernel"):
             for kernel, stride in zip(reversed(sizes.conv_kernel), reversed(sizes.conv_stride), strict=True):
@@ -101,7 +101,7 @@ class Encoder(Subject):
 
     def seconds_per_position(self) -> float:
         if self.arch.frames is not None:
-            return self.arch.frames(self.extractor)[1] / self.sample_rate
+            return self.arch.frames(self.extractor, self.sizes)[1] / self.sample_rate
         return math.prod(self.sizes.conv_stride) / self.sample_rate
 
     def prompted(self, stem: Stem) -> Prompted:

@@ -15,12 +15,15 @@ from components.compare import charts as compare_charts
 from components.heads import charts as heads_charts
 from components.neurons import charts as neurons_charts
 from components.patching import charts as patching_charts
+from components.probes import charts as probes_charts
 from components.signflip import charts as signflip_charts
 from components.steering import charts as steering_charts
 from interp_core import looks
 from interp_core.experiments.heads import files as heads_files
 from interp_core.experiments.neurons.figures import SHOWN, dose_figure
 from interp_core.experiments.patching.figures import flip_rate_figure
+from interp_core.experiments.probes import files as probes_files
+from interp_core.experiments.probes.figures import curves_figure as curves_of_probes
 from interp_core.experiments.signflip.figures import proxy_figure
 from interp_core.experiments.steering import files as steering_files
 from interp_core.experiments.steering.figures import dose_figure as dose_of_steering
@@ -37,6 +40,7 @@ FIGURES = {  # every look by the figure that it stands in
     "neurons": looks.NEURONS,
     "signflip": looks.FLIPPED,
     "steering": looks.STEERING,
+    "probes": looks.PROBES,
     "heads": looks.HEADS,
     "side by side": looks.SIDE_BY_SIDE,
 }
@@ -118,6 +122,17 @@ def test_every_condition_of_steering_looks_the_same_in_the_folder_and_on_the_pag
     )
     page = steering_charts.dose(steered.dose, "angry", best_layer(steered.dose, "angry"), 4.0)
     for name, of in looks.STEERING.items():
+        assert in_file(panel, of.name) == on_page(page, of.name) == look(of), name
+
+
+def test_probes_and_their_control_look_the_same_in_the_folder_and_on_the_page():
+    folder = ROOT / "assets/demo-emotion/run-probes"
+    made = probes_files.read(folder, json.loads((folder / "probes_config.json").read_text()))
+    parts = [made.table.assign(site=site) for site in ("resid_post", "attn_out", "mlp_out")]
+    table = pd.concat(parts, ignore_index=True)
+    panel = next(axes for axes in curves_of_probes(made.config, table).axes if axes.get_title()[:7] == "prosody")
+    page = probes_charts.curve(table, "prosody_label", "resid_post, last", 3)
+    for name, of in looks.PROBES.items():
         assert in_file(panel, of.name) == on_page(page, of.name) == look(of), name
 
 

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from interp_core import ProbesRequest
+from interp_core.__main__ import main
 from interp_core.data.clips import Clip
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
@@ -24,6 +25,8 @@ from interp_core.experiments.probes.capture import Read, measure, read_states
 from interp_core.experiments.probes.experiment import PROBES
 from interp_core.experiments.probes.plan import Point, Target, targets_of
 from interp_core.experiments.probes.run import fit
+from interp_core.models.bundled import demos
+from interp_core.runs import read_config
 from interp_core.trace.clean import clean_runs
 from tests.experiments.neuron_clips import write_clips, write_model
 from tests.tiny import RATE, tone
@@ -191,6 +194,44 @@ def test_a_folder_is_read_back_as_it_was_and_says_in_sentences_what_is_in_it(enc
     (tmp_path / "run" / "probes_predictions.npz").write_bytes(b"PK nothing")
     with pytest.raises(InterpError, match="probes_predictions"):
         open_result(PROBES, tmp_path / "run")
+
+
+def test_the_command_writes_a_run_says_it_and_repeats_it_from_its_config(encoder, tmp_path, capsys):
+    asked, out = encoder[1], tmp_path / "run"
+    given = ["probes", "--model", asked.model, "--manifest", asked.manifest, "--device", "cpu", "--clips", "all"]
+    given += ["--columns", "prosody_label", "--quantities", "level,duration", "--sites", "resid_post,attn_out"]
+    given += ["--layers=-1,1", "--units", "text_id", "--draws", "39", "--controls", "0", "--folds", "4", "--seed", "3"]
+    assert main([*given, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n" and "24 clips (8 text_id): about 24 forward passes" in said.err
+    assert "36 fits of probes" in said.err  # 3 targets at 3 points in 4 folds
+    assert "level: " in said.err and "prosody_label: " in said.err
+    settings = read_config(out)["settings"]
+    told = {"columns": ["prosody_label"], "quantities": ["level", "duration"], "sites": ["resid_post", "attn_out"]}
+    told |= {"layers": [-1, 1], "units": "text_id", "draws": 39, "controls": 0, "folds": 4, "seed": 3, "clips": "all"}
+    told |= {"places": ["mean"], "strength": 0.1, "ridge": 0.1, "prompt": ""}
+    assert {name: settings[name] for name in told} == told
+    assert main(["probes", "--config", str(out / "probes_config.json"), "--out", str(tmp_path / "again")]) == 0
+    for name in ("probes.csv", "probes_clips.csv", "probes_predictions.npz"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_the_run_that_ships_is_of_the_weights_and_clips_that_ship(engine):
+    folder = next(one for one in demos()["demo-emotion"].saved_runs if one.name == "run-probes")
+    made = open_result(PROBES, folder)
+    asked = replace(ProbesRequest.from_config(made.config), device="cpu", dtype="float32")
+    ready = PROBES.prepare(engine, asked)
+    assert ready.store.subject.weights_hash == made.config["model"]["weights_sha256"]
+    assert ready.manifest.digest == made.config["manifest"]["sha256"] and made.config["finished"]
+    for name in ("f0", "level", "rate", "centroid"):
+        kept = made.clips[name].set_index("clip_id")["value"]
+        for clip in (ready.plan.clips[0], ready.plan.clips[77]):
+            samples = ready.store.samples(clip)
+            here = measure(samples, ready.store.subject.sample_rate, (name,))[name]
+            assert kept[clip.clip_id] == pytest.approx(here, abs=1e-3), (name, clip.clip_id)
+    last = made.table[(made.table["place"] == "last") & made.table["is_label"]].set_index(["target", "layer"])
+    assert last.loc[("prosody_label", -1), "score"] == pytest.approx(0.2), "nothing has been read there"
+    assert last.loc[("prosody_label", 9), "selectivity"] > 0.4
 
 
 def test_a_quantity_that_few_clips_have_is_not_read_and_says_so(encoder):

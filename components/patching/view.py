@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,14 +16,11 @@ from matplotlib.figure import Figure
 from streamlit.delta_generator import DeltaGenerator
 
 from components import form, state
-from components.charts import clicks
-from components.charts.kept import kept_figure
-from components.charts.parts import at_height
-from components.charts.words import alt_text
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import charts, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
+from components.patching import edits, explain, heads, later, pair_panel, stated, subspaces, time_map
 from components.patching.answers import prompt_names
+from components.patching.curve import DELTAS, IN_WORDS, RATES, VIEWS, draw_curve
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
 from components.player import clip_audio
@@ -39,25 +34,7 @@ from interp_core.experiments.patching.one_pair import flipped
 from interp_core.experiments.patching.plan import fitting
 from interp_core.experiments.patching.request import MAPS, PatchRequest
 from interp_core.experiments.patching.subspace_figures import subspace_figure
-from interp_core.experiments.patching.subspace_words import sentence
 from interp_core.models.subject import Subject
-
-PRESENTED_PX = 350  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
-VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response", heads.VIEW)
-IN_WORDS = "Answers in words"
-"""A view of runs that hold any."""
-RATES = {
-    "reachable": "flip_to_target_rate_reachable",
-    "eligible": "flip_to_target_rate_eligible",
-    "all pairs": "flip_to_target_rate",
-    "any change": "flip_from_base_rate",
-}
-DELTAS = {
-    "log-probability": "delta_logprob_target_mean",
-    "logit": "delta_logit_target_mean",
-    "target − own": "delta_logit_diff_mean",
-}
-
 
 SITES = ("resid_post", "attn_out", "mlp_out", "head_out", "cross_out", "cross_head_out")
 POSITIONS = ("audio", "question", "last", "all")
@@ -94,7 +71,7 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         pair_panel.draw(shown, request, subject, look, verdict=place.verdict, player=place.player)
         heads.of_pair(shown, request, look, under_player=place.player)
     with place.curve:
-        figure = _curve(shown, index, look)
+        figure = draw_curve(shown, index, look)
     with place.below:
         _layer_summary(index, look)
         edits.say(index, look.kind, look.prompt, look.strength, look.layer)
@@ -248,103 +225,6 @@ def _choose_pair(index: Indexed, kind: str) -> str:
         st.button("‹", key="pair-before", on_click=step, args=(-1,), shortcut="p", help="previous pair")
         st.button("›", key="pair-after", on_click=step, args=(1,), shortcut="n", help="next pair")
     return chosen if chosen in ids else index.best_pair[kind]
-
-
-# ---- the curve ------------------------------------------------------------------------------------------------------
-
-
-def _curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
-    """Draw what the view asks for; the first figure takes clicks where its axis is the layer."""
-    metrics = index.metrics(look.kind, look.prompt, look.strength)
-    lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
-    column, layer = "flip_to_target_rate_reachable", look.layer
-    if look.head is not None:
-        return heads.draw(index, look.kind, look.prompt, look.head)
-    if look.view == heads.VIEW:
-        st.info(heads.NO_MAP)
-    if look.view == "Dose-response":
-        column = RATES[look.measure]
-        figure = charts.dose_response(index.doses(look.kind, look.prompt), layer, value=column)
-        _show(figure, index, alt=f"Dose-response at {layer_title(layer)}: {column} against the strength alpha.")
-        if len(index.alphas) == 1:
-            st.caption("This run has one strength; add more under Settings and run. One pair by hand: on the right.")
-        return figure
-    if look.view == IN_WORDS:
-        return _in_words(index, look)
-    if look.view == edits.VIEW:
-        asked = (index.result.edit_doses, look.kind, look.prompt, look.strength, layer)
-        figure = edits.dose_curve(*asked, look.measure)
-        _show(figure, index, alt=f"Effect against the dose. {edits.dose_said(*asked)}")
-        return figure
-    if look.view == subspaces.VIEW:
-        return _within(index, look)
-    if look.view == "Logit change":
-        column = DELTAS[look.measure]
-        draw = partial(charts.delta_curve, metrics, column, flow=())
-    elif look.view == "Recovered":
-        column = "recovered"
-        draw = partial(charts.delta_curve, metrics, column, flow=())
-    elif look.view == "Information flow":
-        draw = partial(charts.flip_curve, metrics, controls=(), lens=lens if len(lens) else None)
-    else:
-        column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
-        draw = partial(charts.flip_curve, metrics, rate=column, flow=())
-    figure = kept_figure((shown.key, look.kind, look.prompt, look.strength, look.view, column), draw)
-    charts.select_layer(figure, metrics, column, layer)
-    _show(figure, index, alt=alt_text(metrics, rate=column, selected_layer=layer), clickable=True)
-    if look.view == "Information flow" and len(knockout):
-        st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")
-        _show(
-            charts.knockout_curve(knockout, selected_layer=layer),
-            index,
-            alt="Changed answers when the audio may not be read in a window of layers.",
-            key="knockout",
-            clickable=True,
-        )
-    return figure
-
-
-def _within(index: Indexed, look: Look) -> go.Figure:
-    """What exchanging a subspace alone does."""
-    if look.prompt:
-        raise InterpError("subspaces were exchanged under the first question alone; choose it.")
-    rows = index.result.subspace_of(look.kind)
-    figure = subspaces.curve(rows, subspaces.MEASURES[look.measure], look.layer)
-    alt = f"Whole state, subspace and random subspaces, by layer. {sentence(rows, look.layer)}"
-    _show(figure, index, alt=alt, clickable=True)
-    subspaces.told(rows, look.layer)
-    return figure
-
-
-def _in_words(index: Indexed, look: Look) -> go.Figure:
-    """The mean shares of words that moved and were kept, and on how many pairs they rest."""
-    rows = index.words_moved(look.kind, look.prompt).rename(columns={"moved_mean": "moved", "kept_mean": "kept"})
-    if rows.empty:
-        raise InterpError("answers were written in words under the first question alone; choose it.")
-    figure = charts.words_curve(rows, selected_layer=look.layer)
-    best: dict[Any, Any] = max(rows.fillna({"moved": -1}).to_dict("records"), key=lambda row: row["moved"])
-    alt = "Mean share of B's own words in A's answer, and of A's own that are still there, by layer."
-    if best["moved"] >= 0:
-        alt += f" Most of B's: {best['moved']:.2f} at {layer_title(int(best['layer'])).lower()}."
-    _show(figure, index, alt=alt, clickable=True)
-    first = rows.iloc[0]
-    left = f"; {md(first['pairs_left_out'])} more were not written out" if first["pairs_left_out"] else ""
-    intervals = "; ".join(rows["interval_method"].unique())
-    st.caption(
-        f"Mean over {md(first['n_pairs'])} pairs{left}; 95 % interval: {md(intervals)}. A's and B's own words are "
-        "those in which their clean answers differ."
-    )
-    return figure
-
-
-def _show(figure: go.Figure, index: Indexed, *, alt: str, key: str = state.CURVE, clickable: bool = False) -> None:
-    def clicked(layer: int) -> None:
-        if layer in index.layers:
-            st.session_state[state.LAYER] = layer_text(layer)
-
-    if state.presenting():
-        figure = at_height(figure, PRESENTED_PX)
-    clicks.show(figure, key=key, alt=alt, on_click=clicked if clickable else None)
 
 
 def _layer_summary(index: Indexed, look: Look) -> None:

@@ -175,7 +175,7 @@ def _told(by_cell: pd.DataFrame, source: int, target: int, value: str, times: fl
     if source == target:
         return "its own state: null, checked"
     row = by_cell.loc[(source, target)]
-    low, high = (row[f"{value}_{end}"] * times for end in ("low", "high"))
+    row: Any = by_cell.loc[(source, target)]
     return f"95 % {low:+.2f} to {high:+.2f}" if low == low else "no interval: too few units"
 
 

@@ -174,8 +174,8 @@ def _told(by_cell: pd.DataFrame, source: int, target: int, value: str, times: fl
         return "an earlier state in a later layer is not patched here"
     if source == target:
         return "its own state: null, checked"
-    row = by_cell.loc[(source, target)]
     row: Any = by_cell.loc[(source, target)]
+    low, high = (row[f"{value}_{end}"] * times for end in ("low", "high"))
     return f"95 % {low:+.2f} to {high:+.2f}" if low == low else "no interval: too few units"
 
 

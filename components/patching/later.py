@@ -28,6 +28,7 @@ from interp_core.experiments.patching.conflict_figures import grid_of
 from interp_core.experiments.patching.experiment import later_by_hand
 from interp_core.experiments.patching.limits import BACK_LIMITS
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.models.subject import Subject
 
 MEASURES = {
     "accuracy": ("accuracy_change", "points", 100.0),
@@ -80,8 +81,11 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
             st.markdown(BACK_LIMITS)
 
 
-def of_clip(made: PatchRequest, index: Indexed, clip: Clip, prompt: int) -> None:
-    """The map of one clip in a fold that computes it when it is opened, and its answers at the selected cell."""
+def of_clip(made: PatchRequest, subject: Subject, index: Indexed, clip: Clip, prompt: int) -> None:
+    """The map of one clip in a fold that computes it when it is opened, and its answers at the selected cell; nothing
+    of a model whose layers merge positions."""
+    if subject.merges_after or subject.whole_only:
+        return
     fold = st.expander(
         "Later layers of A in its earlier ones", icon=":material/undo:", key="back-alone", on_change="rerun"
     )

@@ -102,8 +102,8 @@ def draw(
     time_map.of_pair(
         made, index, pair, prompt=look.prompt, alpha=alpha, layer=look.layer, marked=window.positions if window else ""
     )
-    later.of_clip(made, index, pair.recipient, look.prompt)
-    stated.of_clip(made, pair.recipient, look.prompt)
+    later.of_clip(made, subject, index, pair.recipient, look.prompt)
+    stated.of_clip(made, subject, pair.recipient, look.prompt)
     _pair_dose(shown, made, pair, look, positions)
     asked = replace(made, positions=positions) if positions else made
     in_words.draw(asked, pair, subject, index.layers, look.layer, look.prompt, alpha)

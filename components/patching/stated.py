@@ -24,9 +24,12 @@ from interp_core.experiments.patching.experiment import statement_by_hand
 from interp_core.experiments.patching.limits import STATED_LIMITS
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.stated import DOMINANCE, SPANS, follows, stating
+from interp_core.looks import GREY
+from interp_core.models.subject import Subject
 
 HATCHED = {"circle": "", "diamond": "/", "square": "-", "x": "."}
 """How a source's bars are told apart beside their colour, by the marker that its curve has."""
+OVER = {"fillmode": "overlay", "fgcolor": "white", "size": 7}
 AT = {"question": "question positions", "last": "last position"}
 
 
@@ -63,8 +66,11 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
             st.markdown(STATED_LIMITS)
 
 
-def of_clip(made: PatchRequest, clip: Clip, prompt: int) -> None:
-    """What is answered about one clip when the prompt states each label, in a fold that asks when it is opened."""
+def of_clip(made: PatchRequest, subject: Subject, clip: Clip, prompt: int) -> None:
+    """What is answered about one clip when the prompt states each label, in a fold that asks when it is opened; nothing
+    of a model that reads no prompt."""
+    if not subject.asks or "question" not in subject.spans:
+        return
     fold = st.expander(
         "State an answer to A in the prompt", icon=":material/rule:", key="stated-alone", on_change="rerun"
     )
@@ -101,10 +107,11 @@ def bars(shares: pd.DataFrame) -> go.Figure:
             x=names,
             y=some["share"],
             name=plain(look.name),
-            marker={"color": look.colour, "pattern": {"shape": HATCHED[look.marker], "fgcolor": "white", "size": 7}},
+            marker={"color": look.colour, "pattern": {"shape": HATCHED[look.marker], **OVER}},
             error_y={
                 "type": "data", "symmetric": False, "array": (some["high"] - some["share"]).clip(lower=0),
-                "arrayminus": (some["share"] - some["low"]).clip(lower=0), "thickness": 1.5,
+                "arrayminus": (some["share"] - some["low"]).clip(lower=0), "thickness": 2,
+                "color": GREY,
             },
             hovertemplate=f"{plain(look.name)}: %{{y:.1%}}<extra></extra>",
         )  # fmt: skip

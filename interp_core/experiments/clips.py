@@ -79,7 +79,8 @@ class ReadyBatch:
     def forward(self) -> Tensor:
         """The model's own forward: float32 logits [batch, n_classes] at its readout, or where it has none the features
         [batch, width] that its body makes of the clips. InterpError: NaN or infinity, with the clip and the layer."""
-        return finite_run(self.subject, [ready.clip.clip_id for ready in self.clips], self._pass)
+        with self.subject.lock:  # a pass beside another thread's hooks would go through them, and be edited
+            return finite_run(self.subject, [ready.clip.clip_id for ready in self.clips], self._pass)
 
     def _pass(self) -> Tensor:
         stems = [ready.prompted for ready in self.clips if ready.prompted is not None]

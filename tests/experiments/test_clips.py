@@ -1,5 +1,6 @@
 """Where the recording stands among the positions, and which clips share a batch: one answer for every experiment."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from interp_core.models.load import open_model
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
 from interp_core.trace.clean import prompt_clip
-from interp_core.trace.hooks import captured
+from interp_core.trace.hooks import captured, edited
 from tests.experiments.heads_cases import store_of, write_clips
 from tests.families.encoders import save_ast, save_clap, save_wavlm, save_whisper_classifier
 from tests.families.subjects import CASES, all_logits
@@ -132,3 +133,28 @@ def test_behind_a_pooling_there_is_nothing_but_the_recording(tmp_path: Path):
     n_pos = seen[Site("mixed")].shape[1]
     assert 1 < int(reader.inside(ready, Site("mixed"), n_pos).sum()) < n_pos
     assert reader.inside(ready, Site("projection"), seen[Site("projection")].shape[1]).tolist() == [True]
+
+
+@pytest.mark.parametrize("name", ["wavlm", "qwen2_audio"])
+def test_a_plain_pass_waits_while_another_thread_edits_the_model(name: str, tmp_path: Path):
+    """As the cost of a run, which a page asks for, meets a job on the same model."""
+    subject, prompt = open_tiny(name, tmp_path / "model")
+    (clip,) = write_clips(tmp_path / "clips", ["hum"], seconds=(SHORT,), rate=subject.sample_rate)
+    reader = ClipReader(store_of(subject), prompt)
+    ready = reader.ready(clip)
+    answers: list[Tensor] = []
+
+    def ask() -> None:
+        with torch.inference_mode():
+            answers.append(reader.answer([ready]))
+
+    other = threading.Thread(target=ask)
+    with torch.inference_mode(), edited(subject, {Site("resid_post", 0): torch.zeros_like}):
+        other.start()
+        other.join(0.3)
+        assert other.is_alive() and not answers
+        muted = reader.answer([ready])
+    other.join(30)
+    ask()
+    assert torch.equal(answers[0], answers[1])
+    assert not torch.equal(answers[0], muted)

@@ -346,10 +346,10 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
 }
 
 
-_WORDS = "the readout does not fit: words come out of a decoder, and this one is no row of the table yet"
+_WORDS = "the readout does not fit: words come out of a decoder that is not known here yet"
 _CTC = (
-    "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is no "
-    "row of the table yet"
+    "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is not "
+    "known here yet"
 )
 _SUMMED = (
     "no position holds the recording alone: each is the sum of a frame of sound and of what was written so far, so "

@@ -22,6 +22,7 @@ PAGES = {  # what has to be there before the page is looked at
     "probes": ".st-key-pb_map .js-plotly-plot .xtick",
     "heads": ".st-key-heads_map .js-plotly-plot .xtick",
     "recordings": "h1",
+    "models": "[data-testid='stDataFrame']",
     "runs": "[data-testid='stDataFrame']",
 }
 # axe does not measure what is drawn as SVG: the colour of a chart's words against the page, as WCAG has it.

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from components import state
+from components import server, state
 from interp_core.engine import Engine
 from interp_core.experiments import experiment_of
 from interp_core.experiments.experiment import open_result, run
@@ -93,7 +93,7 @@ def test_a_click_on_a_cell_or_a_point_selects_target_and_layer_and_the_table_has
     assert f"**{shown.loc[off.index[3], 'clip_id']}** is answered" in words(at) and told(at, state.PB_PLAYER)["clips"]
 
 
-def test_the_lens_is_the_logit_lens_at_every_audio_position_and_a_click_says_a_cells_values(open_app, server, probed):
+def test_the_lens_is_the_logit_lens_at_every_audio_position_and_a_click_says_a_cells_values(open_app, probed):
     at = visit(open_app, "probes", model=NAME)
     assert faults(at) == []
     engine, request = Engine(), probed.config
@@ -150,3 +150,15 @@ def test_whispers_transcripts_by_layer_are_shown(open_app, assets):
 def test_a_link_with_nonsense_is_no_fault_of_the_page(open_app, given):
     at = visit(open_app, "probes", model=NAME, **given)
     assert not at.exception and at.title[0].value.startswith("Probes")
+
+
+def test_a_run_is_started_from_the_page_and_shown(open_app):
+    at = visit(open_app, "probes", model=NAME, probes_draws="39", probes_layers="0,2", probes_controls="0")
+    assert "Not what is set now" in words(at)
+    press = next(one for one in at.button if one.label == "Run")
+    at = press.click().run()
+    [job] = server.engine().jobs.jobs()
+    assert job.wait(120) and job.status == "done", job.error
+    at = at.run()
+    assert faults(at) == [] and "Not what is set now" not in words(at)
+    assert [one for one in at.selectbox if one.key == state.PB_LAYER][0].options == ["0", "2"]

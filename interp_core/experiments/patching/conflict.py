@@ -17,6 +17,7 @@ from interp_core.experiments.patching import back_map, stated
 from interp_core.experiments.patching.back_map import BACK, checked_back, run_back_chunk, summarise_back
 from interp_core.experiments.patching.clip_chunks import ClipChunk, clip_chunks, clips_of_pairs
 from interp_core.experiments.patching.conflict_figures import back_figure, stated_figure
+from interp_core.experiments.patching.limits import BACK_LIMITS, STATED_LIMITS
 from interp_core.experiments.patching.plan import Plan
 from interp_core.experiments.patching.stated import (
     run_stated_chunk,
@@ -70,6 +71,11 @@ class Conflict:
             said = f"{title}: whom the answers follow when the prompt states one"
             found["stated"] = stated_figure(self.stated_shares, self.stated_layers, prompts, said)
         return found
+
+    def limits(self) -> str:
+        """What the tables that are there do not show, in markdown."""
+        back, told = BACK_LIMITS if len(self.back_map) else "", STATED_LIMITS if len(self.stated_shares) else ""
+        return back.lstrip("\n") + told.lstrip("\n")
 
     def summary(self) -> Iterator[str]:
         if len(self.back_map):

@@ -126,7 +126,10 @@ class PatchingResult(Result):
     def examples(self, most: int) -> list[Example]:
         return one_pair.examples(self.config, self.records, self.metrics, self.kinds, most)
 
-    limits = LIMITS
+    @property
+    def limits(self) -> str:  # type: ignore[override]
+        return LIMITS + self.conflict.limits()
+
     profile_x = "layer"
 
     def profile(self) -> pd.DataFrame:

@@ -294,6 +294,7 @@ def test_the_folder_holds_tables_records_and_pictures_and_reads_back(folder, mad
     said = list(PATCHING.summary(made))
     assert any("back-patching, voice (prosody_label)" in line and "by selection" in line for line in said)
     assert any("a prompt that states an answer" in line for line in said)
+    assert "2406.12775" in made.limits and "2602.11488" in made.limits
     assert any(check["check"] == "back-patching, fast = reference" for check in made.checks())
     clip = next(c for c in engine.manifest(asked_both).clips if c.clip_id == made.conflict.back_records[0]["clip_id"])
     alone = later_by_hand(engine, replace(asked_both, maps=()), clip)
@@ -352,6 +353,7 @@ def test_shards_join_to_the_files_of_one_process(engine, asked_both, tmp_path):
 
 def test_a_run_without_either_has_no_such_tables_and_lost_ones_are_missed(folder, engine, plain, tmp_path):
     result = run(PATCHING, engine, replace(plain, kinds="prosody", max_pairs=1, layers=(0,)))
+    assert "2406.12775" not in result.limits
     assert not {"back_map", "stated_shares"} & set(result.tables()) and "stated" not in result.figures()
     for draw in (lambda: back_figure(pd.DataFrame(), ""), lambda: stated_figure(*[pd.DataFrame()] * 2, [], "")):
         with pytest.raises(InterpError, match="run with --"):

@@ -171,7 +171,7 @@ def erased(made: Comparison) -> str:
         for mode, name in (("erasure", "erased"), ("random erasure", "a random subspace")):
             row = next(one for one in rows if one["mode"] == mode and one["sites"] == site)
             measured = [
-                f"{word} {row[measure]:.2%} ({_gap(row, measure)} points)"
+                f"{word} {row[measure]:.2%}, by {_gap(row, measure)} points"
                 for measure, word in (("eer", "EER"), ("accuracy", "accuracy"))
                 if measure in row and row[measure] == row[measure]
             ]

@@ -98,7 +98,7 @@ CHANGES = {
         "probe": ("label", REFUSED),
         "donor": ("nothing", REFUSED), "donor_adapter": ("nowhere", REFUSED),
         "patch": ("cumulative",), "stages": (), "maps": ("ridge",),
-        "map_at": ("pooled",), "erase": ("pooled", {"domain": "codec"}),
+        "map_at": ("pooled",), "erase": (("pooled",), {"domain": "codec"}),
         "erase_label": ("label", {"domain": "codec", "erase": ("pooled",)}),
         "weights": False, "reverse": True, "skip_null": True,
         "label": "attack_label", "speaker": "utterance",

@@ -20,7 +20,7 @@ from tests.experiments.neurons.test_neurons_experiment import pictures
 BY_NAME = {family.name: family for family in families()}
 ALL = tuple(EXPERIMENTS)
 READ = ("normal=LABEL_0", "tumor=LABEL_1")
-NO_TIME = ("patch", "compare", "heads", "ablate", "steer")
+NO_TIME = ("patch", "compare", "heads", "ablate", "probes", "steer")
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -48,7 +48,7 @@ def test_what_a_kind_lacks_is_what_its_runs_are_refused_with(tmp_path):
         settings = {"model": str(model), "manifest": str(folder), "corpus": "camelyon17", "device": "cpu"}
         settings |= {"donor": str(model)} if command == "compare" else {}
         settings |= {"kinds": "same=center,differ=label", "site": "resid_post"} if command == "patch" else {}
-        settings |= {"labels": tuple(subject.answers), "map_labels": READ} if command != "heads" else {}
+        settings |= {"labels": tuple(subject.answers), "map_labels": READ} if command not in ("heads", "probes") else {}
         experiment, request = experiment_of(command), EXPERIMENTS[command].request(**settings)
         if lack is None:
             experiment.prepare(Engine(), request)

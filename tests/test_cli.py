@@ -179,7 +179,8 @@ def test_the_models_command_lists_what_can_be_opened(capsys):
         and "shortcut" in said
     )
     assert (
-        "runs        ablate, steer\n" in said and "runs        patch, compare, heads, ablate, signflip, probes, steer\n" in said
+        "runs        ablate, steer\n" in said
+        and "runs        patch, compare, heads, ablate, signflip, probes, steer\n" in said
     )
     assert "cannot be opened:" in said and "encodec, dac: there are no transformer blocks" in said
 

@@ -31,6 +31,7 @@ class Probes(Experiment[ProbesRequest, ProbesPlan, ProbesResult]):
         request.check()
         store = engine.store(request, progress)
         subject = store.subject
+        self.check_kind(subject)
         manifest = as_answers(engine.manifest(request, store.limits), subject.answers)
         prompt = asked_of(subject, request)
         subject.check_prompt(prompt)

@@ -102,8 +102,6 @@ def _trained(clips: Sequence[Clip], settings: ProbesRequest) -> int:
 
 def points_of(subject: Subject, settings: ProbesRequest) -> tuple[Point, ...]:
     """Every point of a run, layer by layer within a site and place."""
-    if subject.takes == "pictures":
-        raise InterpError(f"{subject.name} sees pictures; probes read recordings.")
     faults = [kind for kind in settings.sites if kind not in subject.kinds]
     if faults:
         raise InterpError(f"{subject.name} has no {', '.join(faults)} (its sites: {', '.join(subject.kinds)}).")

@@ -19,6 +19,7 @@ from components.charts import clicks
 from components.charts.clicks import Cell, clicked_cell
 from components.charts.parts import FONT_PX, UNFADED
 from components.charts.words import plain
+from components.words import layer_text
 from interp_core.looks import GREY
 
 SCALES: Mapping[str, str] = {"sequential": "Cividis", "diverging": "RdBu_r"}
@@ -108,6 +109,8 @@ def heatmap(
         _frame(figure, selected, width=3.0, color="#000000")
     axis = {"showgrid": False, "zeroline": False, "fixedrange": True, "tickfont": {"size": FONT_PX}, "ticks": ""}
     at, names = _thinned(column_names, most=24)
+    # On one line `emb` and `0` meet where layers are close.
+    names = [f"<br>{name}" if name == layer_text(-1) and len(names) > 8 else name for name in names]
     figure.update_xaxes(
         **axis, range=[-0.5, n_columns - 0.5], tickvals=at, ticktext=names, title_text=column_title,
         title_font={"size": FONT_PX}, tickangle=0 if max(map(len, names)) * len(names) < 70 else -45,

@@ -66,3 +66,11 @@ def test_names_or_hover_that_do_not_fit_are_refused():
         heatmap(MATRIX, ROWS, COLUMNS[:2], title="", unit="")
     with pytest.raises(ValueError, match="one text a cell"):
         drawn(hover=[["", ""]])
+
+
+def test_emb_stands_a_line_lower_where_layers_are_close():
+    names = ["emb", *map(str, range(12))]
+    figure = heatmap(np.zeros((2, 13)), ["a", "b"], names, title="t", unit="u")
+    assert list(figure.layout.xaxis.ticktext) == ["<br>emb", *names[1:]]
+    few = heatmap(np.zeros((2, 3)), ["a", "b"], names[:3], title="t", unit="u")
+    assert list(few.layout.xaxis.ticktext) == names[:3]

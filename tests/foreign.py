@@ -41,9 +41,11 @@ class Source:
         self.trees = {module: ast.parse(text) for module, text in sources.items()}
         self.functions: dict[str, list[ast.FunctionDef]] = {}
         self.calls: dict[str, list[tuple[ast.Call, ast.FunctionDef]]] = {}
-        for tree in self.trees.values():
+        self.module_of: dict[int, str] = {}
+        for module, tree in self.trees.items():
             for function in _functions(tree):
                 self.functions.setdefault(function.name, []).append(function)
+                self.module_of[id(function)] = module
                 for call in _own_nodes(function, ast.Call):
                     self.calls.setdefault(_name(call.func), []).append((call, function))
         self._known: dict[tuple[int, int], bool] = {}
@@ -125,13 +127,18 @@ class Source:
         annotated = {one.arg: one.annotation for one in [*where.args.args, *where.args.kwonlyargs]}.get(name)
         if annotated is not None and ast.unparse(annotated) in ("int", "float", "bool"):
             return True
-        calls = self.calls.get(where.name, [])
+        calls = self._own(where.name, where, self.calls.get(where.name, []))
         for call, caller in calls:
             named = [word.value for word in call.keywords if word.arg == name]
             passed = named or ([call.args[place]] if place is not None and place < len(call.args) else [])
             if not all(self.safe(one, caller) for one in passed):
                 return False
         return bool(calls)
+
+    def _own(self, name: str, where: ast.FunctionDef, found: list) -> list:
+        """Of (.., function) those in the module of `where`, if the name is a module's own by its underscore."""
+        module = self.module_of.get(id(where))
+        return [one for one in found if self.module_of.get(id(one[1])) == module] if name.startswith("_") else found
 
     def _called(self, node: ast.Call, where: ast.FunctionDef) -> bool:
         name = _name(node.func)
@@ -149,7 +156,9 @@ class Source:
             return all(self.safe(one, where) for one in (*own, *node.args) if not isinstance(one, ast.Constant))
         if name == "get" and isinstance(node.func, ast.Attribute):
             return all(self.safe(one, where) for one in (node.func.value, *node.args[1:]))
-        known = self.functions.get(PASSED.get(name, name), [])
+        known = [
+            one for one, _ in self._own(name, where, [(f, f) for f in self.functions.get(PASSED.get(name, name), [])])
+        ]
         returned = [(one.value, function) for function in known for one in _own_nodes(function, ast.Return)]
         return bool(returned) and all(self.safe(value, function) for value, function in returned)
 

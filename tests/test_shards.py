@@ -51,8 +51,7 @@ def in_shards(command, out, count, request=None, *, broken_off=None):
                 progress=lambda done, total, note="", steps=steps: steps.append((done, total)),
             )  # fmt: skip
         )
-        behind = 0.75 if command in ("patch", "signflip") else 0.5  # others' chunks count, but are not all told of
-        assert all(done <= total for done, total in steps) and steps[-1][0] >= behind * steps[-1][1], steps[-1]
+        assert all(done <= total for done, total in steps) and steps[-1][0] >= 0.75 * steps[-1][1], steps[-1]
     return made
 
 

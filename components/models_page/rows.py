@@ -126,7 +126,7 @@ def shipped() -> list[AtHand]:
     ]
 
 
-def found() -> tuple[list[AtHand], list[str]]:
+def models_at_hand() -> tuple[list[AtHand], list[str]]:
     """The model folders below what may be read, but for what ships; and why not all folders were looked into."""
     models: dict[Path, AtHand] = {}
     faults = []

@@ -94,7 +94,7 @@ def _at_hand(text: str, groups: Sequence[str], runs: Sequence[str], titles: dict
 
 @st.cache_data(ttl=FOUND_FOR_S, show_spinner="Looking for models …")
 def _found(_roots: tuple[str, ...]) -> tuple[list[AtHand], list[str]]:
-    return models.found()
+    return models.models_at_hand()
 
 
 def _line(one: AtHand, row: Row | None, titles: dict[str, str]) -> None:
@@ -153,7 +153,7 @@ def _selected(row: Row, titles: dict[str, str]) -> None:
         "Parts": parts if len(alike) > 1 else "one list of blocks",
         "Checked": md(_checked(row)),
     }
-    left.markdown("\n".join(f"- **{name}**: {text}" for name, text in facts.items()))
+    left.markdown("\n".join(f"- **{what}**: {text}" for what, text in facts.items()))
     refused = {name: f": no, it {md(lack)}" if lack else "" for name, lack in row.lacks.items()}
     right.markdown("**Experiments**\n" + "\n".join(f"- {md(titles[name])}{why}" for name, why in refused.items()))
     if one.subject.takes == "pictures":

@@ -233,8 +233,9 @@ def _neurons(result: AblationResult) -> None:
 
 def _computed(result: AblationResult) -> None:
     report = result.report
-    name = "How this was computed, and the numbers"
-    fold = st.expander(name, icon=":material/fact_check:", key="neu_computed", on_change="rerun")
+    fold = st.expander(
+        "How this was computed, and the numbers", icon=":material/fact_check:", key="neu_computed", on_change="rerun"
+    )
     if not fold.open:
         return
     with fold:

@@ -75,7 +75,7 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
 def _choose(rate: int) -> Edit:
     """The edit, by its knob and dose."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        about = "\n".join(f"- **{knob}**: {said}" for knob, said in WHAT.items())
+        about = "\n".join(f"- **{md(one)}**: {md(said)}" for one, said in WHAT.items())
         knob = st.selectbox(
             "What is changed", list(KNOBS), key=state.EDIT_KNOB, bind=state.BOUND, help=about, width=150
         )
@@ -101,7 +101,13 @@ def _choose(rate: int) -> Edit:
             return parse_edit(f"codec={codec}:{round(squeezed, 2):g}")
         least, most, first, step = SLIDERS[knob]
         dose = st.slider(
-            f"By how much, {KNOBS[knob].unit}", least, most, first, step, key=state.edit_dose(knob), bind=state.BOUND
+            f"By how much, {md(KNOBS[knob].unit)}",
+            least,
+            most,
+            first,
+            step,
+            key=state.edit_dose(knob),
+            bind=state.BOUND,
         )
         return parse_edit(f"{knob}={round(dose, 2):g}")
 

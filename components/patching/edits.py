@@ -68,11 +68,12 @@ def dose_said(doses: pd.DataFrame, kind: str, prompt: int, alpha: float, layer: 
     total, stays = of["all"], of["stays"]
     turned = round(total["whole_flip_rate"] * total["n"])
     said = f"{layer_title(layer)}, edit **{md(total['edit'])}**: B's own answer is another than A's in {turned} of "
-    said += (
-        f"{total['n']} pairs; the patch moves the logits by {total['change']:.2f} of {total['whole_change']:.2f} nats"
-    )
+    moves = f"{total['change']:.2f} of {total['whole_change']:.2f} nats"
+    said += f"{int(total['n'])} pairs; the patch moves the logits by {moves}"
     if stays["n"]:
-        said += f". In {stays['n']} pairs the answer stays, so there is nothing to flip; there the patch moves A's "
+        said += (
+            f". In {int(stays['n'])} pairs the answer stays, so there is nothing to flip; there the patch moves A's "
+        )
         said += f"logits by {stays['change']:.2f} of {stays['whole_change']:.2f} nats"
     return f"{said}. Interval: {md(total['interval_method'])}."
 

@@ -20,7 +20,7 @@ from components.guard import readable_errors
 from components.patching.results import Indexed
 from components.player import clip_audio
 from components.widgets import choice
-from components.words import layer_text, md
+from components.words import layer_text, md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.patching.back_map import changes
 from interp_core.experiments.patching.clip_chunks import source_of
@@ -56,10 +56,10 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
     with fold, readable_errors():
         columns = list(dict.fromkeys(table["column"]))
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            named = {f"{source_of(column)}": column for column in columns}
-            who = choice("Right is", list(named), key=state.BACK_COLUMN, help="Which label column is the right answer.")
+            names = [option(source_of(column)) for column in columns]
+            who = choice("Right is", names, key=state.BACK_COLUMN, help="Which label column is the right answer.")
             measure = st.selectbox("Change of", list(MEASURES), key=state.BACK_MEASURE, width=170)
-            rows = table[table["column"] == named.get(who, columns[0])]
+            rows = table[table["column"] == columns[names.index(who) if who in names else 0]]
             source, target = _choose(rows)
         value, unit, times = MEASURES[measure]
         layers, grid = grid_of(rows, value)
@@ -76,7 +76,7 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
             on_cell=lambda cell: _pick(layers[cell[1]], layers[cell[0]]),
         )  # fmt: skip
         _cell_text(by_cell.loc[(source, target)], source, target, value, times, unit, who)
-        _clips_at(index, prompt, named.get(who, columns[0]), (source, target), clips)
+        _clips_at(index, prompt, columns[names.index(who) if who in names else 0], (source, target), clips)
         with st.popover("What this map does not show", icon=":material/info:"):
             st.markdown(BACK_LIMITS)
 

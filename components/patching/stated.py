@@ -17,7 +17,7 @@ from components.guard import readable_errors
 from components.patching.results import Indexed
 from components.player import clip_audio
 from components.widgets import choice
-from components.words import md
+from components.words import md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.patching.conflict_figures import look_of, shown_items, sources_of
 from interp_core.experiments.patching.experiment import statement_by_hand
@@ -152,18 +152,18 @@ def _ratio(shares: pd.DataFrame) -> str:
     told = shown_items(shares)[1]
     row = shares[(shares["items"] == told) & (shares["source"] == DOMINANCE)].iloc[0]
     if not row["n"]:
-        return f"**Text dominance** ({told}): no answer follows the text or the voice."
+        return f"**Text dominance** ({md(told)}): no answer follows the text or the voice."
     held = f", 95 % interval {row['low']:.2f} to {row['high']:.2f}" if row["low"] == row["low"] else ""
     return (
-        f"**Text dominance** ({told}): {row['share']:.2f} of {int(row['n'])} answers that follow text or voice{held} "
-        f"({md(row['interval_method'])})."
+        f"**Text dominance** ({md(told)}): {row['share']:.2f} of {int(row['n'])} answers that follow text or voice"
+        f"{held} ({md(row['interval_method'])})."
     )
 
 
 def _table(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
     """Clips and their answers under one statement, those that the statement turns first."""
     records = [record for record in index.result.conflict.stated_records if record["prompt"] == prompt]
-    label = choice("The prompt states", list(index.result.labels), key=state.STATED_LABEL)
+    label = choice("The prompt states", list(index.result.labels), key=state.STATED_LABEL, format_func=option)
     without = {record["clip_id"]: record["prediction"] for record in records if record["stated"] is None}
     own = [record for record in records if record["stated"] == label]
     names = {"stated": "text"}

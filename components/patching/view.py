@@ -126,7 +126,7 @@ def _drawn(
 
     def picture() -> Figure:
         if look.view == subspaces.VIEW:
-            return subspace_figure(shown.result.subspace_of(look.kind), shown.result.title(look.kind))
+            return subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind))
         delta = look.view == "Logit change"
         title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs (n = {n})\n{about}"
         return (figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names)

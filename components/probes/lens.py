@@ -99,10 +99,9 @@ def _reading(made: Nearest, cell: tuple[int, int] | None) -> str:
     if cell is None:
         last = made.nearest[-1]
         own = made.labels.index(made.own[0])
-        return (
-            f"Behind the last layer {100 * float(np.mean(last == own)):.0f} % of its {made.n_pos} audio positions are "
-            "nearest to that answer. Click a cell."
-        )
+        share, n_pos = 100 * float(np.mean(last == own)), int(made.n_pos)
+        near = f"{share:.0f} % of its {n_pos} audio positions are nearest to that answer"
+        return f"Behind the last layer {near}. Click a cell."
     i, j = cell
     best = int(made.nearest[i, j])
     where = "What enters layer 0" if made.layers[i] == EMB else layer_title(made.layers[i])

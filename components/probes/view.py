@@ -133,12 +133,14 @@ def _reading(result: ProbesResult, target: str, at: str, layer: int) -> str:
     if row["reason"]:
         return f"**{name}** is not read: {md(row['reason'])}."
     where = "What enters layer 0" if layer < 0 else layer_title(layer)
-    beside = f"; {tables.beside_of(row)}" if tables.beside_of(row) else ""
+    beside = f"; {md(tables.beside_of(row))}" if tables.beside_of(row) else ""
     p = row["p_adjusted"]
     sure = f"; adjusted p = {p:.3f} over all {_points(result, target)} points" if p == p else ""
     chosen = f"; selectivity {row['selectivity']:.2f}" if row["selectivity"] == row["selectivity"] else ""
-    of = f", n = {row['n']} clips" + (f" of {row['units']} {md(row['unit'])}" if row["unit"] != "none" else "")
-    return f"{where}: **{name}** is read with {tables.score_of(row)}{beside}{chosen}{sure}{of}."
+    of = f", n = {int(row['n'])} clips" + (
+        f" of {int(row['units'])} {md(row['unit'])}" if row["unit"] != "none" else ""
+    )
+    return f"{where}: **{name}** is read with {md(tables.score_of(row))}{beside}{chosen}{sure}{of}."
 
 
 def _points(result: ProbesResult, target: str) -> int:

@@ -173,6 +173,7 @@ class _PerClip:
         found = np.zeros((n_sets, len(clips)), np.intp)
         for column, i in enumerate(clips):
             if self._sink.skips(int(i)):
+                self._progress(column + 1, len(clips), "answers to edited copies of each clip")
                 continue
             saved = self._sink.arrays(name, int(i))
             if saved is None:

@@ -124,6 +124,10 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
     if command == "probes":  # a probe reads any label, whether the model can answer it or not
         assert "cannot answer" not in line(experiment.prepare(engine, short).config)
         return
+    if command == "patch":  # its maps of right answers need labels that are answers; the rest does without
+        with pytest.raises(InterpError, match="--map-labels"):
+            experiment.prepare(engine, short)
+        short = replace(short, maps=("time", "heads"), back_every=None, stated="")
     if command in ("heads", "steer"):  # what is named, or ablated, has to be among both labels and answers
         with pytest.raises(InterpError, match="--map-labels") as refused:
             experiment.prepare(engine, short)

@@ -19,12 +19,13 @@ from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments import EXPERIMENTS, experiment_of
 from interp_core.experiments.cluster import machines
 from interp_core.experiments.cluster import worker as at_work
-from interp_core.experiments.cluster.run import TRIES, Cluster, run_on, run_where_it_can
+from interp_core.experiments.cluster.run import TRIES, Cluster, _Crew, run_on, run_where_it_can
 from interp_core.experiments.experiment import run
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.sharded import dealt_into, run_whole, shards_below
 from interp_core.jobs import Cancelled
 from interp_core.runs import read_config
+from interp_core.shards import Shard
 from interp_core.sinks import NoShards
 from tests.stand_in_ray import StandIn
 from tests.test_resume import same_files
@@ -86,10 +87,21 @@ def test_two_workers_leave_the_files_and_the_config_of_one_process(ray, whole, t
     assert ray.started == 2 == ray.killed and result.config["finished"]
     assert len(costs) == 1 and "all shards" in costs[0]
     notes = {note for *_, note in steps}
-    assert "starting 2 workers" in notes and any(note.endswith("2 workers") for note in notes - {"starting 2 workers"})
+    assert "starting 2 workers" in notes and any(note.startswith("merging") for note in notes)
     assert all(done < total or total == 0 for done, total, _ in steps)
     again, _ = on(tmp_path / "run", resume=True)  # a finished one is read back
     assert again.config["finished"] == result.config["finished"]
+
+
+def test_progress_is_the_sum_over_the_shards_at_work_and_says_how_many_workers_are():
+    shards = [Shard(number, 3) for number in (1, 2, 3)]
+    crew = SimpleNamespace(
+        looks={shards[0]: at_work.Look(done=4, total=4), shards[1]: at_work.Look(True, 1, 4, "edited copies")},
+        seats=[SimpleNamespace(step=shards[1]), SimpleNamespace(step=shards[2])],
+    )
+    assert _Crew._steps(crew) == (5, 8, "edited copies, 2 workers")
+    crew.looks["merge"] = at_work.Look(note="tables")
+    assert _Crew._steps(crew) == (0, 0, "merging: tables")
 
 
 def test_the_shard_of_a_lost_worker_is_run_again_where_it_was_left_and_so_is_the_merge(ray, whole, tmp_path):

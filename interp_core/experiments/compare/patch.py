@@ -117,6 +117,7 @@ def transplant_pass(
     for batch in batches(base, donor, clips, worker.task.prompt, planned):
         if sink.skips(batch.number):
             done += len(batch.rows) * len(transplants)
+            progress(done, total, "transplants")
             continue
         saved = sink.records(RECORDS, batch.number)
         keeps = [i for i, row in enumerate(batch.rows) if row in place]

@@ -118,6 +118,7 @@ def ablate(
     for number, places in enumerate(plan_batches([reader], clips, batch_size)):
         if sink.skips(number):
             done += len(places) * (1 + len(found))
+            progress(done, total, "answers without each head")
             continue
         rows, saved = list(places), sink.arrays(CHUNKS, number)
         if saved is None:

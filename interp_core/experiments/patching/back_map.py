@@ -62,7 +62,7 @@ def check_back_map(subject: Subject, settings: PatchRequest, clips: Sequence[Cli
     if clips and not answer_columns(clips, settings.labels):
         raise InterpError(
             "back-patching counts right answers, and no label column of the clips holds two of the answers "
-            f"{', '.join(settings.labels)}; name other --labels, map those of the clips (--map-label), or leave "
+            f"{', '.join(settings.labels)}; name other --labels, map those of the clips (--map-labels), or leave "
             "--map back out."
         )
 

@@ -28,7 +28,7 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
         of_kind = result.metrics[result.metrics.kind == kind]
         writer.write_csv(f"patching_metrics_{kind}.csv", of_kind[of_kind.condition == "matched"])
         writer.write_csv(f"control_metrics_{kind}.csv", of_kind[of_kind.condition != "matched"])
-        shown, title = result.shown(kind), result.title(kind)
+        shown, title = result.shown(kind), result.heading(kind)
         save_png(figures.flip_rate_figure(shown, title), writer.path(f"flip_rate_curve_{kind}.png"))
         save_png(figures.delta_logit_figure(shown, title), writer.path(f"delta_logit_curve_{kind}.png"))
         if len(result.answers):

@@ -101,12 +101,12 @@ class PatchingResult(Result):
     def figure(self) -> Figure:
         """Flip rates by layer of the first kind of pair; `figures` draws the others."""
         kind = self.pairs[0]["kind"]
-        return figures.flip_rate_figure(self.shown(kind), self.title(kind))
+        return figures.flip_rate_figure(self.shown(kind), self.heading(kind))
 
     def figures(self) -> dict[str, Figure]:
         found: dict[str, Figure] = {}
         for kind in self.kinds:
-            shown, title = self.shown(kind), self.title(kind)
+            shown, title = self.shown(kind), self.heading(kind)
             found[f"flip_rate_curve_{kind}"] = figures.flip_rate_figure(shown, title)
             found[f"delta_logit_curve_{kind}"] = figures.delta_logit_figure(shown, title)
             if len(rows := self.heads_of(kind)):
@@ -164,7 +164,7 @@ class PatchingResult(Result):
     def title_of_heads(self, kind: str) -> str:
         return f"{self.model_name}: {kind} pairs, every head at {self.config['settings']['positions']} positions"
 
-    def title(self, kind: str) -> str:
+    def heading(self, kind: str) -> str:
         """Of the figures of a kind of pair."""
         return f"{self.model_name}: {kind} pairs, {self.config['settings']['site']}"
 

@@ -77,6 +77,7 @@ def read_states(
     for number, rows in enumerate(plan_batches([reader], plan.clips, 1 if reader.subject.pads else batch_size)):
         if sink.skips(number):
             done += len(rows)
+            progress(done, len(plan.clips), "reading states")
             continue
         saved = sink.arrays(STATES, number)
         if saved is None:

@@ -167,14 +167,16 @@ def run_steering(
     sink.expect(RECORDS, dict.fromkeys(range(len(plan.steered)), plan.records_a_clip))
     rows: Records = []
     for number, clip in enumerate(plan.steered):
+        done = len(plan.fitted) + number + 1
         if sink.skips(number):
+            progress(done, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
             continue
         kept = sink.records(RECORDS, number)
         if kept is None:
             kept = sink.keep_records(RECORDS, number, steer_clip(plan, shifts, clip, number))
         rows += kept
         sink.show(partial(tables.so_far, rows, plan.questions[0].labels.labels, settings.at_controls))
-        progress(len(plan.fitted) + number + 1, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
+        progress(done, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
     sink.gather()
     truth = {clip.clip_id: clip for clip in clips}
     dose = tables.dose_table(

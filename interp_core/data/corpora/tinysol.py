@@ -92,7 +92,8 @@ def read(root: Path | str, *, skip_bad: bool = False) -> Corpus:
 
     listing = Listing()
     clips, reasons = [], []
-    for file, row in zip(files, values.to_dict("records"), strict=True):
+    records = values.to_dict("records") or [{} for _ in files]  # none of a table that has no column but the path
+    for file, row in zip(files, records, strict=True):
         faults = [OUTSIDE] if leaves(file) else [] if listing.holds(base / file) else [MISSING]
         note = _note_of(file)
         if isinstance(note, str):

@@ -90,6 +90,15 @@ def test_without_a_table_the_folders_are_read_and_the_missing_folds_told(tmp_pat
     assert row(corpus, "TpC-ord-F#4-pp-N-T12u")["label"] == "Trumpet C"
 
 
+def test_a_table_of_paths_alone_is_read_with_what_the_names_tell(tmp_path: Path) -> None:
+    write(touch(tmp_path, FILES) / "TinySOL_metadata.csv", "Path", *FILES)
+    corpus = read_corpus("tinysol", tmp_path)
+    assert (
+        row(corpus, "Cb-ord-C4-mf-1c-N")["pitch"] == "C4" and row(corpus, "Cb-ord-C4-mf-1c-N")["label"] == "Contrabass"
+    )
+    assert any("has no column for" in note for note in corpus.notes)
+
+
 def test_bad_rows_are_told_with_their_lines(tmp_path: Path) -> None:
     wrong = (
         "Winds/Flute/ordinario/flute C5.wav,0,Winds,Fl,Flute,ord,ordinario,C5,72,mf,2,0,,FALSE",

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from interp_core.cli import parser, request_of
 from interp_core.models.bundled import demos
@@ -473,12 +474,22 @@ def test_the_citation_is_of_this_version_and_licence():
     assert cited["abstract"] == project["description"]
 
 
-def test_the_package_has_a_command_that_is_there_one_list_of_dependencies_and_every_package():
+def test_the_package_takes_what_the_dashboard_is_pinned_to_and_newer_ones_of_a_major_version():
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    pins = {one.name: one for one in (Requirement(line) for line in lines if line and not line.startswith("#"))}
+    ranges = {one.name: one for one in map(Requirement, PROJECT["project"]["dependencies"])}
+    assert ranges.keys() == pins.keys()
+    for name, pin in pins.items():
+        (version,) = [bound.version for bound in pin.specifier]
+        assert ranges[name].specifier.contains(version), name
+        later = f"{int(version.split('.')[0]) + 1}.0"
+        assert not ranges[name].specifier.contains(later), name
+
+
+def test_the_package_has_a_command_that_is_there_and_every_package():
     module, _, name = PROJECT["project"]["scripts"]["patchbay"].partition(":")
     assert callable(getattr(importlib.import_module(module), name))
     setup = PROJECT["tool"]["setuptools"]
-    assert "dependencies" in PROJECT["project"]["dynamic"] and "dependencies" not in PROJECT["project"]
-    assert setup["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
     assert setup["packages"]["find"]["include"] == ["interp_core*", "components*", "pages*"]
     assert (ROOT / "interp_core" / setup["package-data"]["interp_core"][0]).is_file()
     without = {

@@ -62,7 +62,10 @@ def computed(shown: Shown, index: Indexed) -> None:
     """Methods, checks, intervals and versions of the run."""
     config, reports = shown.result.config, shown.result.reports
     metrics = shown.result.metrics
-    with st.expander("How this was computed", icon=":material/fact_check:"):
+    fold = st.expander("How this was computed", icon=":material/fact_check:", key="computed", on_change="rerun")
+    if not fold.open:
+        return
+    with fold:
         methods = ", ".join(f"{md(name)} {count:,} patches" for name, count in index.methods.items())
         lines = [f"Routes taken: {methods}."]
         if refusal := config.get("shortcut_refusal"):

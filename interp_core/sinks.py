@@ -79,6 +79,12 @@ class Sink(Protocol):
         """Say that what follows needs the chunks of all groups. Raises: ShardDone in a shard."""
 
 
+def recorded(sink: Sink, name: str, chunk: int, compute: Callable[[], Records]) -> Records:
+    """The records of a chunk: those that an earlier run finished, else what `compute` gives, which is kept."""
+    kept = sink.records(name, chunk)
+    return sink.keep_records(name, chunk, compute()) if kept is None else kept
+
+
 class Watched:
     """What a run shows while it goes on; see `Sink.show`. However many look, it costs the run little."""
 

@@ -59,7 +59,8 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
             names = [option(source_of(column)) for column in columns]
             who = choice("Right is", names, key=state.BACK_COLUMN, help="Which label column is the right answer.")
             measure = st.selectbox("Change of", list(MEASURES), key=state.BACK_MEASURE, width=170)
-            rows = table[table["column"] == columns[names.index(who) if who in names else 0]]
+            column = columns[names.index(who) if who in names else 0]
+            rows = table[table["column"] == column]
             source, target = _choose(rows)
         value, unit, times = MEASURES[measure]
         layers, grid = grid_of(rows, value)
@@ -76,7 +77,7 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
             on_cell=lambda cell: _pick(layers[cell[1]], layers[cell[0]]),
         )  # fmt: skip
         _cell_text(by_cell.loc[(source, target)], source, target, value, times, unit, who)
-        _clips_at(index, prompt, columns[names.index(who) if who in names else 0], (source, target), clips)
+        _clips_at(index, prompt, column, (source, target), clips)
         with st.popover("What this map does not show", icon=":material/info:"):
             st.markdown(BACK_LIMITS)
 

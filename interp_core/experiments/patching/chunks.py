@@ -1,5 +1,7 @@
 """What a chunk of pairs is turned into: patches, and the records of their sweep."""
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,37 @@ from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.patching.positions import align_positions
 from interp_core.models.labels import LabelTokens
+from interp_core.sinks import Records, Sink, recorded
 from interp_core.trace.patch import Patch
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
+
+Step = Callable[[int, str], None]
+"""Told of so many pairs that are done, and of what."""
+
+
+def records_by_chunk(
+    plan: Plan,
+    chunks: Iterable[Chunk],
+    sink: Sink,
+    step: Step,
+    *,
+    file: Callable[[Chunk], str],
+    compute: Callable[[Chunk], Records],
+    said: Callable[[Chunk], str],
+) -> Iterator[tuple[Chunk, Records]]:
+    """Each chunk that is this run's with its records; those that the sink has are not computed again.
+
+    `step` is told of a chunk, with what is `said` of it, behind whatever the caller does with its records, and of
+    another shard's at once.
+
+    Args:
+        file: the name of the file that a chunk's records are kept in.
+    """
+    for chunk in chunks:
+        if not sink.skips(plan.group_of(chunk)):
+            yield chunk, recorded(sink, file(chunk), chunk.number, partial(compute, chunk))
+        step(len(chunk.pairs), said(chunk))
 
 
 def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch], list[float], list[Clip | None]]:

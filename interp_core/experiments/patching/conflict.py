@@ -3,8 +3,9 @@
 Here are their part of a run, of its result and of its folder; what they compute is in `back_map` and `stated`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from interp_core.experiments.checks import CheckReport
 from interp_core.experiments.figures import Figure, save_png
 from interp_core.experiments.patching import back_map, stated
 from interp_core.experiments.patching.back_map import BACK, checked_back, run_back_chunk, summarise_back
+from interp_core.experiments.patching.chunks import Step
 from interp_core.experiments.patching.clip_chunks import ClipChunk, clip_chunks, clips_of_pairs
 from interp_core.experiments.patching.conflict_figures import back_figure, stated_figure
 from interp_core.experiments.patching.limits import BACK_LIMITS, STATED_LIMITS
@@ -28,11 +30,10 @@ from interp_core.experiments.patching.stated import (
     words_column,
 )
 from interp_core.runs import RunWriter
-from interp_core.sinks import Records, Sink
+from interp_core.sinks import Records, Sink, recorded
 from interp_core.storage import read_csv, read_records
 from interp_core.trace.store import CleanStore
 
-Step = Callable[[int, str], None]
 NEEDS = {
     "back_map": ("prompt", "column", "source", "target", "accuracy_change"),
     "stated_shares": ("prompt", "items", "source", "share"),
@@ -129,13 +130,8 @@ def records_of(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> dict[st
         sink.expect(file, {chunk.number: each * len(chunk.clips) for chunk in chunks})
         for chunk in chunks:
             done = len(chunk.clips) if name != "stated_layer_records" else 0
-            if sink.skips(chunk.group):
-                step(done, said)
-                continue
-            kept = sink.records(file, chunk.number)
-            if kept is None:
-                kept = sink.keep_records(file, chunk.number, compute(plan, store, chunk))
-            found[name] += kept
+            if not sink.skips(chunk.group):
+                found[name] += recorded(sink, file, chunk.number, partial(compute, plan, store, chunk))
             step(done, said)
     return found
 

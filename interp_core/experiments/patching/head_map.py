@@ -4,7 +4,7 @@ The estimates come first, of all pairs: what is verified hangs on their means. T
 of them, and the shards share the true patches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from interp_core.choices import Method
 from interp_core.data.clips import Clip
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
+from interp_core.experiments.patching.chunks import Step
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.head_table import Measured, Part, choose, summarise_heads
 from interp_core.experiments.patching.plan import Chunk, Plan
@@ -32,7 +33,6 @@ from interp_core.trace.sweep import sweep
 UNIT_BLOCKS = 16
 """Blocks that the neurons of a layer are cut into: all of them together are the layer's mlp_out, to the last digit."""
 ESTIMATES, VERIFIED = "head_estimates", "head_patches"
-Step = Callable[[int, str], None]
 
 
 def check_head_map(subject: Subject, settings: PatchRequest) -> None:

@@ -5,15 +5,16 @@ are replaced by A's mean state over the recording (`mean`) and by the states of 
 stem (`silence`), and how far the answer moves is compared with random windows of the same length elsewhere.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp_core.errors import InterpError
-from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
+from interp_core.experiments.patching.chunks import Step, patches_of, read_labels, records_by_chunk, rounded
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.patching.time_map import TIME, pair_map, run_time_chunk
@@ -26,7 +27,7 @@ from interp_core.maths.stats import (
     pigeonhole_weights,
     wilson,
 )
-from interp_core.sinks import Sink
+from interp_core.sinks import Sink, recorded
 from interp_core.trace.patch import Patch
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
@@ -45,7 +46,7 @@ def records_file(kind: str) -> str:
 
 
 def run_time_maps(
-    plan: Plan, store: CleanStore, sink: Sink, step: Callable[[int, str], None]
+    plan: Plan, store: CleanStore, sink: Sink, step: Step
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The records of the time map and of the masks of its top windows, those of a shard's chunks in a shard."""
     chunks = [chunk for chunk in plan.map_chunks if chunk.map == TIME]
@@ -55,21 +56,14 @@ def run_time_maps(
         sink.expect(records_file(kind), counts)
     windows: list[dict[str, Any]] = []
     masks: list[dict[str, Any]] = []
-    for chunk in chunks:
-        if sink.skips(plan.group_of(chunk)):
-            step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
-            continue
-        found = sink.records(chunk.records_file, chunk.number)
-        if found is None:
-            found = sink.keep_records(chunk.records_file, chunk.number, run_time_chunk(plan, store, chunk))
+    for chunk, found in records_by_chunk(
+        plan, chunks, sink, step, file=lambda chunk: chunk.records_file,
+        compute=partial(run_time_chunk, plan, store), said=lambda chunk: f"time map, {chunk.condition} {chunk.kind}",
+    ):  # fmt: skip
         windows += found
         if chunk in masked:
-            kept = sink.records(records_file(chunk.kind), chunk.number)
-            if kept is None:
-                made = run_masks(plan, store, chunk, found)
-                kept = sink.keep_records(records_file(chunk.kind), chunk.number, made)
-            masks += kept
-        step(len(chunk.pairs), f"time map, {chunk.condition} {chunk.kind}")
+            mask = partial(run_masks, plan, store, chunk, found)
+            masks += recorded(sink, records_file(chunk.kind), chunk.number, mask)
     return windows, masks
 
 

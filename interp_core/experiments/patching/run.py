@@ -22,7 +22,7 @@ from interp_core.experiments.checks import TOLERANCE, CheckReport, run_checks
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
 from interp_core.experiments.patching import conflict, figures, head_figures, one_pair, words
-from interp_core.experiments.patching.chunks import patches_of, read_labels, run_chunk
+from interp_core.experiments.patching.chunks import patches_of, read_labels, records_by_chunk, run_chunk
 from interp_core.experiments.patching.conflict import Conflict
 from interp_core.experiments.patching.edit_doses import dose_table
 from interp_core.experiments.patching.edit_figures import edit_figures
@@ -233,16 +233,12 @@ def run_patching(
     for name in {chunk.records_file: None for chunk in (*plan.chunks, *plan.map_chunks)}:
         sink.expect(name, plan.expected(name))
     rows: list[dict[str, Any]] = []
-    for chunk in plan.chunks:
-        if sink.skips(plan.group_of(chunk)):
-            step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
-            continue
-        kept = sink.records(chunk.records_file, chunk.number)
-        if kept is None:
-            kept = sink.keep_records(chunk.records_file, chunk.number, run_chunk(plan, store, chunk))
+    for _, kept in records_by_chunk(
+        plan, plan.chunks, sink, step, file=lambda chunk: chunk.records_file,
+        compute=partial(run_chunk, plan, store), said=lambda chunk: f"{chunk.condition} {chunk.kind}",
+    ):  # fmt: skip
         rows += kept
         sink.show(partial(rates_so_far, rows, settings))
-        step(len(chunk.pairs), f"{chunk.condition} {chunk.kind}")
     said = words.answers_of(plan, store.subject, lambda chunk: patches_of(plan, store, chunk)[0], sink, step)
     windows, masks = run_time_maps(plan, store, sink, step)
     of_clips = conflict.records_of(plan, store, sink, step)

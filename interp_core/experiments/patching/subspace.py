@@ -5,8 +5,9 @@ Beside it stand the whole state, which is the run's own matched patch, and rando
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from interp_core.data.clips import Clip
 from interp_core.data.columns import choose_cluster_column, cluster_map
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError, few
-from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
+from interp_core.experiments.patching.chunks import Step, patches_of, read_labels, records_by_chunk, rounded
 from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.patching.positions import align_positions
 from interp_core.experiments.patching.request import PatchRequest
@@ -28,7 +29,6 @@ from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
 
 STATES = "subspace_states"
-Step = Callable[[int, str], None]
 Bases = Mapping[int, Tensor]
 """[rank, width] by layer."""
 
@@ -174,16 +174,11 @@ def run_subspaces(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> list
         return []
     fitted = read_states(plan, store, sink, step)
     rows: list[dict[str, Any]] = []
-    for chunk in chunks:
-        if sink.skips(plan.group_of(chunk)):
-            step(len(chunk.pairs), f"within subspaces, {chunk.kind}")
-            continue
-        name = records_file(chunk.kind)
-        kept = sink.records(name, chunk.number)
-        if kept is None:
-            kept = sink.keep_records(name, chunk.number, run_subspace_chunk(plan, store, fitted, chunk))
+    for _, kept in records_by_chunk(
+        plan, chunks, sink, step, file=lambda chunk: records_file(chunk.kind),
+        compute=partial(run_subspace_chunk, plan, store, fitted), said=lambda chunk: f"within subspaces, {chunk.kind}",
+    ):  # fmt: skip
         rows += kept
-        step(len(chunk.pairs), f"within subspaces, {chunk.kind}")
     return rows
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp_core.data.clips import Clip
+from interp_core.experiments.patching.chunks import Step, records_by_chunk
 from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.wording import counts_errors, word_error_rate, words_moved
 from interp_core.maths.stats import FEWEST_FOR_INTERVAL, count_clusters, pigeonhole_interval, pigeonhole_weights
@@ -101,7 +102,7 @@ def answers_of(
     subject: Subject,
     patches_of: Callable[[Chunk], Sequence[Patch]],
     sink: Sink,
-    step: Callable[[int, str], None],
+    step: Step,
 ) -> pd.DataFrame:
     """The records of all chunks that are this run's; empty where no answer in words is asked for.
 
@@ -111,16 +112,12 @@ def answers_of(
     for name, counts in expected(plan).items():
         sink.expect(name, counts)
     rows: list[dict[str, Any]] = []
-    for chunk in chunks_of(plan):
-        if sink.skips(plan.group_of(chunk)):
-            step(len(chunk.pairs), f"{chunk.kind} in words")
-            continue
-        name = records_file(chunk.kind)
-        kept = sink.records(name, chunk.number)
-        if kept is None:
-            kept = sink.keep_records(name, chunk.number, records_of(subject, plan, chunk, patches_of(chunk)))
+    for _, kept in records_by_chunk(
+        plan, chunks_of(plan), sink, step, file=lambda chunk: records_file(chunk.kind),
+        compute=lambda chunk: records_of(subject, plan, chunk, patches_of(chunk)),
+        said=lambda chunk: f"{chunk.kind} in words",
+    ):  # fmt: skip
         rows += kept
-        step(len(chunk.pairs), f"{chunk.kind} in words")
     return pd.DataFrame(rows)
 
 

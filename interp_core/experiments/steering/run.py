@@ -29,7 +29,7 @@ from interp_core.experiments.steering.request import Positions
 from interp_core.experiments.steering.steered import SteeredClip
 from interp_core.experiments.steering.vectors import States, SteeringVectors, fit_vectors, shuffled_vectors
 from interp_core.jobs import Progress, silent
-from interp_core.sinks import MEMORY, Records, Sink
+from interp_core.sinks import MEMORY, Records, Sink, recorded
 from interp_core.sites import Site
 
 STATES, RECORDS, CHECKS = "states", "steering_records.jsonl", "sanity_check_steering.json"
@@ -171,10 +171,7 @@ def run_steering(
         if sink.skips(number):
             progress(done, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
             continue
-        kept = sink.records(RECORDS, number)
-        if kept is None:
-            kept = sink.keep_records(RECORDS, number, steer_clip(plan, shifts, clip, number))
-        rows += kept
+        rows += recorded(sink, RECORDS, number, partial(steer_clip, plan, shifts, clip, number))
         sink.show(partial(tables.so_far, rows, plan.questions[0].labels.labels, settings.at_controls))
         progress(done, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
     sink.gather()

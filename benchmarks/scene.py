@@ -18,6 +18,8 @@ VOCAB = 2000
 AUDIO_TOKEN = VOCAB - 1
 BEFORE, AFTER = 16, 24
 MEL_FRAMES = 3000
+LONGEST = MEL_FRAMES // 4
+"""Audio positions of a recording that fills the tower."""
 LABELS = LabelTokens(tuple("abcde"), (11, 22, 33, 44, 55), {})
 
 

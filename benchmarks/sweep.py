@@ -31,7 +31,7 @@ import transformers
 from torch import Tensor
 
 from benchmarks.peers import peers
-from benchmarks.scene import LABELS, Size, clips, draw_pairs, random_subject
+from benchmarks.scene import LABELS, LONGEST, Size, clips, draw_pairs, random_subject
 from benchmarks.ways import BATCH, Pairs, Way, clean_pass, ours, plain_loop
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.prompted import Prompted
@@ -141,14 +141,15 @@ class Bench:
     def one_pair(self, n_audio: int) -> None:
         """One pair alone: clips of one length against everything, then unequal lengths, ours only."""
         quarter = n_audio // 4
-        made = clips(self.subject, [n_audio, n_audio, n_audio + quarter, n_audio - quarter], self.args.seed)
+        longer = min(n_audio + quarter, LONGEST)
+        made = clips(self.subject, [n_audio, n_audio, longer, n_audio - quarter], self.args.seed)
         every = [self.fast, self.wavefront, self.fast_tower, self.loop, self.loop_tower, *self.others]
         for title, pair, ways in (
             (f"One pair, {n_audio} audio positions in both clips", (0, 1), every),
-            (f"One pair, recipient {n_audio}, donor {n_audio + quarter}", (0, 2), every[:2]),
+            (f"One pair, recipient {n_audio}, donor {longer}", (0, 2), every[:2] if longer > n_audio else []),
             (f"One pair, recipient {n_audio}, donor {n_audio - quarter}", (0, 3), every[:2]),
         ):
-            if ways is not every and self.args.equal_only:
+            if not ways or (ways is not every and self.args.equal_only):
                 continue
             expected = self.reference(made, [pair])
             self.table(title, self.measure(ways, made, [pair], expected, self.args.rounds))
@@ -158,7 +159,8 @@ class Bench:
         n_clips, n_pairs, quarter = self.args.clips, self.args.pairs, n_audio // 4
         lengths = [n_audio] * n_clips
         if mixed:
-            lengths = [n_audio - quarter + 2 * quarter * i // max(1, n_clips - 1) for i in range(n_clips)]
+            steps = [2 * quarter * i // max(1, n_clips - 1) for i in range(n_clips)]
+            lengths = [min(n_audio - quarter + step, LONGEST) for step in steps]
         made = clips(self.subject, lengths, self.args.seed)
         pairs = draw_pairs(n_clips, n_pairs, self.args.seed)
         expected = self.reference(made, pairs[: self.args.checked])

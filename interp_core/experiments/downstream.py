@@ -259,7 +259,7 @@ class BlocksDownstream(_PerClip):
                 at = slice(low, min(low + ROWS, n_sets))
                 rows = runner.start(layer, runner.clean(layer).repeat(at.stop - low, 1, 1))
                 with edited(subject, edits_of(ready, at)):
-                    rows = runner.run(layer, rows)
+                    rows = runner.run(layer, rows, together=True)
                 for later in range(layer + 1, subject.n_layers):
                     rows = runner.run(later, rows)
                 answers = runner.logits(rows)

@@ -29,7 +29,7 @@ from interp_core.sites import Site
 from interp_core.trace.clean import CleanRun
 from interp_core.trace.finite import check_finite, finite_run
 from interp_core.trace.hooks import Edit, captured, edited
-from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows
+from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows, first_computed
 from interp_core.trace.sweep import by_length
 
 BackCell = tuple[int, int]
@@ -128,7 +128,8 @@ def back_cost(subject: Subject, run: CleanRun, first: int, layers: Sequence[int]
         return 1.0 + len(cells)
     cached = method == "fast" and subject.shortcut_refusal() is None
     blocks = sum(subject.n_layers - 1 - target for _, target in cells)
-    share = (run.prompted.n_pos - first) / run.prompted.n_pos if cached else 1.0
+    n_pos = run.prompted.n_pos
+    share = (n_pos - first_computed(subject, n_pos, first)) / n_pos if cached else 1.0
     return blocks * share / subject.n_layers + (not cached)
 
 
@@ -136,8 +137,10 @@ def _groups(subject: Subject, runs: Sequence[CleanRun], positions: Sequence[Tens
     """Clips that share a batch: alike where the model cannot pad, and of about one length."""
     lengths: dict[Hashable, list[tuple[int, int]]] = {}
     for i, (run, at) in enumerate(zip(runs, positions, strict=True)):
-        key = None if cached else subject.batch_key(run.prompted)
-        lengths.setdefault(key, []).append((run.prompted.n_pos - (int(at[0]) if cached else 0), i))
+        n_pos = run.prompted.n_pos
+        start = first_computed(subject, n_pos, int(at[0])) if cached else 0
+        key = (None if start else n_pos) if cached else subject.batch_key(run.prompted)
+        lengths.setdefault(key, []).append((n_pos - start, i))
     return [group for members in lengths.values() for group in by_length(members)]
 
 
@@ -179,7 +182,8 @@ def _travel(
     runs, n = [run for run, _ in clips], len(clips)
     runner: RowRunner
     if cached:
-        runner = CachedPrefixRows(subject, runs, runs, [int(at[0]) for _, at in clips], len(cells))
+        starts = [first_computed(subject, run.prompted.n_pos, int(at[0])) for run, at in clips]
+        runner = CachedPrefixRows(subject, runs, runs, starts, len(cells))
     else:
         runner = BlockRows(subject, [run.prompted for run in runs])
     rows: Rows | None = None

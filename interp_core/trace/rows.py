@@ -21,6 +21,9 @@ from interp_core.trace.clean import CleanRun
 from interp_core.trace.finite import finite_run
 from interp_core.trace.hooks import captured
 
+# On a CPU a block's activations of this many positions stay in its cache; those of more wait for memory.
+POSITIONS_AT_ONCE = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -62,8 +65,8 @@ class RowRunner(Protocol):
             hidden: [rows * n, pos, d_model].
         """
 
-    def run(self, layer: int, rows: Rows) -> Rows:
-        """Run block `layer`."""
+    def run(self, layer: int, rows: Rows, *, together: bool = False) -> Rows:
+        """Run block `layer`; `together` in one call of it, for an edit inside that counts the rows."""
 
     def finish(self, rows: Rows) -> Rows:
         """Run the last block, as far as the readout needs it."""
@@ -109,17 +112,22 @@ class BlockRows:
     def start(self, layer: int, hidden: Tensor) -> Rows:
         return Rows(hidden, None if self._shares is None else self._passed(layer).repeat(len(hidden) // self.n, 1, 1))
 
-    def run(self, layer: int, rows: Rows) -> Rows:
+    def run(self, layer: int, rows: Rows, *, together: bool = False) -> Rows:
+        piece = len(rows) if together else rows_at_once(self.n, rows.hidden)
+        left = [self._block(layer, some) for some in rows.hidden.split(piece)]
+        return Rows(left[0] if len(left) == 1 else torch.cat(left), self._with(layer, rows))
+
+    def _block(self, layer: int, hidden: Tensor) -> Tensor:
         args, kwargs = self._calls[layer]
-        repeats, flat = len(rows) // self.n, self.subject.batch_first
+        repeats, flat = len(hidden) // self.n, self.subject.batch_first
         rest = {
             k: v if k in self.subject.shared else _repeated(v, self.n, repeats, k in flat)
             for k, v in kwargs.items()
             if k != "hidden_states"
         }
-        hidden = self.subject.between(layer, rows.hidden)
+        hidden = self.subject.between(layer, hidden)
         out = self.subject.blocks[layer](hidden, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest)
-        return Rows(self.subject.rows_of(_hidden(out)), self._with(layer, rows))
+        return self.subject.rows_of(_hidden(out))
 
     def finish(self, rows: Rows) -> Rows:
         return self.run(len(self._calls) - 1, rows)
@@ -197,6 +205,8 @@ class CachedPrefixRows:
         seen_after |= query[None, None] == query[None, :, None]
         keep = torch.cat([seen_before[:, None].expand(-1, self.width, -1), seen_after], -1)
         self.mask = additive(keep, like.dtype)
+        # Whole sequences of one length need no mask: without one the fused kernel leaves out what lies ahead.
+        self._unmasked = before == 0 and len(set(self.tails)) == 1 and _masks_itself(subject)
         angles = subject.rotary_angles(like, self.position_ids)
         self._shared = _Shared(self.n, most_rows, self.mask, self.position_ids, angles)
         heads, d_head = self._keys.shape[2], self._keys.shape[4]
@@ -213,8 +223,13 @@ class CachedPrefixRows:
     def start(self, layer: int, hidden: Tensor) -> Rows:
         return Rows(hidden)
 
-    def run(self, layer: int, rows: Rows, mask: Tensor | None = None) -> Rows:
-        return Rows(self._block(layer, rows.hidden, self._frozen(layer), mask))
+    def run(self, layer: int, rows: Rows, mask: Tensor | None = None, *, together: bool = False) -> Rows:
+        piece = len(rows) if together else rows_at_once(self.n, rows.hidden)
+        parts = rows.hidden.split(piece)
+        masks = [None] * len(parts) if mask is None else mask.split(piece)
+        frozen = self._frozen(layer)
+        left = [self._block(layer, part, frozen, seen) for part, seen in zip(parts, masks, strict=True)]
+        return Rows(left[0] if len(left) == 1 else torch.cat(left))
 
     def finish(self, rows: Rows) -> Rows:
         last = self._subject.n_layers - 1
@@ -234,10 +249,11 @@ class CachedPrefixRows:
         """Run block `layer` on the last positions of each row, as many as `rows` holds."""
         own_mask, position_ids, (cos, sin) = self._shared.first(len(rows))
         at = slice(-rows.shape[1], None)
+        seen = None if self._unmasked and mask is None else (own_mask if mask is None else mask)[:, :, at]
         return _hidden(
             self._subject.blocks[layer](
                 rows,
-                attention_mask=(own_mask if mask is None else mask)[:, :, at],
+                attention_mask=seen,
                 position_ids=position_ids[:, at],
                 position_embeddings=(cos[:, at], sin[:, at]),
                 past_key_values=cache,
@@ -279,6 +295,8 @@ class _FrozenKeys:
     def _behind(self, which: int, new: Tensor) -> Tensor:
         prefix = self._prefixes[which].to(new.device)
         n, heads, before, width = prefix.shape
+        if not before:
+            return new
         out = self._scratch[which, : len(new)].to(new.device)
         out.view(-1, n, heads, before + new.shape[2], width)[..., :before, :] = prefix
         out[..., before:, :] = new
@@ -304,6 +322,28 @@ class _Keys(Exception):
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         return self._made
+
+
+def first_computed(subject: Subject, n_pos: int, first: int) -> int:
+    """The first position that rows compute whose first edit is at `first`: that one, or 0.
+
+    From 0 on no mask is needed, and the fused kernel computes half the attention; where that saves more than the
+    positions before `first` cost in the linear layers, they are computed with the rest.
+    """
+    linear = sum(weight.numel() for weight in subject.blocks[0].parameters())
+    saved = (n_pos - first) * n_pos * subject.n_heads * subject.d_head
+    return 0 if _masks_itself(subject) and first * linear <= saved else first
+
+
+def _masks_itself(subject: Subject) -> bool:
+    """Whether a block that is given no mask lets no position see a later one."""
+    return getattr(subject.sizes, "_attn_implementation", None) == "sdpa"
+
+
+def rows_at_once(n: int, hidden: Tensor) -> int:
+    """How many of the rows [rows * n, pos, d_model] a block is given in one call, a multiple of `n`."""
+    together = POSITIONS_AT_ONCE // (n * hidden.shape[1]) if hidden.device.type == "cpu" else len(hidden)
+    return n * max(1, together)
 
 
 def additive(keep: Tensor, dtype: torch.dtype) -> Tensor:

@@ -13,6 +13,7 @@ Three routes give the same numbers:
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from interp_core.trace.clean import CleanRun
 from interp_core.trace.finite import check_finite, finite_run
 from interp_core.trace.hooks import Edit, captured, edited
 from interp_core.trace.patch import Patch, SiteSpec
-from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows
+from interp_core.trace.rows import POSITIONS_AT_ONCE, BlockRows, CachedPrefixRows, RowRunner, Rows, first_computed
 
 # A group of patches may grow by this much through padding to its longest member.
 _PADDING = 1.25
@@ -123,21 +124,38 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
         if stop is not None:
             lengths.setdefault(("shortcut", None), []).append((n_pos - stop, i))
         elif method == "fast" and subject.shortcut_refusal() is None and patch.recipient.keys is not None:
-            lengths.setdefault(("wavefront", None), []).append((n_pos - int(patch.positions[0]), i))
+            start = first_computed(subject, n_pos, int(patch.positions[0]))
+            lengths.setdefault(("wavefront", None if start else n_pos), []).append((n_pos - start, i))
         else:
             alike = subject.batch_key(patch.recipient.prompted)
             lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
     padding = _PADDING_OF_WINDOWS if _are_windows(subject, patches) else _PADDING
-    return [(route, group) for (route, _), members in lengths.items() for group in by_length(members, padding)]
+    # Patches of one batch gain nothing from one another on a CPU, but where recipients' clean states are shared.
+    shared = {"full wavefront": _recipients(patches) < len(patches), "shortcut": False, "wavefront": False}
+    most = {
+        route: None if alike or subject.device.type != "cpu" else POSITIONS_AT_ONCE for route, alike in shared.items()
+    }
+    return [
+        (route, group) for (route, _), members in lengths.items() for group in by_length(members, padding, most[route])
+    ]
 
 
-def by_length(members: Sequence[tuple[int, int]], padding: float = _PADDING) -> list[list[int]]:
-    """Cut (length, number) into groups of numbers that padding to a group's longest member makes little larger."""
+def by_length(
+    members: Sequence[tuple[int, int]], padding: float = _PADDING, most: int | None = None
+) -> list[list[int]]:
+    """Cut (length, number) into groups of numbers that padding to a group's longest member makes little larger.
+
+    Args:
+        members: (length, number) each.
+        padding: by how much a group may grow.
+        most: positions of a group, padding included; one member may have more.
+    """
     groups: list[list[int]] = []
     group: list[int] = []
     total = 0
     for length, number in sorted(members):
-        if group and length * (len(group) + 1) > padding * (total + length):
+        padded = length * (len(group) + 1)
+        if group and (padded > padding * (total + length) or (most is not None and padded > most)):
             groups.append(group)
             group, total = [], 0
         group.append(number)
@@ -178,7 +196,8 @@ def _runner(subject: Subject, patches: list[Patch], route: str, rows: int) -> Ro
         donors = [patch.donor for patch in patches if patch.donor is not None]
         stops = [int(patch.positions[-1]) + 1 for patch in patches]
         return CachedPrefixRows(subject, runs, donors, stops, rows)
-    return CachedPrefixRows(subject, runs, runs, [int(patch.positions[0]) for patch in patches], rows)
+    starts = [first_computed(subject, p.recipient.prompted.n_pos, int(p.positions[0])) for p in patches]
+    return CachedPrefixRows(subject, runs, runs, starts, rows)
 
 
 def _are_windows(subject: Subject, patches: Sequence[Patch]) -> bool:
@@ -218,10 +237,11 @@ def _travel(
             values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns)
         return values
 
-    def edit_newest(layer: int) -> Edit:
-        return lambda values: torch.cat([values[:-n], replace(values[-n:], layer)])
-
     last = subject.n_layers - 1
+
+    def onward(layer: int, rows: Rows) -> Rows:
+        return runner.finish(rows) if layer == last else runner.run(layer, rows)
+
     for layer in range(-1, subject.n_layers):
         stop_if_cancelled()
         if layer >= 0:
@@ -229,11 +249,14 @@ def _travel(
                 # What enters the first block is also what a readout that mixes layers reads there.
                 rows, joined = runner.run(layer, join(layer, replace(clean(layer), layer))), n
             elif spec.inside and layer in spec.layers:
-                rows, joined = join(layer, clean(layer)), joined + n
-                with edited(subject, {Site(spec.kind, layer, spec.head): edit_newest(layer)}):
-                    rows = runner.run(layer, rows)
+                newest, joined = runner.start(layer, clean(layer)), joined + n
+                with edited(subject, {Site(spec.kind, layer, spec.head): partial(replace, layer=layer)}):
+                    newest = runner.run(layer, newest, together=True)
+                if layer == last and runner.reads_last:
+                    newest = Rows(newest.hidden[:, -1:])
+                rows = newest if rows is None else onward(layer, rows).joined(newest)
             elif rows is not None:
-                rows = runner.finish(rows) if layer == last else runner.run(layer, rows)
+                rows = onward(layer, rows)
         if not spec.inside and layer in spec.layers:
             new = clean(layer + 1) if in_prefix else replace(clean(layer + 1), layer)
             rows, joined = join(layer + 1, new[:, -1:] if layer == last and runner.reads_last else new), joined + n
@@ -302,9 +325,11 @@ def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast"
         return float(len(spec.layers) + (patch.donor is not None))
     stop = donor_prefix(subject, patch, spec) if method == "fast" else None
     keeps_keys = method == "fast" and subject.shortcut_refusal() is None
-    start = stop if stop is not None else int(patch.positions[0]) if keeps_keys else 0
+    start = 0
+    if keeps_keys:
+        start = first_computed(subject, n_pos, int(patch.positions[0])) if stop is None else stop
     last = n_layers - 1
     rows = [sum(layer < block + spec.inside for layer in spec.layers) for block in range(n_layers)]
-    in_last = 1 if keeps_keys and not (spec.inside and last in spec.layers) else n_pos - start
-    computed = sum(rows[:last]) * (n_pos - start) + rows[last] * in_last
+    whole = (spec.inside and last in spec.layers) if keeps_keys else rows[last]  # of the last block's rows
+    computed = (sum(rows[:last]) + whole) * (n_pos - start) + rows[last] - whole
     return computed / (n_layers * n_pos) + (0 if keeps_keys else 1)

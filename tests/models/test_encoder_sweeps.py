@@ -11,6 +11,8 @@ from interp_core.errors import InterpError
 from interp_core.experiments.patching.positions import align_positions
 from interp_core.experiments.patching.windows import Span
 from interp_core.sites import OF_HEADS, Kind, Site
+from interp_core.trace import rows as rows_module
+from interp_core.trace import sweep as sweep_module
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from interp_core.trace.hooks import edited
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
@@ -291,3 +293,14 @@ def test_rows_keep_their_own_mix_so_one_runner_serves_any_number_in_any_order(na
         # Control: a row without the sum over the layers before it answers something else.
         alone = Rows(runner.clean(n), torch.zeros_like(runner.clean(n), dtype=torch.float32))
         assert gap(one.labels.read(runner.logits(alone))[0], one.labels.read(run.logits[None])[0]) > 1e-3
+
+
+def test_rows_given_to_a_block_one_at_a_time_equal_rows_at_once(one: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("resid_post", "attn_out"):
+        if kind in one.subject.kinds:
+            patches, spec = list(some_patches(one)), spec_of(one, kind)
+            at_once = swept(one, patches, spec, "fast")
+            with monkeypatch.context() as patched:
+                for module in (rows_module, sweep_module):
+                    patched.setattr(module, "POSITIONS_AT_ONCE", 1)
+                assert gap(swept(one, patches, spec, "fast"), at_once) < CLOSE

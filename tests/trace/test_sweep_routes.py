@@ -241,10 +241,10 @@ def too_large(most: int) -> Callable[..., row_module.RowRunner]:
         made = build(*args)
         run = made.run
 
-        def limited(layer: int, rows: row_module.Rows) -> row_module.Rows:
+        def limited(layer: int, rows: row_module.Rows, **how: bool) -> row_module.Rows:
             if made.n > most and layer == 2:
                 raise torch.OutOfMemoryError("simulated")
-            return run(layer, rows)
+            return run(layer, rows, **how)
 
         made.run = limited
         return made

@@ -21,7 +21,7 @@ from interp_core.models.labels import LabelTokens
 from interp_core.sites import Site
 from interp_core.trace.finite import check_finite, finite_run
 from interp_core.trace.hooks import edited
-from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner
+from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, first_computed
 
 
 class SteeredClip:
@@ -121,7 +121,8 @@ class SteeredClip:
         if self._runner is None:
             if self._keeps_keys:
                 run = self._reader.store.run(self._ready.clip, self._reader.prompt)
-                first = int(self.inside(0, run.prompted.n_pos).nonzero()[0])
+                n_pos = run.prompted.n_pos
+                first = first_computed(self._subject, n_pos, int(self.inside(0, n_pos).nonzero()[0]))
                 self._runner = CachedPrefixRows(self._subject, [run], [run], [first], self._together)
             else:
                 self._runner = BlockRows(self._subject, [self._stem])

@@ -1,6 +1,6 @@
-"""The same sweep written with nnsight and with TransformerLens, where they are installed.
+"""The same sweep written with nnsight, TransformerLens, pyvene and baukit, where they are installed.
 
-Both get the decoder alone, fed with embeddings: a `Qwen2ForCausalLM` with the subject's weights. TransformerLens would
+All get the decoder alone, fed with embeddings: a `Qwen2ForCausalLM` with the subject's weights. TransformerLens would
 otherwise look for a processor and, not finding torchvision, run `pip install` by itself.
 """
 
@@ -24,7 +24,12 @@ def peers(subject: AudioLLM, points: tuple[int, ...]) -> tuple[list[Way], list[s
     """Return the ways of the peers that can be imported, and a line about each that cannot."""
     ways: list[Way] = []
     skipped: list[str] = []
-    for name, make in (("nnsight", _nnsight), ("transformer_lens", _transformer_lens)):
+    for name, make in (
+        ("nnsight", _nnsight),
+        ("transformer_lens", _transformer_lens),
+        ("pyvene", _pyvene),
+        ("baukit", _baukit),
+    ):
         try:
             ways += make(subject, points)
         except Exception as error:  # another project's failure to start must not end the benchmark
@@ -139,3 +144,94 @@ def _transformer_lens(subject: AudioLLM, points: tuple[int, ...]) -> list[Way]:
         return torch.stack(logits).view(len(pairs), len(points), -1)
 
     return [Way(f"TransformerLens {version('transformer-lens')}, run_with_hooks a layer", loop, heavy=True)]
+
+
+def _embeds_with(clips: Sequence[Prompted], a: int, b: int) -> Tensor:
+    """[1, pos, d_model] the recipient's embeddings with the donor's in the audio that both have."""
+    (first, stop), embeds = shared_span(clips[a], clips[b]), clips[a].embeds[None].clone()
+    embeds[:, first:stop] = clips[b].embeds[None, first:stop]
+    return embeds
+
+
+def _pyvene(subject: AudioLLM, points: tuple[int, ...]) -> list[Way]:
+    from importlib.metadata import version
+
+    import pyvene
+
+    model, ids = decoder_alone(subject), list(LABELS.ids)
+    made = {
+        layer: pyvene.IntervenableModel(
+            pyvene.IntervenableConfig(
+                [{"layer": layer, "component": "block_output", "intervention_type": pyvene.VanillaIntervention}]
+            ),
+            model=model,
+        )
+        for layer in points
+        if layer >= 0
+    }
+
+    @torch.inference_mode()
+    def loop(clips: Sequence[Prompted], pairs: Pairs) -> Tensor:
+        states, logits = {}, []
+        for i in dict.fromkeys(i for pair in pairs for i in pair):
+            # Collected with hooks: the library's own list of hidden states ends with the normed one.
+            kept: list[Tensor] = []
+            handles = [
+                block.register_forward_hook(lambda _m, _a, out, kept=kept: kept.append(out))
+                for block in model.model.layers
+            ]
+            model(inputs_embeds=clips[i].embeds[None], use_cache=False, logits_to_keep=1)
+            for handle in handles:
+                handle.remove()
+            states[i] = kept
+        for a, b in pairs:
+            first, stop = shared_span(clips[a], clips[b])
+            where = list(range(first, stop))
+            for layer in points:
+                if layer == -1:
+                    out = model(inputs_embeds=_embeds_with(clips, a, b), use_cache=False, logits_to_keep=1)
+                else:
+                    [name] = made[layer].interventions
+                    _, out = made[layer](
+                        {"inputs_embeds": clips[a].embeds[None], "use_cache": False, "logits_to_keep": 1},
+                        unit_locations={"sources->base": ([[where]], [[where]])},
+                        source_representations={name: states[b][layer][:, first:stop]},
+                    )
+                logits.append(out.logits[0, -1, ids].float().cpu())
+        return torch.stack(logits).view(len(pairs), len(points), -1)
+
+    return [Way(f"pyvene {version('pyvene')}, an intervention a layer", loop, heavy=True)]
+
+
+def _baukit(subject: AudioLLM, points: tuple[int, ...]) -> list[Way]:
+    from nethook import Trace, TraceDict  # baukit's module; the package around it imports torchvision
+
+    model, ids = decoder_alone(subject), list(LABELS.ids)
+    names = {layer: f"model.layers.{layer}" for layer in points if layer >= 0}
+
+    @torch.inference_mode()
+    def loop(clips: Sequence[Prompted], pairs: Pairs) -> Tensor:
+        states, logits = {}, []
+        for i in dict.fromkeys(i for pair in pairs for i in pair):
+            with TraceDict(model, list(names.values())) as kept:
+                model(inputs_embeds=clips[i].embeds[None], use_cache=False, logits_to_keep=1)
+            states[i] = {layer: kept[name].output for layer, name in names.items()}
+        for a, b in pairs:
+            first, stop = shared_span(clips[a], clips[b])
+            for layer in points:
+                if layer == -1:
+                    out = model(inputs_embeds=_embeds_with(clips, a, b), use_cache=False, logits_to_keep=1)
+                else:
+                    donor = states[b][layer][:, first:stop]
+
+                    def put(output: Tensor) -> Tensor:  # baukit hands over what is named as it likes
+                        output = output.clone()
+                        output[:, first:stop] = donor  # noqa: B023 (called within this turn of the loop)
+                        return output
+
+                    with Trace(model, names[layer], edit_output=put):
+                        out = model(inputs_embeds=clips[a].embeds[None], use_cache=False, logits_to_keep=1)
+                logits.append(out.logits[0, -1, ids].float().cpu())
+        return torch.stack(logits).view(len(pairs), len(points), -1)
+
+    return [Way("baukit, a trace a layer", loop, heavy=True)]

@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py                       # 28 layers, about 120 and about 400 audio positions
     python benchmarks/sweep.py --quick               # a few seconds
-    pip install -r benchmarks/requirements-peers.txt # own environment: adds the rows of nnsight and TransformerLens
+    pip install -r benchmarks/requirements-peers.txt # own environment: adds the rows of four other libraries
 
 Every way runs in this process, in turn, round after round; a figure is the median over the rounds of (time of the way
 / time of a clean pass in that round). It holds everything that the way needs: clean runs, captures, sweep,
@@ -165,13 +165,17 @@ class Bench:
         pairs = draw_pairs(n_clips, n_pairs, self.args.seed)
         expected = self.reference(made, pairs[: self.args.checked])
         figures = self.measure([self.fast, self.fast_tower], made, pairs, expected, self.args.set_rounds)
+        some = pairs[: self.args.checked]
+        if not mixed and some:  # a pass a layer and pair each: a few pairs say what a pair costs
+            figures |= self.measure([self.loop, *self.others], made, some, expected, 1)
         used = len({i for pair in pairs for i in pair})
         spread = f"{min(lengths)} to {max(lengths)}" if mixed else str(n_audio)
         by_count = (used + len(pairs) * len(self.points)) / len(pairs)
         self.table(
             f"{len(pairs)} pairs over {used} clips of {spread} audio positions, per pair",
             figures,
-            f" (batches of {BATCH}; by count, the plain loop costs {by_count:.1f} passes a pair)",
+            f" (batches of {BATCH}; by count, the plain loop costs {by_count:.1f} passes a pair; loops and other "
+            f"libraries over the first {len(some)} pairs)",
         )
 
 
@@ -198,7 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks-only", action="store_true", help="leave out layer -1 (the embeddings)")
     parser.add_argument("--equal-only", action="store_true", help="leave out single pairs of unequal lengths")
     parser.add_argument("--no-sets", action="store_true", help="leave out the sets of pairs")
-    parser.add_argument("--no-peers", action="store_true", help="leave out nnsight and TransformerLens")
+    parser.add_argument("--no-peers", action="store_true", help="leave out other libraries")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     parser.add_argument("--seed", type=int, default=0)

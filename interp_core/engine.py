@@ -4,7 +4,7 @@ experiment and computes nothing of its own.
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,8 +245,13 @@ class Engine:
             of_table.update((clip.path, clip.digest) for clip in made.clips)
             return of_table
 
-        key = ("manifest", str(path), request.corpus, str(choices), request.skip_bad, request.max_clips, limits)
-        return relabelled(self._current.get(key, read, marks), request.map_labels)
+        return relabelled(
+            self._current.get(_manifest_key(path, request, limits, choices), read, marks), request.map_labels
+        )
+
+    def has_manifest(self, request: Request) -> bool:
+        """Whether `manifest` has read the clips of a request before, so that it answers at once unless they changed."""
+        return self._current.has(_manifest_key(self.manifest_path(request), request, self.limits(request), None))
 
     def corpus(self, request: Request, choices: Mapping[str, Any] | None = None) -> Corpus:
         """The corpus that a request names, as it lies on disk; kept.
@@ -327,6 +332,10 @@ def _marks_of(corpus: Corpus, given: Path) -> dict[Path, Mark]:
     """Of a corpus's folders and tables, and of the folder that was given, which may only hold the corpus's."""
     marks = marks_of_folder(corpus.root, map(Path, corpus.clips["path"]))
     return marks | {path: mark_of(path) for path in (given, *corpus.tables)}
+
+
+def _manifest_key(path: Path, request: Request, limits: ClipLimits, choices: Mapping[str, Any] | None) -> Hashable:
+    return ("manifest", str(path), request.corpus, str(choices), request.skip_bad, request.max_clips, limits)
 
 
 def _manifest_of(corpus: Corpus, request: Request, limits: ClipLimits, roots: Sequence[Path] | None) -> Manifest:

@@ -1,4 +1,4 @@
-"""Figures that are drawn once: a click moves the mark of the selection and leaves the curves as they are."""
+"""Figures and their texts, made once: a click moves the mark of the selection and leaves the curves as they are."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ def kept_figure(key: tuple[Hashable, ...], build: Callable[[], go.Figure]) -> go
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _kept(key: tuple[Hashable, ...], _build: Callable[[], go.Figure]) -> go.Figure:
     return _build()
+
+
+def kept_text(key: tuple[Hashable, ...], write: Callable[[], str]) -> str:
+    """A text that `write` makes of what `key` names, the run's key first; kept."""
+    return _text(key, write)
+
+
+@st.cache_resource(max_entries=1024, show_spinner=False)
+def _text(key: tuple[Hashable, ...], _write: Callable[[], str]) -> str:
+    return _write()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pandas as pd
@@ -25,8 +26,10 @@ from interp_core.request import Request, short_name
 
 def clips_by_id(request: Request) -> dict[str, Clip]:
     """The clips of a request."""
-    with st.spinner("Reading the clips …"):
-        return {clip.clip_id: clip for clip in server.engine().manifest(request).clips}
+    engine = server.engine()
+    # A spinner is a thread and two messages, which a click would wait for.
+    with nullcontext() if engine.has_manifest(request) else st.spinner("Reading the clips …"):
+        return {clip.clip_id: clip for clip in engine.manifest(request).clips}
 
 
 def pair_of(line: Mapping[str, Any], clips: Mapping[str, Clip]) -> Pair:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from components import state
 from components.charts import clicks
-from components.charts.kept import kept_figure
+from components.charts.kept import kept_figure, kept_text
 from components.charts.parts import at_height
 from components.charts.words import alt_text
 from components.patching import charts, edits, heads, subspaces
@@ -74,9 +74,11 @@ def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     else:
         column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
         draw = partial(charts.flip_curve, metrics, rate=column, flow=())
-    figure = kept_figure((shown.key, look.kind, look.prompt, look.strength, look.view, column), draw)
+    drawn = (shown.key, look.kind, look.prompt, look.strength, look.view, column)
+    figure = kept_figure(drawn, draw)
     charts.select_layer(figure, metrics, column, layer)
-    _show(figure, index, alt=alt_text(metrics, rate=column, selected_layer=layer), clickable=True)
+    alt = kept_text((*drawn, layer), partial(alt_text, metrics, rate=column, selected_layer=layer))
+    _show(figure, index, alt=alt, clickable=True)
     if look.view == "Information flow" and len(knockout):
         st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")
         _show(

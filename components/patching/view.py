@@ -89,6 +89,10 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
     return _drawn(shown, request, index, names, look, figure)
 
 
+LISTED = ["recipient", "donor", "base_prediction", "patched_prediction", "target", "donor_prediction"]
+"""Of a record, what its row among the pairs at a layer says."""
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where each part of the view stands."""
@@ -248,7 +252,7 @@ def _layer_summary(index: Indexed, look: Look) -> None:
 
 def _pairs_at_layer(index: Indexed, look: Look, clips: Mapping[str, Clip]) -> None:
     """The pairs at the selected layer; a row that is clicked becomes the selected pair."""
-    rows = index.at_layer(look.kind, look.prompt, look.strength, look.layer)
+    rows = index.at_layer(look.kind, look.prompt, look.strength, look.layer)[LISTED]
     flips = flipped(rows)
     only = choice("Pairs at this layer", ["flipping", "all"], key=state.ONLY_FLIPS, label_visibility="collapsed")
     listed = (

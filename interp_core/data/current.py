@@ -48,6 +48,10 @@ class CurrentFiles:
             self._cache.put(key, kept)
         return kept.value
 
+    def has(self, key: Hashable) -> bool:
+        """Whether there is a value under `key`, of its files as they are or as they were."""
+        return self._cache.get(key) is not None
+
 
 def mark_of(path: Path, like: Mark = None) -> Mark:
     """What a file holds, or which names a folder has and since when; None where neither is there."""

@@ -36,19 +36,39 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
         if len(clips) < 2:
             raise InterpError(f"two clips by hand need two clips, and the manifest holds {len(clips)}; add one.")
         bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
-        left, right = st.columns([1, 1.3], gap="medium")
-        with left:
-            a, b = _choose(clips)
-            audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
-            ab_player(audio[0], audio[1], key=state.PLAYER)
-        with right:
-            answer, labels = curve(asked, subject, a, b)
-        with left:
-            logits(answer, labels)
+        a, b = _both(asked, subject, clips, state.PLAYER)
         with bar:
             keep(asked, a, b)
             st.space("stretch")
             toolbar.draw(asked.key)
+
+
+def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar: PatchRequest) -> None:
+    """The same below a run: any two of its clips, not only the pairs that the run was made of.
+
+    Args:
+        asked: the settings of the run.
+        sidebar: those of the next one, which a pair that is kept is for.
+    """
+    opened = st.expander("Two clips by hand", icon=":material/touch_app:", key="hand_fold", on_change="rerun")
+    if opened.open and len(clips) > 1:
+        with opened, readable_errors():
+            st.caption("Any clip as A, any as B, with the settings of this run; no label needed.")
+            a, b = _both(asked, subject, clips, "hand_player")
+            keep(sidebar, a, b, here=True)
+
+
+def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player: str) -> tuple[Clip, Clip]:
+    left, right = st.columns([1, 1.3], gap="medium")
+    with left:
+        a, b = _choose(clips)
+        audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
+        ab_player(audio[0], audio[1], key=player)
+    with right:
+        answer, labels = curve(asked, subject, a, b)
+    with left:
+        logits(answer, labels)
+    return a, b
 
 
 def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
@@ -65,8 +85,8 @@ def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
     return clips[a], clips[b]
 
 
-def keep(asked: PatchRequest, a: Clip, b: Clip) -> None:
-    """The pair into the set of pairs by hand, which the page Patching runs on."""
+def keep(asked: PatchRequest, a: Clip, b: Clip, *, here: bool = False) -> None:
+    """The pair into the set of pairs by hand, which the page Patching runs on; `here` on that page itself."""
     text = pair_text(a.clip_id, b.clip_id)
     kept, setting = asked.pairs, state.setting(asked.command, "pairs")
 
@@ -81,7 +101,7 @@ def keep(asked: PatchRequest, a: Clip, b: Clip) -> None:
         disabled=text in kept or a is b,
         help="Adds it to *Pairs by hand* in the sidebar. What is kept there is what a run works on.",
     )
-    if kept:
+    if kept and not here:
         st.page_link(
             str(PATCHING_PAGE),
             label=f"**Patch the {len(kept):d} kept**",

@@ -18,7 +18,7 @@ from streamlit.delta_generator import DeltaGenerator
 from components import form, state
 from components.export import Drawn, facts
 from components.guard import readable_errors
-from components.patching import edits, explain, heads, later, pair_panel, stated, subspaces, time_map
+from components.patching import by_hand, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
 from components.patching.answers import prompt_names
 from components.patching.curve import DELTAS, IN_WORDS, RATES, VIEWS, draw_curve
 from components.patching.pair_panel import Look
@@ -79,6 +79,7 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         explain.words(kind, index.prompts[prompt], measure, {*conditions} if view == "Flip rate" else set())
         clips = pair_panel.clips_of(shown, request)
         _pairs_at_layer(index, look, clips)
+        by_hand.fold(pair_panel.run_request(shown, request), subject, clips, request)
         time_map.over_pairs(index, kind, pair_id)
         edits.over_pairs(index)
         later.over_clips(index, prompt, clips)

@@ -12,7 +12,7 @@ import pytest
 from components import defaults, shown, state
 from components import server as running
 from interp_core.experiments.experiment import open_result
-from interp_core.experiments.patching.experiment import PATCHING, pairs_of, patch_by_hand
+from interp_core.experiments.patching.experiment import PATCHING, pair_by_hand, pairs_of, patch_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models import bundled
 from tests.pages.conftest import by_key, click_point, faults, forget, send, words
@@ -336,3 +336,32 @@ def test_the_usual_request_is_the_saved_run_so_that_nothing_differs(server):
     other = shown.current(replace(request, kinds="prosody"))
     assert other is not None
     assert list(other.differences) == ["Kinds of pair: prosody asked, prosody,semantic in this run"]
+
+
+def test_any_two_clips_are_patched_by_hand_below_a_run_with_its_settings_and_kept_for_the_next(open_app):
+    at = open_app()
+    assert state.HAND_A not in at.session_state  # nothing is computed before it is asked for
+    at.session_state["hand_fold"] = True
+    at = at.run()
+    assert faults(at) == []
+    a, b = (at.selectbox(key=key) for key in (state.HAND_A, state.HAND_B))
+    at = a.set_value(b.options[2]).run()
+    a, b = (at.selectbox(key=key).value for key in (state.HAND_A, state.HAND_B))
+    assert a != b
+    engine, asked = running.engine(), PatchRequest(NAME)
+    clips = {clip.clip_id: clip for clip in engine.manifest(asked).clips}
+    rows = patch_by_hand(engine, asked, pair_by_hand(engine, asked, clips[a], clips[b], prompt=0), prompt=0)
+    flips = rows[rows["patched_prediction"] == rows["target"]]
+    one = rows.iloc[0]
+    alike = one["base_prediction"] == one["target"]
+    said = (
+        "Both are answered alike"
+        if alike
+        else f"at {len(flips)} of {len(rows)} layers"
+        if len(flips)
+        else "At no layer"
+    )
+    assert said in words(at)
+    at = at.button(key="keep_pair").click().run()
+    assert faults(at) == []
+    assert at.session_state[state.setting("patch", "pairs")] == f"{a} <- {b}"

@@ -79,7 +79,6 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         explain.words(kind, index.prompts[prompt], measure, {*conditions} if view == "Flip rate" else set())
         clips = pair_panel.clips_of(shown, request)
         _pairs_at_layer(index, look, clips)
-        by_hand.fold(pair_panel.run_request(shown, request), subject, clips, request)
         time_map.over_pairs(index, kind, pair_id)
         edits.over_pairs(index)
         later.over_clips(index, prompt, clips)
@@ -87,6 +86,7 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         explain.numbers(index, kind, prompt, strength)
         explain.computed(shown, index)
         explain.limits()
+    by_hand.fold(pair_panel.run_request(shown, request), subject, clips, request)
     return _drawn(shown, request, index, names, look, figure)
 
 

@@ -35,6 +35,7 @@ def test_a_classifiers_labels_are_its_classes_and_a_wrong_one_gets_the_nearest(o
     classes = {
         "ast": SOUNDS,
         "spoof": ("bonafide", "spoof"),
+        "detector": ("spoof", "bonafide"),
         "resnet": ("LABEL_0", "LABEL_1"),
     }.get(one.case.family, EMOTIONS)
     classes = PROBE_CLASSES if one.case.reads == "probe" else classes
@@ -234,7 +235,7 @@ def test_sites_behind_the_blocks_show_what_the_head_reads_and_an_edit_there_reac
     inputs, subject = one.stems["short"].inputs, one.subject
     sites = {kind: Site(kind) for kind in STAGES if kind in subject.stages}
     assert list(sites) == list(subject.stages)
-    assert ("logits" in sites) == (one.case.reads in ("classes", "probe", "spoof", "pictures"))
+    assert ("logits" in sites) == (one.case.reads in ("classes", "probe", "spoof", "detector", "pictures"))
     with torch.inference_mode(), captured(subject, sites.values()) as store:
         clean = subject.forward(inputs)
     assert torch.equal(clean[0], one.runs["short"].logits)
@@ -273,7 +274,11 @@ def test_a_checkpoint_that_answers_nothing_says_that_a_probe_can(name: str, open
 
 
 @pytest.mark.parametrize(
-    "name", ["wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"]
+    "name",
+    [
+        *("wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"),
+        *("detector-ssl-aasist", "detector-sls", "detector-hubert"),
+    ],
 )
 def test_a_probe_takes_the_place_of_a_classifier_that_is_there(name: str, open_once: Open) -> None:
     """Its features are the mean over positions behind the final norm, from raw inputs and from the last block."""

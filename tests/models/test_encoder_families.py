@@ -82,6 +82,10 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
     inputs, hf, n = one.stems[name].inputs, one.subject.hf, one.subject.n_layers
     if one.case.family == "spoof":
         return dict(enumerate(hf(**inputs)["all_hidden_states"], 1))
+    if one.case.family == "detector":
+        return dict(
+            enumerate(hf.trunk(**{"input_values": inputs["waveform"]}, output_hidden_states=True).hidden_states)
+        )
     if one.case.family in ("clap", "msclap"):
         tower = getattr(hf, "audio_model", hf)
         entering = tower(**inputs, output_hidden_states=True).hidden_states

@@ -31,10 +31,14 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     **dict.fromkeys([name for name in CASES if name.startswith("spoof")], ((0, 60), (0, 88))),
     **dict.fromkeys([name for name in CASES if name.startswith(("clap", "msclap"))], ((0, 256), (0, 256))),
     "resnet": ((0, 576), (0, 576)),
+    # Whole frames of 0.5 and 0.8 s; where a clip is heard again behind them, those that begin in it.
+    **dict.fromkeys(("detector-wav2vec2", "detector-hubert"), ((0, 24), (0, 39))),
+    **dict.fromkeys(("detector-ssl-aasist", "detector-sls"), ((0, 25), (0, 40))),
 }
 WHOLE = {"moonshine": 32 * 0.024, "sew": 19 * 0.04, "sewd": 19 * 0.04}
 """Whole positions alone, where they are long ones."""
 N_POS = {"whisper": 100, "moonshine-decoder": 1, "whisper-decoder": 4, "ast": 2 + 5 * 15, "spoof": 99}
+N_POS |= dict.fromkeys(("detector-ssl-aasist", "detector-sls"), 201)
 
 
 def test_the_span_is_the_positions_that_hold_the_recording(one: Opened) -> None:

@@ -9,6 +9,7 @@ from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.countermeasure.published import SYSTEMS, System
 from interp_core.models.countermeasure.published_subject import FixedLengthDetector, PublishedDetector
+from interp_core.models.countermeasure.raw_subject import RAW, RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
@@ -110,6 +111,19 @@ def families() -> list[Family]:
             verified="a plain implementation of the published pipeline, on random weights",
         ),
         *(_published(system) for system in SYSTEMS),
+        Family(
+            "AASIST",
+            "countermeasure",
+            (),
+            "state dict (.pth) of clovaai/aasist: AASIST or AASIST-L",
+            RawDetector,
+            (*kinds_of(RAW), "pooled", "logits"),
+            False,
+            _FULL,
+            "bona fide or spoof",
+            like="AASIST.pth",
+            verified="the published code, on its published weights and on random ones",
+        ),
         Family(
             "resnet",
             "picture classifier",

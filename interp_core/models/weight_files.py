@@ -14,6 +14,8 @@ from interp_core.models.clap.subject import MsclapAudio
 from interp_core.models.countermeasure.checkpoint import load_countermeasure
 from interp_core.models.countermeasure.published import SYSTEMS, check_whole, load_published, plain_names, system_of
 from interp_core.models.countermeasure.published_subject import PublishedDetector
+from interp_core.models.countermeasure.raw import is_raw, load_raw
+from interp_core.models.countermeasure.raw_subject import RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.resnet.weights import WRAPPERS, open_resnet
@@ -79,6 +81,8 @@ def _published(name: str, file: Path, saved: Any, device: torch.device, dtype: t
     if inside is None or not is_state(inside):
         return None
     weights = plain_names(inside)
+    if is_raw(weights):
+        return RawDetector.of(name, file_hash(file), load_raw(file, weights, dtype), device)
     if (system := system_of(weights)) is None:
         check_whole(file, weights)
         return None

@@ -2,7 +2,7 @@
 
 Weights are drawn by numpy, whose streams stay the same, so `ANSWERS` are of these very weights. They were computed by
 the published code itself: the classes of TakHemlata/SSL_Anti-spoofing (commit 4acaa61), of
-QiShanZhang/SLSforASVspoof-2021-DF (82e8af0) and of nii-yamagishilab/AntiDeepfake (0dea622), over Wav2Vec2Model and
+QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986) and nii-yamagishilab/AntiDeepfake (0dea622), over Wav2Vec2Model and
 HubertModel of fairseq (a540213), with their layers made as small as those here and with these weights put in, fed with
 each clip as their own data loaders feed it.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 WIDTH, HEADS, INNER, LAYERS, CONV = 48, 4, 40, 3, 16
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 BANDS, UNITS, NODE, JOINT = 24, (1, 6, 6, 8, 8, 8, 8), 8, 6
+RAW_UNITS, RAW_NODE = (1, 4, 4, 6, 6, 6, 6), 24
 Drawn = dict[str, np.ndarray]
 
 
@@ -154,13 +155,23 @@ def antideepfake(**kind: Any) -> Drawn:
     return draw.weights
 
 
+def aasist() -> Drawn:
+    """AASIST-L's nodes, so that what its graphs keep is known, and everything else smaller."""
+    draw = Draw(4)
+    draw.batch_norm("first_bn", 1)
+    graphs(draw, 70 // 3, RAW_UNITS, RAW_NODE, JOINT)
+    return draw.weights
+
+
 DETECTORS: dict[str, Callable[[], Drawn]] = {
     "detector-ssl-aasist": ssl_aasist,
     "detector-sls": sls,
+    "aasist": aasist,
     "detector-wav2vec2": lambda: antideepfake(large=False, bias=False),
     "detector-hubert": lambda: antideepfake(bias=False, hubert=True),
 }
-FIXED = ("detector-ssl-aasist", "detector-sls")
+OVER_SSL = tuple(name for name in DETECTORS if name.startswith("detector"))
+FIXED = ("detector-ssl-aasist", "detector-sls", "aasist")
 """Those that fill every clip up to 64,600 samples."""
 ANSWERS: dict[str, dict[str, tuple[float, float]]] = {
     "detector-ssl-aasist": {
@@ -174,6 +185,12 @@ ANSWERS: dict[str, dict[str, tuple[float, float]]] = {
         "long": (-1.313942, -0.313011),
         "twin": (-0.96081, -0.48221),
         "longest": (-1.148118, -0.381602),
+    },
+    "aasist": {
+        "short": (-0.886143, -0.382679),
+        "long": (-0.878923, -0.37495),
+        "twin": (-0.883837, -0.372801),
+        "longest": (-0.880937, -0.395851),
     },
     "detector-wav2vec2": {
         "short": (-0.10755, 0.05261),
@@ -203,5 +220,6 @@ def write(name: str, folder: Path) -> Path:
     if name == "detector-sls":
         weights = {f"module.{key}": value for key, value in weights.items()}
     torch.save(weights, folder / "model.pth")
-    (folder / "model.json").write_text(json.dumps({"num_attention_heads": HEADS}))
+    if name in OVER_SSL:
+        (folder / "model.json").write_text(json.dumps({"num_attention_heads": HEADS}))
     return folder / "model.pth"

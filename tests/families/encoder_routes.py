@@ -50,6 +50,7 @@ NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("clap", "msclap"), CLAP),
     "parakeet": PARAKEET,
     "resnet": {},
+    "aasist": {},
 }
 
 
@@ -64,6 +65,8 @@ def blocks_of(one: Opened) -> list[nn.Module]:
     if one.case.family in ("clap", "msclap"):
         tower = getattr(hf, "audio_model", hf)
         return [block for stage in tower.audio_encoder.layers for block in stage.blocks]
+    if one.case.family == "aasist":
+        return list(hf.blocks)
     if one.case.family == "resnet":
         return [unit for stage in hf.resnet.encoder.stages for unit in stage.layers]
     paths = {
@@ -124,7 +127,7 @@ def answer(one: Opened, inputs: Mapping[str, Tensor], hf: Any = None) -> Tensor:
 def answer_from_the_start(one: Opened, name: str) -> Tensor:
     """The same from the samples, by a second opening that knows nothing of this product: [n]."""
     samples = one.samples[name]
-    if one.case.family == "detector":
+    if one.case.reads == "detector":
         return torch.tensor(ANSWERS[one.case.name][name])
     if one.case.family == "spoof":
         from tests.families.subjects import SPOOF

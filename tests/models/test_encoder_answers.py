@@ -35,7 +35,7 @@ def test_a_classifiers_labels_are_its_classes_and_a_wrong_one_gets_the_nearest(o
     classes = {
         "ast": SOUNDS,
         "spoof": ("bonafide", "spoof"),
-        "detector": ("spoof", "bonafide"),
+        **dict.fromkeys(("detector", "aasist"), ("spoof", "bonafide")),
         "resnet": ("LABEL_0", "LABEL_1"),
     }.get(one.case.family, EMOTIONS)
     classes = PROBE_CLASSES if one.case.reads == "probe" else classes
@@ -220,6 +220,8 @@ def test_the_lens_reads_every_layer_through_norm_and_classifier(name: str, open_
         ("spoof-wav2vec2-erm", "mixes all layers"),
         ("clap", "differ in width"),
         ("resnet", "differ in width"),
+        ("aasist", "differ in width"),
+        ("detector-sls", "mixes all layers"),
     ],
 )
 def test_the_lens_is_refused_where_a_layer_cannot_stand_for_the_last(name: str, why: str, open_once: Open) -> None:
@@ -277,7 +279,7 @@ def test_a_checkpoint_that_answers_nothing_says_that_a_probe_can(name: str, open
     "name",
     [
         *("wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"),
-        *("detector-ssl-aasist", "detector-sls", "detector-hubert"),
+        *("detector-ssl-aasist", "detector-sls", "detector-hubert", "aasist"),
     ],
 )
 def test_a_probe_takes_the_place_of_a_classifier_that_is_there(name: str, open_once: Open) -> None:

@@ -32,6 +32,8 @@ def test_an_entry_has_the_sites_and_the_class_of_what_opens_by_it(one: Opened) -
         entries = [BY_NAME[one.case.name.removeprefix("ms")]]
     if one.case.family == "spoof":
         entries = [BY_NAME["countermeasure"]]
+    if one.case.family == "aasist":
+        entries = [BY_NAME["AASIST"]]
     if one.case.family == "detector":
         name = {"detector-ssl-aasist": "SSL-AASIST", "detector-sls": "SLS"}.get(one.case.name, "AntiDeepfake")
         entries = [BY_NAME[name]]

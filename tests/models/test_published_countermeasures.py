@@ -24,7 +24,7 @@ from interp_core.models.load import open_model
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import weight_file_of
 from interp_core.sites import Site
-from tests.families.detectors import ANSWERS, DETECTORS, HEADS, LAYERS, WIDTH, state, write
+from tests.families.detectors import ANSWERS, DETECTORS, HEADS, JOINT, LAYERS, OVER_SSL, RAW_NODE, WIDTH, state, write
 from tests.families.subjects import CLIPS, tone
 from tests.trace.naive import gap
 
@@ -72,7 +72,7 @@ def test_the_logits_are_those_of_the_published_code(name: str, clip: str, subjec
     assert min(gap(other, expected) for other in others) > 1e-3  # control: clips are told apart
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", OVER_SSL)
 def test_the_second_column_is_bona_fide_and_blocks_heads_and_sites_are_those_of_the_trunk(
     name: str, subjects: dict[str, Subject]
 ) -> None:
@@ -84,6 +84,15 @@ def test_the_second_column_is_bona_fide_and_blocks_heads_and_sites_are_those_of_
     assert subject.default_site == ("resid_post" if name == "detector-sls" else "attn_out")
     with pytest.raises(InterpError, match="scores a recording as bona fide or spoofed"):
         subject.check_writes()
+
+
+def test_aasists_blocks_are_its_residual_units_and_its_positions_have_no_time(subjects: dict[str, Subject]) -> None:
+    subject = subjects["aasist"]
+    assert subject.bonafide_index == 1 and subject.answers == ("spoof", "bonafide")
+    assert subject.n_layers == 6 and subject.kinds == ("resid_pre", "resid_post") and not subject.timed
+    assert list(subject.stages) == ["pooled", "logits"] and subject.default_site == "resid_post"
+    assert RAW_NODE == 24 and subject.hf.pooling.pool_hT1.kept == 0.7  # AASIST-L's, told by its nodes' width
+    assert subject.hf.answer.in_features == 5 * JOINT
 
 
 def test_a_long_clip_is_cut_to_its_beginning_and_a_short_one_heard_again_and_again(
@@ -280,6 +289,23 @@ def test_a_width_that_was_not_published_has_to_say_its_heads(tmp_path: Path) -> 
     }.items():
         beside.write_text(content)
         assert why in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.pop("pool_hS2.proj.bias"), "lacks pool_hS2.proj.bias; it does not fit AASIST"),
+        (lambda w: w.pop("encoder.5.0.conv1.weight"), "lacks encoder.5.0.conv1.weight; it is no whole checkpoint"),
+        (lambda w: w.pop("HtrgGAT_layer_ST11.att_proj.weight"), "lacks HtrgGAT_layer_ST11.att_proj.weight"),
+        (lambda w: w.update({"encoder.6.0.conv1.weight": torch.zeros(6, 6, 2, 3)}), r"encoder.6.0.conv1.weight besides"),
+        (lambda w: w.update({"out_layer.bias": torch.zeros(3)}), r"out_layer.bias \(3,\) where \(2,\) fits"),
+        (lambda w: w.update({"GAT_layer_S.att_proj.weight": torch.zeros(30, 6)}), "nodes are 30 wide; .* 64 and 24"),
+    ],
+)
+def test_an_aasist_of_another_make_is_refused_in_one_sentence(change: Changed, said: str, tmp_path: Path) -> None:
+    weights = state("aasist")
+    change(weights)
+    assert re.search(said, refused(saved(tmp_path, weights)))
 
 
 def test_fairseqs_own_checkpoints_are_refused_by_what_they_are(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Weights are drawn by numpy, whose streams stay the same, so `ANSWERS` are of these very weights. They were computed by
 the published code itself: the classes of TakHemlata/SSL_Anti-spoofing (commit 4acaa61), of
-QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986) and nii-yamagishilab/AntiDeepfake (0dea622), over Wav2Vec2Model and
-HubertModel of fairseq (a540213), with their layers made as small as those here and with these weights put in, fed with
+QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986), nii-yamagishilab/AntiDeepfake (0dea622) and zlin0/wedefense (e7287fe), over Wav2Vec2Model and
+HubertModel of fairseq (a540213) and WavLM of s3prl (ec8064b), with their layers made as small as those here and with these weights put in, fed with
 each clip as their own data loaders feed it.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WIDTH, HEADS, INNER, LAYERS, CONV = 48, 4, 40, 3, 16
+WIDTH, HEADS, INNER, LAYERS, CONV, BUCKETS = 48, 4, 40, 3, 16, 24
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 BANDS, UNITS, NODE, JOINT = 24, (1, 6, 6, 8, 8, 8, 8), 8, 6
 RAW_UNITS, RAW_NODE = (1, 4, 4, 6, 6, 6, 6), 24
@@ -53,8 +53,10 @@ class Draw:
         self.weights[f"{name}.num_batches_tracked"] = np.array(7)
 
 
-def trunk(draw: Draw, prefix: str, *, large: bool = True, bias: bool = True, hubert: bool = False) -> None:
-    """A wav2vec 2.0 or a HuBERT with fairseq's names; `large`: norms in every convolution, and before attention."""
+def trunk(
+    draw: Draw, prefix: str, *, large: bool = True, bias: bool = True, hubert: bool = False, wavlm: bool = False
+) -> None:
+    """A wav2vec 2.0, a HuBERT or a WavLM as published; `large`: norms in every convolution, and before attention."""
     draw.put(f"{prefix}mask_emb", WIDTH)
     for i, kernel in enumerate(KERNELS):
         at = f"{prefix}feature_extractor.conv_layers.{i}"
@@ -64,7 +66,7 @@ def trunk(draw: Draw, prefix: str, *, large: bool = True, bias: bool = True, hub
         elif i == 0:
             draw.norm(f"{at}.2", CONV)
     draw.linear(f"{prefix}post_extract_proj", CONV, WIDTH)
-    if not hubert:
+    if not hubert and not wavlm:
         draw.put(f"{prefix}quantizer.vars", 1, 6, 4)
         draw.linear(f"{prefix}quantizer.weight_proj", CONV, 6)
         draw.linear(f"{prefix}project_q", 8, 8)
@@ -75,13 +77,19 @@ def trunk(draw: Draw, prefix: str, *, large: bool = True, bias: bool = True, hub
         at = f"{prefix}encoder.layers.{i}"
         for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
             draw.linear(f"{at}.self_attn.{part}", WIDTH, WIDTH, 2.0)
+        if wavlm:
+            draw.linear(f"{at}.self_attn.grep_linear", WIDTH // HEADS, 8)
+            draw.put(f"{at}.self_attn.grep_a", 1, HEADS, 1, 1, scale=0.2, at=1.0)
+        if wavlm and i == 0:
+            draw.put(f"{at}.self_attn.relative_attention_bias.weight", BUCKETS, HEADS)
         draw.norm(f"{at}.self_attn_layer_norm", WIDTH)
         draw.linear(f"{at}.fc1", WIDTH, INNER, 2.0)
         draw.linear(f"{at}.fc2", INNER, WIDTH, 2.0)
         draw.norm(f"{at}.final_layer_norm", WIDTH)
     draw.norm(f"{prefix}encoder.layer_norm", WIDTH)
     draw.norm(f"{prefix}layer_norm", CONV)
-    draw.linear(f"{prefix}final_proj", WIDTH, 8)
+    if not wavlm:
+        draw.linear(f"{prefix}final_proj", WIDTH, 8)
     if hubert:
         draw.put(f"{prefix}label_embs_concat", 12, 8)
 
@@ -155,6 +163,20 @@ def antideepfake(**kind: Any) -> Drawn:
     return draw.weights
 
 
+def mhfa(**kind: Any) -> Drawn:
+    draw = Draw(5)
+    trunk(draw, "frontend.upstream.upstream.model.", **kind)
+    draw.put("weights_k", LAYERS + 1)
+    draw.put("weights_v", LAYERS + 1)
+    draw.linear("cmp_linear_k", WIDTH, 10)
+    draw.linear("cmp_linear_v", WIDTH, 10)
+    draw.linear("att_head", 10, 5)
+    draw.linear("pooling_fc", 50, 12)
+    draw.batch_norm("projection.trans.0", 12)
+    draw.linear("projection.trans.2", 12, 2)
+    return draw.weights
+
+
 def aasist() -> Drawn:
     """AASIST-L's nodes, so that what its graphs keep is known, and everything else smaller."""
     draw = Draw(4)
@@ -166,6 +188,8 @@ def aasist() -> Drawn:
 DETECTORS: dict[str, Callable[[], Drawn]] = {
     "detector-ssl-aasist": ssl_aasist,
     "detector-sls": sls,
+    "detector-mhfa-wavlm": lambda: mhfa(large=False, bias=False, wavlm=True),
+    "detector-mhfa-wav2vec2": mhfa,
     "aasist": aasist,
     "detector-wav2vec2": lambda: antideepfake(large=False, bias=False),
     "detector-hubert": lambda: antideepfake(bias=False, hubert=True),
@@ -185,6 +209,18 @@ ANSWERS: dict[str, dict[str, tuple[float, float]]] = {
         "long": (-1.313942, -0.313011),
         "twin": (-0.96081, -0.48221),
         "longest": (-1.148118, -0.381602),
+    },
+    "detector-mhfa-wavlm": {
+        "short": (-0.095417, -0.274218),
+        "long": (-0.11776, 0.226977),
+        "twin": (-0.184566, 0.158705),
+        "longest": (-0.346076, 0.255289),
+    },
+    "detector-mhfa-wav2vec2": {
+        "short": (-3.502042, -1.19233),
+        "long": (2.570662, 0.11276),
+        "twin": (2.36751, -0.299793),
+        "longest": (-4.648797, -1.737532),
     },
     "aasist": {
         "short": (-0.886143, -0.382679),

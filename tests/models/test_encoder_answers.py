@@ -36,6 +36,7 @@ def test_a_classifiers_labels_are_its_classes_and_a_wrong_one_gets_the_nearest(o
         "ast": SOUNDS,
         "spoof": ("bonafide", "spoof"),
         **dict.fromkeys(("detector", "aasist"), ("spoof", "bonafide")),
+        **({"detector": ("bonafide", "spoof")} if "mhfa" in one.case.name else {}),
         "resnet": ("LABEL_0", "LABEL_1"),
     }.get(one.case.family, EMOTIONS)
     classes = PROBE_CLASSES if one.case.reads == "probe" else classes
@@ -279,7 +280,7 @@ def test_a_checkpoint_that_answers_nothing_says_that_a_probe_can(name: str, open
     "name",
     [
         *("wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"),
-        *("detector-ssl-aasist", "detector-sls", "detector-hubert", "aasist"),
+        *("detector-ssl-aasist", "detector-sls", "detector-hubert", "detector-mhfa-wav2vec2", "aasist"),
     ],
 )
 def test_a_probe_takes_the_place_of_a_classifier_that_is_there(name: str, open_once: Open) -> None:

@@ -22,7 +22,14 @@ ONE_OF_EACH = (
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
     *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd", "parakeet"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
-    *("detector-ssl-aasist", "detector-sls", "detector-hubert", "aasist"),
+    *(
+        "detector-ssl-aasist",
+        "detector-sls",
+        "detector-hubert",
+        "detector-mhfa-wavlm",
+        "detector-mhfa-wav2vec2",
+        "aasist",
+    ),
 )
 AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s for the countermeasures: by hand
     "wave": (24, 39),  # (8000 - 400) // 320 + 1, (12800 - 400) // 320 + 1
@@ -82,7 +89,7 @@ HEADED = (
     *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast", "moonshine-encoder", "moonshine-decoder"),
     *("sew", "sew-weighted", "sewd", "parakeet"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
-    *("detector-ssl-aasist", "detector-sls", "detector-wav2vec2"),
+    *("detector-ssl-aasist", "detector-sls", "detector-wav2vec2", "detector-mhfa-wav2vec2"),
 )
 
 

@@ -35,7 +35,9 @@ def test_an_entry_has_the_sites_and_the_class_of_what_opens_by_it(one: Opened) -
     if one.case.family == "aasist":
         entries = [BY_NAME["AASIST"]]
     if one.case.family == "detector":
-        name = {"detector-ssl-aasist": "SSL-AASIST", "detector-sls": "SLS"}.get(one.case.name, "AntiDeepfake")
+        names = {"detector-ssl-aasist": "SSL-AASIST", "detector-sls": "SLS"}
+        names |= dict.fromkeys(("detector-mhfa-wavlm", "detector-mhfa-wav2vec2"), "MHFA")
+        name = names.get(one.case.name, "AntiDeepfake")
         entries = [BY_NAME[name]]
     kind, inside, part = type(one.subject), set(one.subject.kinds), one.case.part
     fits = [family for family in entries if issubclass(kind, family.subject) and set(family.inside) == inside]

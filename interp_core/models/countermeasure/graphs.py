@@ -184,7 +184,7 @@ class SslGraphs(SpectroTemporalGraphs):
             nn.Conv2d(widths[-1], wide, 1), nn.SELU(), nn.BatchNorm2d(wide), nn.Conv2d(wide, widths[-1], 1)
         )
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, n_samples: int) -> Tensor:
         """[batch, pos, d_model] -> [batch, 5 outer]."""
         image = F.max_pool2d(self.LL(frames).transpose(1, 2)[:, None], 3)  # [batch, 1, bands / 3, pos / 3]
         image = F.selu(self.first_bn1(self.encoder(F.selu(self.first_bn(image)))))

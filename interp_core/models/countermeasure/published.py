@@ -10,22 +10,31 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 from transformers.initialization import no_init_weights
 
 from interp_core.errors import InterpError, few
 from interp_core.models.countermeasure.graphs import GraphSizes, SslGraphs
-from interp_core.models.countermeasure.heads import AngleAnswer, LayerGates, MixedAnswer, MixedImage, TimeMean
+from interp_core.models.countermeasure.heads import (
+    AngleAnswer,
+    FactorizedAttention,
+    KeyValueMix,
+    LayerGates,
+    MixedAnswer,
+    MixedImage,
+    TimeMean,
+)
 from interp_core.models.countermeasure.trunk import PUBLISHED_HEADS, Shape, library_name, settings_of
 from interp_core.models.torch_file import file_hash, unlike
 
 CUT = 64_600
 """Samples to which the systems of the ASVspoof challenges cut and fill every clip: 4.04 s."""
 TRUNK = "trunk."
+_S3PRL = "frontend.upstream.upstream.model."
 _HEADS = "num_attention_heads"
 _WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 """What data parallel and compiled models put before the names of their weights."""
@@ -41,7 +50,7 @@ class Parts:
 
     pooling: nn.Module
     answer: nn.Module
-    mix: LayerGates | None = None
+    mix: LayerGates | KeyValueMix | None = None
     projection: nn.Module | None = None
 
 
@@ -55,7 +64,9 @@ class System:
         tells: names that only its weights have together.
         renamed: beginnings of the names of its other weights, and ours; the first that fits.
         parts: makes what is behind the trunk, given its width and all shapes by our names.
-        cut: samples to which every clip is cut or filled up by repeating it; 0 where it is heard whole, normed.
+        cut: samples to which every clip is cut or filled up by repeating it; 0 where it is heard whole.
+        normed: whether clips are brought to zero mean and unit variance; of `large`, where the trunk norms every
+            convolution, as the published large ones do.
         opens: what --model takes. like: such a thing, for an example.
         mixes: whether it reads all layers of the trunk, and not the last alone.
         bonafide_index: which logit its code takes as the score.
@@ -67,6 +78,7 @@ class System:
     renamed: tuple[tuple[str, str], ...]
     parts: Callable[[int, Shapes], Parts]
     cut: int
+    normed: Literal["never", "large", "always"]
     opens: str
     like: str
     mixes: bool = False
@@ -93,6 +105,19 @@ def _antideepfake(width: int, shapes: Shapes) -> Parts:
     return Parts(TimeMean(), nn.Linear(width, 2) if plain else AngleAnswer(width))
 
 
+def _mhfa(width: int, shapes: Shapes) -> Parts:
+    (n_states,), (heads, compressed) = shapes["mix.weights_k"], shapes["pooling.att_head.weight"]
+    made = 1 + _count(shapes, f"{TRUNK}encoder.layers")
+    if n_states != made:
+        raise InterpError(
+            f"the checkpoint weighs {n_states} states, but its self-supervised model has {made} with what enters its "
+            "layers, so the two are not of one model; save the state dict of one."
+        )
+    out = shapes["pooling.pooling_fc.weight"][0]
+    answer = nn.Sequential(nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, 2))
+    return Parts(FactorizedAttention(width, compressed, heads, out), answer, KeyValueMix(n_states))
+
+
 SYSTEMS = (
     System(
         "SSL-AASIST",
@@ -101,6 +126,7 @@ SYSTEMS = (
         (("out_layer.", "answer."), ("", "pooling.")),
         _ssl_aasist,
         CUT,
+        "never",
         "state dict (.pth) of TakHemlata/SSL_Anti-spoofing: XLS-R below AASIST",
         "SSL-AASIST.pth",
     ),
@@ -111,6 +137,7 @@ SYSTEMS = (
         (("fc0.", "mix.fc0."), ("first_bn.", "pooling.first_bn."), ("fc1.", "projection."), ("fc3.", "answer.fc3.")),
         _sls,
         CUT,
+        "never",
         "state dict (.pth) of QiShanZhang/SLSforASVspoof-2021-DF: a gated sum of XLS-R's layers",
         "SLS.pth",
         mixes=True,
@@ -122,8 +149,22 @@ SYSTEMS = (
         (("proj_fc.", "answer."),),
         _antideepfake,
         0,
+        "always",
         "state dict (.ckpt, .safetensors) or hub id of nii-yamagishilab's: XLS-R, MMS, wav2vec 2.0 or HuBERT, averaged",
         "mms_300m.ckpt",
+    ),
+    System(
+        "MHFA",
+        _S3PRL,
+        ("weights_k", "weights_v", "cmp_linear_k.weight", "att_head.weight", "projection.trans.2.weight"),
+        (("projection.trans.", "answer."), ("weights_", "mix.weights_"), ("", "pooling.")),
+        _mhfa,
+        0,
+        "large",
+        "checkpoint (.pt) of zlin0/wedefense: MHFA over s3prl's WavLM, wav2vec 2.0, XLSR-53 or HuBERT",
+        "avg_model.pt",
+        mixes=True,
+        bonafide_index=0,
     ),
 )
 
@@ -141,17 +182,21 @@ class PublishedNet(nn.Module):
         self.trunk = trunk
         self.mix, self.pooling = parts.mix, parts.pooling
         self.projection, self.answer = parts.projection, parts.answer
+        self.last_normed = not isinstance(self.mix, LayerGates)
+        """Whether what is read of the last layer has been through the trunk's final norm, where it has one."""
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Logits [batch, 2] of waveforms [batch, samples] at 16 kHz."""
         if self.mix is None:
-            return self.read(self.trunk(waveform).last_hidden_state)
+            return self.read(self.trunk(waveform).last_hidden_state, waveform.shape[1])
         # The library records layers with hooks of its own: see `Backbone.forward`.
-        return self.read(self.mix(self.trunk(waveform, output_hidden_states=True).hidden_states[1:]))
+        heard = self.trunk(waveform, output_hidden_states=True)
+        last = heard.last_hidden_state if self.last_normed else heard.hidden_states[-1]
+        return self.read(self.mix([*heard.hidden_states[:-1], last]), waveform.shape[1])
 
-    def read(self, frames: Tensor) -> Tensor:
-        """Logits [batch, 2] of the trunk's last state, or of the mix of its layers, [batch, pos, d_model]."""
-        vector = self.pooling(frames)
+    def read(self, frames: Tensor, n_samples: int) -> Tensor:
+        """Logits [batch, 2] of the trunk's last state, or of the mix of its states, of clips of so many samples."""
+        vector = self.pooling(frames, n_samples)
         return self.answer(vector if self.projection is None else self.projection(vector))
 
 
@@ -194,12 +239,18 @@ def check_whole(file: Path, names: Mapping[str, Any]) -> None:
             f"{file} holds a self-supervised model as fairseq saves it, without a head, so it answers nothing; open "
             f"the same model in the Hugging Face layout with a probe, or a countermeasure over it ({known})."
         )
+    if {"weights_k", "cmp_linear_k.weight"} <= set(names) and not any(name.startswith(_S3PRL) for name in names):
+        raise InterpError(
+            f"{file} is an MHFA whose self-supervised model is not below {_S3PRL.rstrip('.')}, where s3prl has it; only "
+            "that layout is known here (another, as of pruned models, has other names and widths)."
+        )
     trunk = next((s.trunk for s in SYSTEMS if any(name.startswith(s.trunk) for name in names)), None)
     if trunk is not None:
         rest = [name for name in names if not name.startswith(trunk)]
         raise InterpError(
             f"{file} holds a self-supervised model below {trunk.rstrip('.')} and beside it "
-            f"{few(sorted(rest)) or 'nothing'}, which is the head of no countermeasure that is known here ({known}), or not the whole of one."
+            f"{few(sorted(rest)) or 'nothing'}, which is the head of no countermeasure that is known here ({known}), or "
+            "not the whole of one."
         )
 
 
@@ -223,7 +274,10 @@ def load_published(
     hubert = any(name.startswith(f"{system.trunk}label_embs_concat") for name in weights)
     settings = _settings(file, system, shapes)
     with no_init_weights():
-        trunk = HubertModel(HubertConfig(**settings)) if hubert else Wav2Vec2Model(Wav2Vec2Config(**settings))
+        if "num_buckets" in settings:
+            trunk: nn.Module = WavLMModel(WavLMConfig(**settings))
+        else:
+            trunk = HubertModel(HubertConfig(**settings)) if hubert else Wav2Vec2Model(Wav2Vec2Config(**settings))
         net = PublishedNet(trunk, system.parts(settings["hidden_size"], _Shapes(file, system, shapes)))
     _fill(file, system, net, held, {ours[name]: name for name in ours})
     net = net.to(dtype).eval().requires_grad_(False)
@@ -273,7 +327,7 @@ def _settings(file: Path, system: System, shapes: Shapes) -> dict[str, Any]:
 
     settings = settings_of(inside, shape)
     beside = file.with_suffix(".json")
-    if beside.is_file():
+    if beside.is_file() and "num_buckets" not in settings:  # WavLM's weights show it
         settings[_HEADS] = _heads_said(beside, settings["hidden_size"])
     if _HEADS not in settings:
         raise InterpError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interp_core.errors import InterpError
 from interp_core.models.arch import ENCODERS
 from interp_core.models.block_model import Place
-from interp_core.models.countermeasure.heads import LayerGates
+from interp_core.models.countermeasure.heads import KeyValueMix, LayerGates
 from interp_core.models.countermeasure.published import Published, System
 from interp_core.models.countermeasure.subject import FORWARD_SETTINGS
 from interp_core.models.encoders.subject import Encoder
@@ -39,7 +39,7 @@ class PublishedDetector(Encoder):
     def of(cls, name: str, opened: Published, device: torch.device) -> "PublishedDetector":
         """Put an opened file on a device and make it a subject."""
         net = opened.net.to(device)
-        row = replace(ENCODERS[net.trunk.config.model_type], body="trunk")  # type: ignore[union-attr, index]
+        row = replace(ENCODERS[net.trunk.config.model_type], body="trunk", last_mixed_normed=net.last_normed)  # type: ignore[union-attr, index]
         kind = FixedLengthDetector if opened.system.cut else PublishedDetector
         return kind(name, opened.weights_hash, net, row, system=opened.system)
 
@@ -53,7 +53,9 @@ class PublishedDetector(Encoder):
 
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         clip = torch.from_numpy(np.pad(samples, (0, max(0, self.shortest - len(samples)))))
-        return self.on_device({"waveform": F.layer_norm(clip, clip.shape)[None]})
+        large = self.config.feat_extract_norm == "layer"
+        normed = self.system.normed == "always" or self.system.normed == "large" and large
+        return self.on_device({"waveform": (F.layer_norm(clip, clip.shape) if normed else clip)[None]})
 
     # ---- the readout -------------------------------------------------------------------------------------------------
 
@@ -91,19 +93,15 @@ class PublishedDetector(Encoder):
         return {kind: place for kind, place in places.items() if place is not None}
 
     @property
-    def _gates(self) -> LayerGates | None:
+    def _mix(self) -> LayerGates | KeyValueMix | None:
         return None if self.probe is not None else self.hf.mix
 
     def layer_shares(self) -> Tensor | None:
-        if self._gates is None:
-            return None
-        # Each layer weighs itself, as `mixed_state` says; what enters block 0 is none of them.
-        shares = torch.ones(self.n_layers + 1, device=self.device)
-        shares[0] = 0
-        return shares
+        # What a state weighs stands in `mixed_state`: more than one number, or one that the state itself sets.
+        return None if self._mix is None else torch.ones(self.n_layers + 1, device=self.device)
 
     def mixed_state(self, point: int, hidden: Tensor) -> Tensor:
-        return hidden if self._gates is None else self._gates.gated(hidden)
+        return hidden if self._mix is None else self._mix.share(point, super().mixed_state(point, hidden))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return (self.probe(self.heard(inputs)) if self.probe is not None else self.hf(**inputs)).float()
@@ -112,17 +110,18 @@ class PublishedDetector(Encoder):
         return self.body(inputs["waveform"]).last_hidden_state.mean(1)
 
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
-        return self.hf.read(state)
+        return self.hf.read(state, batch[0].inputs["waveform"].shape[1])  # clips of a batch are equally long
 
     # ---- its parts ---------------------------------------------------------------------------------------------------
 
     def weights_by_part(self) -> dict[str, Weights]:
         """Of the system's own readout: `stem` (the trunk before its blocks), `layer 0` to the last, `after_layers`
-        where the trunk has a norm there that the mix never reads, and the readout's parts, that norm with the pooling
+        where the trunk has a norm there that nothing reads, and the readout's parts, that norm with the first of them
         where it is read."""
         if self.probe is not None:
             return super().weights_by_part()
-        behind = "pooling" if self.hf.mix is None else "after_layers"
+        reads = "pooling" if self.hf.mix is None else "mix"
+        behind = reads if self.hf.last_normed else "after_layers"
         order = ["stem", *(f"layer {i}" for i in range(self.n_layers)), "after_layers", *self.stage_parts.values()]
         parts: dict[str, Weights] = {part: {} for part in order}
         for name, tensor in self.hf.state_dict().items():

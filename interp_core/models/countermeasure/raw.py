@@ -133,7 +133,9 @@ _FRONTS = (("encoder.", "blocks."), ("first_bn.", "front.first_bn."), ("out_laye
 
 def _our_name(name: str) -> str:
     theirs, ours = next(pair for pair in _FRONTS if name.startswith(pair[0]))
-    return (ours + name.removeprefix(theirs)).replace(".0.", ".", 1) if ours == "blocks." else ours + name[len(theirs) :]
+    return (
+        (ours + name.removeprefix(theirs)).replace(".0.", ".", 1) if ours == "blocks." else ours + name[len(theirs) :]
+    )
 
 
 def _their_name(ours: str) -> str:

@@ -1,9 +1,11 @@
 """The self-supervised trunk below a countermeasure: its sizes, read off the shapes, and its weights' names in fairseq.
 
-fairseq's wav2vec 2.0, XLS-R, MMS and HuBERT are the library's models under other names: the same modules in the same
-order, with weights of the same shapes. So a checkpoint that was trained over fairseq is opened without it.
+fairseq's wav2vec 2.0, XLS-R, MMS and HuBERT, and WavLM as it was published, are the library's models under other
+names: the same modules in the same order, with weights of the same shapes. So a checkpoint that was trained over
+fairseq is opened without it.
 
-Source of the names: fairseq/models/wav2vec/wav2vec2.py and fairseq/models/hubert/hubert.py (commit a540213).
+Source of the names: fairseq/models/wav2vec/wav2vec2.py and fairseq/models/hubert/hubert.py (commit a540213);
+github.com/microsoft/unilm, wavlm/WavLM.py.
 """
 
 import re
@@ -27,6 +29,9 @@ _NAMES = (
     (r"encoder\.pos_conv\.0\.weight_g", "encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
     (r"encoder\.pos_conv\.0\.weight_v", "encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
     (r"encoder\.pos_conv\.0\.(parametrizations\..+)", r"encoder.pos_conv_embed.conv.\1"),
+    (r"(encoder\.layers\.\d+)\.self_attn\.grep_linear\.(\w+)", r"\1.attention.gru_rel_pos_linear.\2"),
+    (r"(encoder\.layers\.\d+)\.self_attn\.grep_a", r"\1.attention.gru_rel_pos_const"),
+    (r"(encoder\.layers\.\d+)\.self_attn\.relative_attention_bias\.(\w+)", r"\1.attention.rel_attn_embed.\2"),
     (r"(encoder\.layers\.\d+)\.self_attn\.(.+)", r"\1.attention.\2"),
     (r"(encoder\.layers\.\d+)\.self_attn_layer_norm\.(\w+)", r"\1.layer_norm.\2"),
     (r"(encoder\.layers\.\d+)\.fc1\.(\w+)", r"\1.feed_forward.intermediate_dense.\2"),

@@ -197,7 +197,7 @@ def _published(system: System) -> Family:
         _FULL,
         "bona fide or spoof",
         like=system.like,
-        verified="the published code over fairseq's own models, on random weights",
+        verified="the published code over the models that it was trained with (fairseq's, s3prl's), on random weights",
     )
 
 

@@ -1,10 +1,11 @@
 """Tiny random countermeasures in the layouts of published code, with the published names, and what that code answers.
 
 Weights are drawn by numpy, whose streams stay the same, so `ANSWERS` are of these very weights. They were computed by
-the published code itself: the classes of TakHemlata/SSL_Anti-spoofing (commit 4acaa61), of
-QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986), nii-yamagishilab/AntiDeepfake (0dea622) and zlin0/wedefense (e7287fe), over Wav2Vec2Model and
-HubertModel of fairseq (a540213) and WavLM of s3prl (ec8064b), with their layers made as small as those here and with these weights put in, fed with
-each clip as their own data loaders feed it.
+the published code itself: the classes of TakHemlata/SSL_Anti-spoofing (commit 4acaa61),
+QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986), nii-yamagishilab/AntiDeepfake (0dea622) and
+zlin0/wedefense (e7287fe), over Wav2Vec2Model and HubertModel of fairseq (a540213) and WavLM of s3prl (ec8064b), with
+their layers made as small as those here and with these weights put in, fed with each clip as their own data loaders
+feed it. SLS's authors changed fairseq to hand out what every layer leaves; here a layer was named instead, which does.
 """
 
 import json

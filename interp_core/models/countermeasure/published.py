@@ -241,16 +241,16 @@ def check_whole(file: Path, names: Mapping[str, Any]) -> None:
         )
     if {"weights_k", "cmp_linear_k.weight"} <= set(names) and not any(name.startswith(_S3PRL) for name in names):
         raise InterpError(
-            f"{file} is an MHFA whose self-supervised model is not below {_S3PRL.rstrip('.')}, where s3prl has it; only "
-            "that layout is known here (another, as of pruned models, has other names and widths)."
+            f"{file} is an MHFA whose self-supervised model is not below {_S3PRL.rstrip('.')}, where s3prl has it; "
+            "only that layout is known here (another, as of pruned models, has other names and widths)."
         )
     trunk = next((s.trunk for s in SYSTEMS if any(name.startswith(s.trunk) for name in names)), None)
     if trunk is not None:
         rest = [name for name in names if not name.startswith(trunk)]
         raise InterpError(
             f"{file} holds a self-supervised model below {trunk.rstrip('.')} and beside it "
-            f"{few(sorted(rest)) or 'nothing'}, which is the head of no countermeasure that is known here ({known}), or "
-            "not the whole of one."
+            f"{few(sorted(rest)) or 'nothing'}, which is the head of no countermeasure that is known here ({known}), "
+            "or not the whole of one."
         )
 
 

@@ -21,6 +21,7 @@ from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.resnet.weights import WRAPPERS, open_resnet
 from interp_core.models.subject import Subject
 from interp_core.models.torch_file import SAFE, file_hash, is_state, read_weight_file
+from interp_core.storage import read_json
 
 _IN_A_RUN = ("checkpoints/best.pt", "best.pt")
 _SAVED = (".pt", ".pth", ".ckpt", ".tar", SAFE)
@@ -32,12 +33,16 @@ def weight_file_of(source: str) -> Path | None:
     path = Path(source)
     if path.is_file():
         return path
-    if not path.is_dir() or (path / "config.json").exists():
+    if not path.is_dir() or _in_library_layout(path / "config.json"):
         return None
-    if (in_run := next((path / inside for inside in _IN_A_RUN if (path / inside).is_file()), None)) is not None:
+    own = (path / "config.json").exists()  # of a hub's, which says what the weights are, but not in the library's words
+    in_run = next((path / inside for inside in _IN_A_RUN if (path / inside).is_file()), None)
+    if in_run is not None and not own:
         return in_run
     alone = [file for file in path.iterdir() if file.suffix in _SAVED and file.is_file()]
-    return alone[0] if len(alone) == 1 and not (path / "adapter_config.json").exists() else None
+    if len(alone) != 1 or (path / "adapter_config.json").exists():
+        return None
+    return None if own and not (alone[0].suffix == SAFE and system_of(_names(alone[0]))) else alone[0]
 
 
 def open_weight_file(name: str, file: Path, device: torch.device, dtype: torch.dtype) -> Subject:
@@ -91,10 +96,26 @@ def _published(name: str, file: Path, saved: Any, device: torch.device, dtype: t
 
 def _is_known(file: Path) -> bool:
     """Whether a file of safetensors is a published countermeasure, told by its names."""
+    names = _names(file)
+    if system_of(names) is None:
+        check_whole(file, names)
+        return False
+    return True
+
+
+def _names(file: Path) -> dict[str, Any]:
+    """The plain names of a file of safetensors; none of one that is broken, which its reader says."""
     try:
         with safe_open(file, "pt") as held:
-            names = plain_names(dict.fromkeys(held.keys()))
+            return plain_names(dict.fromkeys(held.keys()))
     except (OSError, SafetensorError):
-        return False
-    check_whole(file, {} if system_of(names) else names)
-    return system_of(names) is not None
+        return {}
+
+
+def _in_library_layout(config: Path) -> bool:
+    """Whether a folder's config names a type of the library's; so does one that cannot be read, for its reader to say
+    why."""
+    try:
+        return "model_type" in read_json(config) if config.exists() else False
+    except (InterpError, TypeError):
+        return True

@@ -185,14 +185,13 @@ def _encoder(name: str, row: Blocks, shown: str = "") -> Family:
 
 
 def _published(system: System) -> Family:
-    stages: tuple[Kind, ...] = ("mixed", "pooled", "projection", "logits") if system.mixes else ("pooled", "logits")
     return Family(
         system.name,
         "countermeasure",
         (),
         system.opens,
         FixedLengthDetector if system.cut else PublishedDetector,
-        (*kinds_of(ENCODERS["wav2vec2"]), *stages),
+        (*kinds_of(ENCODERS["wav2vec2"]), *system.stages),
         False,
         _FULL,
         "bona fide or spoof",

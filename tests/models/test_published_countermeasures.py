@@ -84,6 +84,7 @@ def test_the_column_of_bona_fide_is_that_of_the_code_and_blocks_heads_and_sites_
     assert (subject.n_layers, subject.n_heads, subject.d_model) == (LAYERS, HEADS, WIDTH)
     behind = ["mixed", "pooled", "projection", "logits"] if name == "detector-sls" else ["pooled", "logits"]
     behind = ["mixed", "pooled", "logits"] if "mhfa" in name else behind
+    assert tuple(subject.stages) == subject.system.stages  # what the list of models says
     assert list(subject.stages) == behind and "head_out" in subject.kinds
     assert subject.default_site == ("resid_post" if "mixed" in behind else "attn_out")
     with pytest.raises(InterpError, match="scores a recording as bona fide or spoofed"):

@@ -30,6 +30,7 @@ from interp_core.models.countermeasure.heads import (
 )
 from interp_core.models.countermeasure.trunk import PUBLISHED_HEADS, Shape, library_name, settings_of
 from interp_core.models.torch_file import file_hash, unlike
+from interp_core.sites import Kind
 
 CUT = 64_600
 """Samples to which the systems of the ASVspoof challenges cut and fill every clip: 4.04 s."""
@@ -68,7 +69,7 @@ class System:
         normed: whether clips are brought to zero mean and unit variance; of `large`, where the trunk norms every
             convolution, as the published large ones do.
         opens: what --model takes. like: such a thing, for an example.
-        mixes: whether it reads all layers of the trunk, and not the last alone.
+        stages: the sites behind the trunk.
         bonafide_index: which logit its code takes as the score.
     """
 
@@ -81,7 +82,7 @@ class System:
     normed: Literal["never", "large", "always"]
     opens: str
     like: str
-    mixes: bool = False
+    stages: tuple[Kind, ...] = ("pooled", "logits")
     bonafide_index: int = 1
 
 
@@ -140,7 +141,7 @@ SYSTEMS = (
         "never",
         "state dict (.pth) of QiShanZhang/SLSforASVspoof-2021-DF: a gated sum of XLS-R's layers",
         "SLS.pth",
-        mixes=True,
+        ("mixed", "pooled", "projection", "logits"),
     ),
     System(
         "AntiDeepfake",
@@ -163,7 +164,7 @@ SYSTEMS = (
         "large",
         "checkpoint (.pt) of zlin0/wedefense: MHFA over s3prl's WavLM, wav2vec 2.0, XLSR-53 or HuBERT",
         "avg_model.pt",
-        mixes=True,
+        ("mixed", "pooled", "logits"),
         bonafide_index=0,
     ),
 )

@@ -294,6 +294,11 @@ FAULTS: dict[str, tuple[str, Changed, str]] = {
         lambda w: w.update({"projection.trans.2.weight": torch.ones(3, 12), "projection.trans.2.bias": torch.ones(3)}),
         r"projection.trans.2.bias \(3,\) where \(2,\) fits",
     ),
+    "a convolution without axes": (
+        "detector-sls",
+        lambda w: w.update({"ssl_model.model.feature_extractor.conv_layers.3.0.weight": torch.tensor(1.0)}),
+        "has weights of shapes that no SLS has",
+    ),
     "another shape": (
         "detector-wav2vec2",
         lambda w: w.update({"proj_fc.bias": torch.zeros(3)}),

@@ -29,6 +29,7 @@ from interp_core.models.countermeasure.heads import (
     TimeMean,
 )
 from interp_core.models.countermeasure.trunk import PUBLISHED_HEADS, Shape, library_name, settings_of
+from interp_core.models.source import first_line
 from interp_core.models.torch_file import file_hash, unlike
 from interp_core.sites import Kind
 
@@ -273,16 +274,27 @@ def load_published(
     held = {ours[name]: tensor for name, tensor in weights.items() if name in ours}
     shapes = {name: tuple(tensor.shape) for name, tensor in held.items()}
     hubert = any(name.startswith(f"{system.trunk}label_embs_concat") for name in weights)
+    try:
+        net = _net(file, system, shapes, hubert)
+    except InterpError:
+        raise
+    except (IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:  # another number of axes, or none of one
+        raise InterpError(
+            f"{file} has weights of shapes that no {system.name} has ({first_line(error)}); fetch it again."
+        ) from error
+    _fill(file, system, net, held, {ours[name]: name for name in ours})
+    net = net.to(dtype).eval().requires_grad_(False)
+    return Published(net, system, file, file_hash(file))
+
+
+def _net(file: Path, system: System, shapes: Shapes, hubert: bool) -> PublishedNet:
     settings = _settings(file, system, shapes)
     with no_init_weights():
         if "num_buckets" in settings:
             trunk: nn.Module = WavLMModel(WavLMConfig(**settings))
         else:
             trunk = HubertModel(HubertConfig(**settings)) if hubert else Wav2Vec2Model(Wav2Vec2Config(**settings))
-        net = PublishedNet(trunk, system.parts(settings["hidden_size"], _Shapes(file, system, shapes)))
-    _fill(file, system, net, held, {ours[name]: name for name in ours})
-    net = net.to(dtype).eval().requires_grad_(False)
-    return Published(net, system, file, file_hash(file))
+        return PublishedNet(trunk, system.parts(settings["hidden_size"], _Shapes(file, system, shapes)))
 
 
 def _our_name(system: System, name: str) -> str | None:

@@ -7,6 +7,9 @@ from interp_core.models.arch import ARCHS, ENCODERS, LACKING, LISTENERS, Arch, B
 from interp_core.models.audio_llms.opens2s import OpenS2S
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
+from interp_core.models.countermeasure.published import SYSTEMS, System
+from interp_core.models.countermeasure.published_subject import FixedLengthDetector, PublishedDetector
+from interp_core.models.countermeasure.raw_subject import RAW, RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
@@ -107,6 +110,20 @@ def families() -> list[Family]:
             like="best.pt",
             verified="a plain implementation of the published pipeline, on random weights",
         ),
+        *(_published(system) for system in SYSTEMS),
+        Family(
+            "AASIST",
+            "countermeasure",
+            (),
+            "state dict (.pth) of clovaai/aasist: AASIST or AASIST-L",
+            RawDetector,
+            (*kinds_of(RAW), "pooled", "logits"),
+            False,
+            _FULL,
+            "bona fide or spoof",
+            like="AASIST.pth",
+            verified="the published code, on its published weights and on random ones",
+        ),
         Family(
             "resnet",
             "picture classifier",
@@ -164,6 +181,22 @@ def _encoder(name: str, row: Blocks, shown: str = "") -> Family:
     kind = OPENED_AS.get(name, Encoder)
     return Family(
         shown or name, "speech encoder", (name,), _FOLDER, kind, sites, row.causal, _FULL, _CLASSES, like=name
+    )
+
+
+def _published(system: System) -> Family:
+    return Family(
+        system.name,
+        "countermeasure",
+        (),
+        system.opens,
+        FixedLengthDetector if system.cut else PublishedDetector,
+        (*kinds_of(ENCODERS["wav2vec2"]), *system.stages),
+        False,
+        _FULL,
+        "bona fide or spoof",
+        like=system.like,
+        verified="the published code over the models that it was trained with (fairseq's, s3prl's), on random weights",
     )
 
 

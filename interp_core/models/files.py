@@ -53,8 +53,9 @@ def deciding_files(name: str, adapter: str = "") -> dict[str, str]:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    if source.is_file():  # a captioner's tokenizer lies beside it
+    if source.is_file():  # a captioner's tokenizer lies beside it, or what a countermeasure's weights do not show
         yield source
+        yield source.with_suffix(".json")
         yield from _of_folder(source.parent / "tokenizer")
         return
     yield from _of_folder(source)

@@ -126,9 +126,9 @@ def open_model(
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     source = resolve(name)
-    file = weight_file_of(source)
     if not Path(source).exists():
         source = str(fetched(source, progress))
+    file = weight_file_of(source)
     base, folder = with_base(name, source, adapter)
     with _turn(progress):
         if file is not None:

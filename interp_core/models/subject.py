@@ -240,6 +240,11 @@ class Subject(BlockModel):
         return "its layers differ in width" if self.merges_after else None
 
     @property
+    def readout_of(self) -> str:
+        """Whose code the readout is, where models of one family may have unlike ones; else ""."""
+        return ""
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """The labels that a checkpoint names itself; empty where any word can be asked for."""
         return ()

@@ -1,4 +1,4 @@
-"""Weight files of other code bases: one torch.save file, read without running anything that is in it."""
+"""Weight files of other code bases: one file of torch.save or safetensors, read without running what is in it."""
 
 import pickle
 import re
@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from interp_core.digests import digest_of
 from interp_core.errors import InterpError, few
 
+SAFE = ".safetensors"
+
 
 def read_weight_file(path: Path | str, *, save: str = "save its state dict alone") -> Any:
-    """Return what torch.save wrote, on the CPU; tensors of a zip file stay on disk until they are used.
+    """Return what torch.save wrote, or a file of safetensors, on the CPU; tensors of a zip file stay on disk until they
+    are used.
 
     Args:
         path: the file.
@@ -27,6 +31,8 @@ def read_weight_file(path: Path | str, *, save: str = "save its state dict alone
     file = Path(path).expanduser()
     if not file.is_file():
         raise InterpError(f"{file} is no file; give the weight file itself.")
+    if file.suffix == SAFE:
+        return load_file(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except PermissionError as error:

@@ -128,7 +128,8 @@ class Patch:
         # Drawn on the CPU in float32, so that every device and method sees the same directions.
         seed = int.from_bytes(hashlib.sha256(f"{self.noise_seed}|{layer}".encode()).digest()[:7], "big")
         directions = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed)).to(own.device)
-        scale = own.float().norm(dim=-1, keepdim=True) / directions.norm(dim=-1, keepdim=True)
+        # A stream that is one number wide may draw a 0, which has no direction.
+        scale = own.float().norm(dim=-1, keepdim=True) / directions.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         return (directions * scale).to(own.dtype)
 
 

@@ -31,7 +31,7 @@ class Rows:
 
     Attributes:
         hidden: [rows * n, pos, d_model] what the block before left; of rows at layer 0, what enters the first block.
-        mixed: of a readout that mixes layers, [rows * n, pos, d_model] float32: the weighted sum over all that a row
+        mixed: of a readout that mixes layers, [rows * n, pos, width] float32: the weighted sum over all that a row
             has passed, without `hidden` itself. Else None.
     """
 
@@ -133,7 +133,7 @@ class BlockRows:
         return self.run(len(self._calls) - 1, rows)
 
     def read(self, rows: Rows) -> Tensor:
-        """[rows * n, pos, d_model] what the readout reads of rows behind the last block: that, or the mixed layers."""
+        """[rows * n, pos, width] what the readout reads of rows behind the last block: that, or the mixed layers."""
         mixed = self._with(len(self._calls), rows)
         return rows.hidden if mixed is None else mixed.to(rows.hidden.dtype)
 
@@ -156,9 +156,9 @@ class BlockRows:
 
         Summed in float32, as the library's one sum over all layers is inside, and rounded once, at the end.
         """
-        point, total = self._summed or (0, 0 * self.clean(0).float())
+        point, total = self._summed or (0, 0 * self._weighed(0, self.clean(0)))
         if point > layer:
-            point, total = 0, 0 * self.clean(0).float()
+            point, total = 0, 0 * self._weighed(0, self.clean(0))
         for earlier in range(point, layer):
             total = total + self._weighed(earlier, self.clean(earlier))
         self._summed = layer, total

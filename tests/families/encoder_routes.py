@@ -1,6 +1,7 @@
 """Other routes to an encoder's numbers: the library's own classes, modules by written-out names, plain torch hooks.
 
-Nothing here comes from interp_core but the opened subject's library model, `hf`.
+Nothing here comes from interp_core but the opened subject's library model, `hf`. What countermeasures of published code
+answer was computed by that code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoTokenizer
 
+from tests.families.detectors import ANSWERS
 from tests.families.subjects import Opened
 from tests.models.test_countermeasure import by_hand, checkpoint
 from tests.models.test_resnet import small
@@ -38,7 +40,7 @@ AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
 CLAP |= {"resid_mid": "layernorm_after"}
 NAMES: dict[str, dict[str, str]] = {
-    **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof"), WAVE),
+    **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof", "detector"), WAVE),
     **dict.fromkeys(("data2vec", "sew"), DATA2VEC),
     "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
@@ -48,6 +50,7 @@ NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("clap", "msclap"), CLAP),
     "parakeet": PARAKEET,
     "resnet": {},
+    "aasist": {},
 }
 
 
@@ -62,10 +65,13 @@ def blocks_of(one: Opened) -> list[nn.Module]:
     if one.case.family in ("clap", "msclap"):
         tower = getattr(hf, "audio_model", hf)
         return [block for stage in tower.audio_encoder.layers for block in stage.blocks]
+    if one.case.family == "aasist":
+        return list(hf.blocks)
     if one.case.family == "resnet":
         return [unit for stage in hf.resnet.encoder.stages for unit in stage.layers]
     paths = {
         "spoof": "backbone.model.encoder.layers",
+        "detector": "trunk.encoder.layers",
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
@@ -102,6 +108,8 @@ def answer(one: Opened, inputs: Mapping[str, Tensor], hf: Any = None) -> Tensor:
         return hf(**inputs, use_cache=False).logits[:, -1].float()
     if one.case.reads == "spoof":
         return hf(**inputs)["task_logits"].float()
+    if one.case.reads == "detector":
+        return hf(**inputs).float()
     if one.case.reads == "texts":
         made = hf.audio_embeds(**inputs) if one.case.family == "msclap" else hf.get_audio_features(**inputs)
         return F.normalize(getattr(made, "pooler_output", made).float(), dim=-1)
@@ -119,6 +127,8 @@ def answer(one: Opened, inputs: Mapping[str, Tensor], hf: Any = None) -> Tensor:
 def answer_from_the_start(one: Opened, name: str) -> Tensor:
     """The same from the samples, by a second opening that knows nothing of this product: [n]."""
     samples = one.samples[name]
+    if one.case.reads == "detector":
+        return torch.tensor(ANSWERS[one.case.name][name])
     if one.case.family == "spoof":
         from tests.families.subjects import SPOOF
 

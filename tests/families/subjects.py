@@ -16,6 +16,8 @@ from interp_core.models.probe import Probe
 from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
+from tests.families.detectors import DETECTORS
+from tests.families.detectors import write as write_detector
 from tests.families.encoder_words import bpe
 from tests.families.encoders import FAMILIES
 from tests.models.msclap_plain import random_clap, save_clap
@@ -46,7 +48,7 @@ class Case:
     """One subject: how it is written, and what kind of answer it gives.
 
     Attributes:
-        reads: "classes", "words", "texts", "probe" (no answer of its own), "spoof" or "pictures".
+        reads: "classes", "words", "texts", "probe" (no answer of its own), "spoof", "detector" or "pictures".
         write: makes what `open_model` takes in an empty folder, and returns its path.
         part: of Whisper.
     """
@@ -72,6 +74,10 @@ def _write_spoof(name: str) -> Callable[[Path], Path]:
     return write
 
 
+def _write_detector(name: str) -> Callable[[Path], Path]:
+    return lambda folder: write_detector(name, folder)
+
+
 def _write_msclap(folder: Path) -> Path:
     vocab, merges = bpe(299)
     words = GPT2Tokenizer(vocab={**vocab, "<|endoftext|>": len(vocab)}, merges=merges)
@@ -92,6 +98,7 @@ def _cases() -> list[Case]:
         parts = ("encoder", "decoder") if reads == "words" else ("",)
         cases += [Case(f"{family.name}-{p}" if p else family.name, reads, family.save, p) for p in parts]
     cases += [Case(name, "spoof", _write_spoof(name), clips=CUT) for name in SPOOF]
+    cases += [Case(name, "detector", _write_detector(name)) for name in DETECTORS]
     cases.append(Case("msclap", "texts", _write_msclap))
     cases.append(Case("resnet", "pictures", _write_resnet))
     return cases

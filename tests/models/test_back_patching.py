@@ -19,7 +19,7 @@ from tests.models.conftest import Open, OpenFamily, Runs
 from tests.trace.cases import whole_vocabulary
 from tests.trace.naive import gap, hook, plain_logits, states
 
-MERGES = {name for name in CASES if name.partition("-")[0] in ("clap", "msclap", "resnet")}
+MERGES = {name for name in CASES if name.partition("-")[0] in ("clap", "msclap", "resnet", "aasist")}
 
 
 def heard(run: CleanRun) -> Tensor:

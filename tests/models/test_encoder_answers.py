@@ -35,6 +35,8 @@ def test_a_classifiers_labels_are_its_classes_and_a_wrong_one_gets_the_nearest(o
     classes = {
         "ast": SOUNDS,
         "spoof": ("bonafide", "spoof"),
+        **dict.fromkeys(("detector", "aasist"), ("spoof", "bonafide")),
+        **({"detector": ("bonafide", "spoof")} if "mhfa" in one.case.name else {}),
         "resnet": ("LABEL_0", "LABEL_1"),
     }.get(one.case.family, EMOTIONS)
     classes = PROBE_CLASSES if one.case.reads == "probe" else classes
@@ -219,6 +221,8 @@ def test_the_lens_reads_every_layer_through_norm_and_classifier(name: str, open_
         ("spoof-wav2vec2-erm", "mixes all layers"),
         ("clap", "differ in width"),
         ("resnet", "differ in width"),
+        ("aasist", "differ in width"),
+        ("detector-sls", "mixes all layers"),
     ],
 )
 def test_the_lens_is_refused_where_a_layer_cannot_stand_for_the_last(name: str, why: str, open_once: Open) -> None:
@@ -234,7 +238,7 @@ def test_sites_behind_the_blocks_show_what_the_head_reads_and_an_edit_there_reac
     inputs, subject = one.stems["short"].inputs, one.subject
     sites = {kind: Site(kind) for kind in STAGES if kind in subject.stages}
     assert list(sites) == list(subject.stages)
-    assert ("logits" in sites) == (one.case.reads in ("classes", "probe", "spoof", "pictures"))
+    assert ("logits" in sites) == (one.case.reads in ("classes", "probe", "spoof", "detector", "pictures"))
     with torch.inference_mode(), captured(subject, sites.values()) as store:
         clean = subject.forward(inputs)
     assert torch.equal(clean[0], one.runs["short"].logits)
@@ -273,7 +277,11 @@ def test_a_checkpoint_that_answers_nothing_says_that_a_probe_can(name: str, open
 
 
 @pytest.mark.parametrize(
-    "name", ["wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"]
+    "name",
+    [
+        *("wavlm-large-weighted", "whisper-classifier", "ast", "clap", "spoof-wavlm-erm", "resnet"),
+        *("detector-ssl-aasist", "detector-sls", "detector-hubert", "detector-mhfa-wav2vec2", "aasist"),
+    ],
 )
 def test_a_probe_takes_the_place_of_a_classifier_that_is_there(name: str, open_once: Open) -> None:
     """Its features are the mean over positions behind the final norm, from raw inputs and from the last block."""

@@ -82,6 +82,16 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
     inputs, hf, n = one.stems[name].inputs, one.subject.hf, one.subject.n_layers
     if one.case.family == "spoof":
         return dict(enumerate(hf(**inputs)["all_hidden_states"], 1))
+    if one.case.family == "aasist":
+        image, found = hf.front(**inputs), {}
+        for layer, unit in enumerate(hf.blocks):
+            found[layer] = image.flatten(2).transpose(1, 2)
+            image = unit(image)
+        return {**found, n: image.flatten(2).transpose(1, 2)}
+    if one.case.family == "detector":
+        return dict(
+            enumerate(hf.trunk(**{"input_values": inputs["waveform"]}, output_hidden_states=True).hidden_states)
+        )
     if one.case.family in ("clap", "msclap"):
         tower = getattr(hf, "audio_model", hf)
         entering = tower(**inputs, output_hidden_states=True).hidden_states
@@ -159,7 +169,7 @@ def isinstance_of_wavlm(one: Opened) -> bool:
     return "wavlm" in one.case.name
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "resnet"])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("resnet", "aasist")])
 @torch.inference_mode()
 def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, open_once: Open) -> None:
     one = open_once(name)

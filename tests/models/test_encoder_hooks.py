@@ -22,6 +22,14 @@ ONE_OF_EACH = (
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
     *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd", "parakeet"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
+    *(
+        "detector-ssl-aasist",
+        "detector-sls",
+        "detector-hubert",
+        "detector-mhfa-wavlm",
+        "detector-mhfa-wav2vec2",
+        "aasist",
+    ),
 )
 AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s for the countermeasures: by hand
     "wave": (24, 39),  # (8000 - 400) // 320 + 1, (12800 - 400) // 320 + 1
@@ -33,6 +41,7 @@ AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s
     "moonshine-encoder": (19, 32),  # (8000 - 895) // 384 + 1, (12800 - 895) // 384 + 1
     "moonshine-decoder": (1, 1),
     "spoof": (60, 88),  # 2400 / 40, 3520 / 40
+    **dict.fromkeys(("detector-ssl-aasist", "detector-sls"), (25, 40)),  # 8000 / 320, 12800 / 320
     "ast": (8, 13),  # 48 and 78 frames, one patch every 6
 }
 
@@ -80,6 +89,7 @@ HEADED = (
     *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast", "moonshine-encoder", "moonshine-decoder"),
     *("sew", "sew-weighted", "sewd", "parakeet"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
+    *("detector-ssl-aasist", "detector-sls", "detector-wav2vec2", "detector-mhfa-wav2vec2"),
 )
 
 

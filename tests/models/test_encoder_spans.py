@@ -9,6 +9,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.patching.positions import align_positions
 from interp_core.models.prompted import Prompted
 from interp_core.trace.clean import prompt_clip
+from tests.families.detectors import FIXED, OVER_SSL
 from tests.families.subjects import CASES, Opened, tone
 from tests.models.conftest import Open
 
@@ -31,10 +32,16 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     **dict.fromkeys([name for name in CASES if name.startswith("spoof")], ((0, 60), (0, 88))),
     **dict.fromkeys([name for name in CASES if name.startswith(("clap", "msclap"))], ((0, 256), (0, 256))),
     "resnet": ((0, 576), (0, 576)),
+    # 23 bands by a third of a third of what 129 taps leave of 64,600 samples
+    "aasist": ((0, 23 * 21490), (0, 23 * 21490)),
+    # Whole frames of 0.5 and 0.8 s; where a clip is heard again behind them, those that begin in it.
+    **dict.fromkeys([name for name in OVER_SSL if name not in FIXED], ((0, 24), (0, 39))),
+    **dict.fromkeys(("detector-ssl-aasist", "detector-sls"), ((0, 25), (0, 40))),
 }
 WHOLE = {"moonshine": 32 * 0.024, "sew": 19 * 0.04, "sewd": 19 * 0.04}
 """Whole positions alone, where they are long ones."""
 N_POS = {"whisper": 100, "moonshine-decoder": 1, "whisper-decoder": 4, "ast": 2 + 5 * 15, "spoof": 99}
+N_POS |= dict.fromkeys(("detector-ssl-aasist", "detector-sls"), 201)
 
 
 def test_the_span_is_the_positions_that_hold_the_recording(one: Opened) -> None:
@@ -52,7 +59,9 @@ def test_the_description_says_how_much_sound_the_span_covers(one: Opened) -> Non
     (start, stop), (bands, _) = one.stems["long"].audio, one.stems["long"].bands
     assert (told["audio_start"], told["audio_stop"]) == (start, stop)
     assert told["audio_positions"] == (stop - start) * bands
-    seconds = {"clap": 2.0, "msclap": 7.0, "resnet": 0.0, "spoof": 0.22, **WHOLE}.get(one.case.family, 0.8)
+    seconds = {"clap": 2.0, "msclap": 7.0, "resnet": 0.0, "aasist": 0.0, "spoof": 0.22, **WHOLE}.get(
+        one.case.family, 0.8
+    )
     if one.case.part == "decoder":
         seconds = 0.0
     assert told["audio_seconds"] == pytest.approx(seconds, abs=0.025)  # clap hears a clip again and again, up to 2 s

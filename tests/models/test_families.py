@@ -32,6 +32,13 @@ def test_an_entry_has_the_sites_and_the_class_of_what_opens_by_it(one: Opened) -
         entries = [BY_NAME[one.case.name.removeprefix("ms")]]
     if one.case.family == "spoof":
         entries = [BY_NAME["countermeasure"]]
+    if one.case.family == "aasist":
+        entries = [BY_NAME["AASIST"]]
+    if one.case.family == "detector":
+        names = {"detector-ssl-aasist": "SSL-AASIST", "detector-sls": "SLS"}
+        names |= dict.fromkeys(("detector-mhfa-wavlm", "detector-mhfa-wav2vec2"), "MHFA")
+        name = names.get(one.case.name, "AntiDeepfake")
+        entries = [BY_NAME[name]]
     kind, inside, part = type(one.subject), set(one.subject.kinds), one.case.part
     fits = [family for family in entries if issubclass(kind, family.subject) and set(family.inside) == inside]
     if part:

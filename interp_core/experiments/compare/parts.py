@@ -19,6 +19,7 @@ def check_comparable(base: Subject, donor: Subject) -> None:
         "layers": (base.n_layers, donor.n_layers),
         "width": (base.d_model, donor.d_model),
         "sample rate": (base.sample_rate, donor.sample_rate),
+        "readout": (base.readout_of, donor.readout_of),
         "sites behind the blocks": (tuple(base.stages), tuple(donor.stages)),
     }
     unlike = [f"{name} {a} and {b}" for name, (a, b) in facts.items() if a != b]
@@ -65,7 +66,7 @@ def mix_refusal(base: Subject, donor: Subject) -> str:
     """Say why the donor's layer weights cannot take the place of the base's; empty where they can."""
     mine, theirs = base.mix_weights, donor.mix_weights
     if mine is None or theirs is None:
-        return "the readout mixes no layers"
+        return "the readout mixes no layers by weights of its own"
     if mine.shape != theirs.shape or base.mixed_layers != donor.mixed_layers:
         return "the two models mix other layers"
     return ""

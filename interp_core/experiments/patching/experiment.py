@@ -91,7 +91,8 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
                 f"patching {found.kind}: at resid_post the donor's answer would come out {nearly}by construction"
             )
         elif made.construction:
-            notes.append(f"at {found.kind} {made.construction}, whatever the layer; choose --site attn_out")
+            instead = "; choose --site attn_out" if "attn_out" in store.subject.kinds else ""
+            notes.append(f"at {found.kind} {made.construction}, whatever the layer{instead}")
         for prompt, labels in zip(found.prompts, made.labels, strict=True):
 
             def kept(clip: Clip, prompt: str = prompt) -> Tensor:

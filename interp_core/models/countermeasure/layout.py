@@ -12,12 +12,11 @@ from transformers import Wav2Vec2Config, WavLMConfig
 
 from interp_core.errors import InterpError
 from interp_core.models.countermeasure.net import Layout
+from interp_core.models.countermeasure.trunk import STRIDES, Shape, settings_of
 
 CONFIGS = {"wavlm": WavLMConfig, "wav2vec2": Wav2Vec2Config}
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of every published WavLM and wav2vec 2.0; weights do not show a stride
-HEAD_WIDTH = 64  # of every published wav2vec 2.0; WavLM's weights show the number of heads themselves
+HEAD_WIDTH = 64  # of the published base and large models; WavLM's weights show the number of heads themselves
 BACKBONE = "backbone.model."
-Shape = tuple[int, ...]
 
 
 def layout_of(file: Path, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Layout:
@@ -137,38 +136,8 @@ def _settings_of(file: Path, shapes: Mapping[str, Shape]) -> dict[str, Any]:
             raise InterpError(f"{file} lacks {BACKBONE}{name}; the thesis code saves the backbone with the rest.")
         return shapes[BACKBONE + name]
 
-    def has(name: str) -> bool:
-        return BACKBONE + name in shapes
-
-    def count(what: str) -> int:
-        found = (re.match(re.escape(BACKBONE + what) + r"\.(\d+)\.", name) for name in shapes)
-        return len({match[1] for match in found if match})
-
-    convolutions = [
-        shape(f"feature_extractor.conv_layers.{i}.conv.weight") for i in range(count("feature_extractor.conv_layers"))
-    ]
-    position = shape("encoder.pos_conv_embed.conv.parametrizations.weight.original1")
-    hidden = shape("encoder.layer_norm.weight")[0]
-    layered = has("feature_extractor.conv_layers.1.layer_norm.weight")
-    settings: dict[str, Any] = {
-        "hidden_size": hidden,
-        "num_hidden_layers": count("encoder.layers"),
-        "intermediate_size": shape("encoder.layers.0.feed_forward.intermediate_dense.weight")[0],
-        "conv_dim": [c[0] for c in convolutions],
-        "conv_kernel": [c[2] for c in convolutions],
-        "conv_stride": list(STRIDES),
-        "conv_bias": has("feature_extractor.conv_layers.0.conv.bias"),
-        "num_conv_pos_embeddings": position[2],
-        "num_conv_pos_embedding_groups": hidden // position[1],
-        "feat_extract_norm": "layer" if layered else "group",
-        # The published models that norm every convolution are the large ones, which also norm before attention.
-        "do_stable_layer_norm": layered,
-    }
-    if has("encoder.layers.0.attention.rel_attn_embed.weight"):
-        buckets, heads = shape("encoder.layers.0.attention.rel_attn_embed.weight")
-        settings |= {"num_buckets": buckets, "num_attention_heads": heads}
-    elif hidden % HEAD_WIDTH == 0:
-        settings["num_attention_heads"] = hidden // HEAD_WIDTH
-    if not has("masked_spec_embed"):
-        settings |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    names = {name.removeprefix(BACKBONE) for name in shapes if name.startswith(BACKBONE)}
+    settings = settings_of(names, shape)
+    if "num_attention_heads" not in settings and settings["hidden_size"] % HEAD_WIDTH == 0:
+        settings["num_attention_heads"] = settings["hidden_size"] // HEAD_WIDTH
     return settings

@@ -50,6 +50,8 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
         each = cost(store.subject, some, plan.spec, plan.settings.method) * (1 + plan.settings.subspace_draws)
         forwards += sum(len(chunk.pairs) for chunk in within) * each
         forwards += len({clip.clip_id for clip in plan.fitted_on} - set(used))
+    if plan.means is not None:
+        forwards += len({clip.clip_id for clip in plan.fitted_on} - set(used)) * len(plan.settings.prompts)
     if "knockout" in flows_of(plan.settings, store.subject):
         each = _knockout(first[0], store.subject.n_layers, plan.settings.knockout_width)
         forwards += len(of_pairs) * len(plan.settings.prompts) * each

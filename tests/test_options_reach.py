@@ -55,6 +55,7 @@ CHANGES = {
         "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
         "back_every": (2, {"maps": ("back",)}), "stated": "prosody_label",
         "statement": ("The voice is {label}.", {"stated": "prosody_label"}),
+        "donor_state": ("mean", WORDED),
         "subspace": ("mean-difference", WORDED), "rank": (2, {**WORDED, **WITHIN}),
         "subspace_draws": (2, {**WORDED, **WITHIN}), "subspace_label": ("text_id", {**WORDED, **WITHIN}),
         "maps": ("time",), "windows": (3, {"maps": ("time",)}), "window_seconds": (0.1, {"maps": ("time",)}),

@@ -214,7 +214,7 @@ def pairs_of(engine: Engine, request: PatchRequest, progress: Progress = silent)
 def _of_kinds(store: CleanStore, clips: Sequence[Clip], found: PatchRequest, progress: Progress) -> PairSet:
     """The pairs of all kinds, those that labels build and those of edited copies, in the order of the setting."""
     kinds = parse_kinds(found.kinds)
-    labels = _targets(found, kinds)
+    labels = _targets(found, kinds, clips)
     limits = limits_of(kinds, found.max_pairs)
     by_label = [kind for kind in kinds if not kind.edit]
     made = PairSet((), (), {"kinds": {}})
@@ -230,7 +230,7 @@ def _of_kinds(store: CleanStore, clips: Sequence[Clip], found: PatchRequest, pro
     return PairSet(tuple(ordered), kinds, report)
 
 
-def _targets(found: PatchRequest, kinds: Sequence[PairKind]) -> tuple[str, ...]:
+def _targets(found: PatchRequest, kinds: Sequence[PairKind], clips: Sequence[Clip]) -> tuple[str, ...]:
     """The labels that pairs may be toward: all answers, or that of the class mean which is their donor."""
     if found.class_mean is None:
         return found.labels
@@ -240,6 +240,12 @@ def _targets(found: PatchRequest, kinds: Sequence[PairKind]) -> tuple[str, ...]:
         )
     if found.class_mean and found.class_mean not in found.labels:
         raise InterpError(f"--donor mean:{found.class_mean} is none of the answers {', '.join(found.labels)}.")
+    for kind in kinds if found.class_mean else ():
+        if not any(clip.label(kind.target_column) == found.class_mean for clip in clips):
+            raise InterpError(
+                f"--donor mean:{found.class_mean}: no clip has this {kind.target_column}, so no {kind.name} pair is "
+                "toward it; choose another label, or leave the kind out."
+            )
     return (found.class_mean,) if found.class_mean else found.labels
 
 

@@ -160,6 +160,10 @@ def test_windows_of_a_time_map_get_the_mean_of_the_whole_span(engine, meant, mea
         ({"donor_state": "median"}, "donor 'median': give mean or mean:LABEL"),
         ({"donor_state": "mean:"}, "donor 'mean:': give mean or mean:LABEL"),
         ({"donor_state": "mean:bored"}, "mean:bored is none of the answers neutral"),
+        (
+            {"donor_state": "mean:angry", "labels": ("neutral", "happy", "sad", "angry")},
+            "no clip has this prosody_label",
+        ),
         ({"positions": "last"}, "a class mean stands at the positions of the recording, and the run patches .*'last'"),
         ({"positions": "all"}, "stands at the positions of the recording"),
         ({"maps": ("heads",)}, "the map of heads is estimated with B's own states"),

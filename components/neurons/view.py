@@ -16,6 +16,7 @@ from components.charts.kept import kept_figure
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.neurons import charts as neurons_charts
+from components.neurons import in_words
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
@@ -193,6 +194,7 @@ def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None
         f":violet-badge[{md(row['answer'])}]"
     )
     ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.NEU_PLAYER)
+    in_words.draw(shown, asked, subject, clips[chosen], name or "domain", k)
 
 
 def _first_that_changes(result: AblationResult, name: str, k: int) -> None:

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from interp_core.choices import During
 from interp_core.data.clips import Clip
 from interp_core.engine import Engine
 from interp_core.experiments.answers import head_labels
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.steering.plan import random_vector
 from interp_core.experiments.steering.request import SteerRequest
-from interp_core.experiments.steering.steered import SteeredClip
+from interp_core.experiments.steering.steered import SteeredClip, steered_positions
 from interp_core.experiments.steering.vectors import SteeringVectors
+from interp_core.trace.generate import Row, Written, generate
+from interp_core.trace.row_edits import VectorAdded
 
 STEPS = 16
 """Strengths from nothing to the largest."""
@@ -98,3 +102,40 @@ def steer_by_hand(
     random = found[len(alphas) :].reshape(draws, len(at), -1)
     mass = log_mass[: len(alphas)].double().exp().numpy()
     return ByHand(tokens.labels, alphas, found[: len(alphas)], at, random, mass)
+
+
+def answer_steered(
+    engine: Engine,
+    request: SteerRequest,
+    vectors: SteeringVectors,
+    clip: Clip,
+    *,
+    label: str,
+    layer: int,
+    alpha: float,
+    n_tokens: int,
+    prompt: int = 0,
+    during: During = "prefill",
+) -> tuple[Written, Written]:
+    """What a clip is answered in words: as it is, and with alpha times a label's vector added; see `generate`.
+
+    Args:
+        request: of the run that the vectors are of, as it was resolved. prompt: the number of its question.
+    Raises:
+        InterpError: as `generate` and `steer_by_hand`.
+    """
+    store = engine.store(request)
+    store.subject.check_writes()
+    row = steered_row(
+        ClipReader(store, request.prompts[prompt]), clip, request, alpha * vectors.of(label, layer), layer
+    )
+    own, steered = generate(store.subject, [Row(row.prompted), row], n_tokens, during=during)
+    return own, steered
+
+
+def steered_row(reader: ClipReader, clip: Clip, request: SteerRequest, shift: Tensor, layer: int) -> Row:
+    """One clip with `shift` [width] added behind a layer, ready to be written behind."""
+    ready = reader.ready(clip)
+    stem = reader.stem(ready)
+    inside = steered_positions(reader, ready, request.positions, layer, stem.n_pos)
+    return Row(stem, (VectorAdded(layer, shift, inside),))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
 import streamlit as st
 
 from components import texts
 from components.guard import readable_errors
 from components.words import md
 from interp_core.choices import During
+from interp_core.experiments.edited_words import said_of
 from interp_core.experiments.wording import Origin, Written, marked
 from interp_core.models.subject import Subject
 
@@ -46,7 +48,7 @@ def fold(
         with st.spinner("Writing …"):
             own, after = write(n_tokens, "all" if on else "prefill")
         _texts(own, after, edited)
-        st.caption(f"{about} {texts.LIMIT}")
+        st.caption(f"{md(about)} {texts.LIMIT}")
 
 
 def _texts(own: Written, after: Written, edited: str) -> None:
@@ -63,3 +65,20 @@ def _texts(own: Written, after: Written, edited: str) -> None:
         return
     gone, new = (sum(mark != "both" for _, mark in words) for words in (one, other))
     st.markdown(f"{gone} of the {len(one)} words are gone (*italic*), {new} of {len(other)} are new (on grey).")
+
+
+def of_run(table: pd.DataFrame, what: str, key: str) -> None:
+    """The answers that a run wrote, as a table; nothing where it wrote none.
+
+    Args:
+        table: of `edited_answers`. what: the column that says which edit it was. key: of the fold.
+    """
+    if not len(table):
+        return
+    part = st.expander("Answers in words of the run", icon=":material/table:", key=key, on_change="rerun")
+    if not part.open:
+        return
+    with part:
+        for said in said_of(table, what):
+            st.markdown(f"{md(said[0].upper() + said[1:])}.")
+        st.dataframe(table, hide_index=True, height=260, alt="Answers in words as the clips are, and under each edit.")

@@ -8,8 +8,9 @@ from components import defaults, edited_answer, server, state
 from components.shown import Shown
 from interp_core.choices import During
 from interp_core.data.clips import Clip
-from interp_core.experiments.neurons.by_hand import answer_without, best_neurons
+from interp_core.experiments.neurons.by_hand import answer_without
 from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.experiments.neurons.words import best_neurons
 from interp_core.experiments.wording import Written
 from interp_core.models.subject import Subject
 
@@ -25,7 +26,7 @@ def draw(shown: Shown, asked: AblateRequest, subject: Subject, clip: Clip, ranke
     """The fold, for the K neurons that are best for the domain or for the task."""
     request = defaults.with_common(shown.request, asked)
     kind, site = shown.result.report["kind"], shown.result.report["site"]
-    neurons = best_neurons(shown.result, ranked, k)
+    neurons = best_neurons(shown.result.scores, ranked, k)
     edited_answer.fold(
         subject,
         (state.NEU_WORDS, state.NEU_TOKENS, state.NEU_DURING),

@@ -10,7 +10,7 @@ import math
 import plotly.graph_objects as go
 import streamlit as st
 
-from components import form, server, state
+from components import edited_answer, form, server, state
 from components.charts import clicks
 from components.charts.kept import kept_figure
 from components.export import Drawn, facts
@@ -73,6 +73,7 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
     with left, readable_errors():
         _trade(result, k)
         _neurons(result)
+        edited_answer.of_run(result.words, "set", "neu_run_words")
         _computed(result)
         with st.expander("What the verdict means, and what it does not", icon=":material/info:"):
             st.markdown(LIMITS)

@@ -15,9 +15,10 @@ from components.patching import charts
 from components.widgets import ROW_PX
 from components.words import layer_text, layer_title, md
 from interp_core.data.pairs import Pair
+from interp_core.experiments.edited_words import TEXT
 from interp_core.experiments.patching.experiment import answer_by_hand
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.words import TEXT, Answers
+from interp_core.experiments.patching.words import Answers
 from interp_core.experiments.wording import Origin, counts_errors, marked, whose, word_error_rate, words_moved
 from interp_core.models.subject import Subject
 

@@ -9,20 +9,12 @@ from interp_core.choices import During
 from interp_core.data.clips import Clip
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import collect, columns_of
+from interp_core.experiments.clips import collect
 from interp_core.experiments.downstream import fillings
 from interp_core.experiments.neurons.experiment import NEURONS, AblationPlan
 from interp_core.experiments.neurons.request import AblateRequest
-from interp_core.experiments.neurons.sweep import AblationResult
-from interp_core.sites import STAGES
+from interp_core.experiments.neurons.words import ablated_rows
 from interp_core.trace.generate import Row, Written, generate
-from interp_core.trace.row_edits import NeuronsReplaced
-
-
-def best_neurons(result: AblationResult, ranked: str, k: int) -> tuple[int, ...]:
-    """The K neurons that a run ranked first for the domain or for the task."""
-    order = result.scores.sort_values(f"{ranked}_rank")["neuron"]
-    return tuple(int(neuron) for neuron in order.iloc[:k])
 
 
 def answer_without(
@@ -46,42 +38,18 @@ def answer_without(
     """
     ready = NEURONS.prepare(engine, request)
     ready.store.subject.check_writes()
-    row = ablated_row(ready.plan, ready.request, clip, neurons)
+    plan = ready.plan
+    (row,) = ablated_rows(plan.reader, plan.site, clip, [neurons], _replacement(plan, ready.request, clip))
     own, without = generate(ready.store.subject, [Row(row.prompted), row], n_tokens, during=during)
     return own, without
 
 
-def check_site(plan: AblationPlan) -> None:
-    """Refuse a site at which an edit changes no word."""
-    if plan.site.kind in STAGES:
-        raise InterpError(
-            f"site {plan.site.kind} stands behind the blocks, where no words are written; choose resid_post:LAYER, "
-            "mlp_act:LAYER or another site inside the blocks."
-        )
-
-
-def ablated_row(plan: AblationPlan, request: AblateRequest, clip: Clip, neurons: tuple[int, ...]) -> Row:
-    """One clip with neurons ablated, ready to be written behind."""
-    check_site(plan)
-    reader = plan.reader
-    ready = reader.ready(clip)
-    stem = reader.stem(ready)
-    inside, columns = reader.inside(ready, plan.site, stem.n_pos), columns_of(reader.subject, plan.site)
-    fill = _fill(plan, request, clip, neurons)
-    return Row(stem, (NeuronsReplaced(plan.site, neurons, fill, inside, columns),))
-
-
-def _fill(plan: AblationPlan, request: AblateRequest, clip: Clip, neurons: tuple[int, ...]) -> Tensor | None:
-    """[len(neurons)] what takes their place in a clip, as in the run; None where their sign is turned."""
+def _replacement(plan: AblationPlan, request: AblateRequest, clip: Clip) -> Tensor | None:
+    """[width] what takes a neuron's place in a clip, as in the run; None where its sign is turned. See `fillings`."""
     if request.kind == "flip":
         return None
     if request.kind == "zero":
-        return torch.zeros(len(neurons))
-    return _replacement(plan, request, clip)[list(neurons)]
-
-
-def _replacement(plan: AblationPlan, request: AblateRequest, clip: Clip) -> Tensor:
-    """[width] the mean over the training clips, or the training clip that was drawn for a clip; see `fillings`."""
+        return torch.zeros_like(_features(plan, [clip])[0])
     train = [plan.clips[i] for i in plan.splits.train]
     if request.kind == "mean":
         names = hashlib.sha256("|".join(one.digest for one in train).encode()).hexdigest()

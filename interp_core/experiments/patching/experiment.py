@@ -8,7 +8,6 @@ import pandas as pd
 from scipy.special import log_softmax
 from torch import Tensor
 
-from interp_core.data.candidates import PairKind
 from interp_core.data.clips import Clip
 from interp_core.data.corpora import Corpus
 from interp_core.data.manifest import Manifest
@@ -21,6 +20,7 @@ from interp_core.experiments.basis import of_pairs
 from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost
+from interp_core.experiments.edited_words import left_out as words_left_out
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files, words
 from interp_core.experiments.patching.back_map import back_by_hand, check_back_map
@@ -32,7 +32,7 @@ from interp_core.experiments.patching.edit_doses import doses_said
 from interp_core.experiments.patching.edited import edit_pairs, edit_table, said_of
 from interp_core.experiments.patching.head_map import PairHeads, check_head_map, heads_of_pair
 from interp_core.experiments.patching.head_words import headline
-from interp_core.experiments.patching.means import counts_said, donor_notes
+from interp_core.experiments.patching.means import counts_said, donor_notes, targets_of
 from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan, plan_of_pair
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
@@ -89,7 +89,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         notes: list[str] = [*left_out(made), *donor_notes(means, found.controls, found.flow)]
         if found.words:
             store.subject.check_writes()
-            notes += words.note(store.subject, [clip for pair in pairs.pairs for clip in (pair.recipient, pair.donor)])
+            notes += words_left_out(store.subject, clips_of_pairs(made))
         if not request.site and found.kind != "resid_post":
             nearly = "nearly " if made.padding_stays else ""
             notes.append(
@@ -214,7 +214,7 @@ def pairs_of(engine: Engine, request: PatchRequest, progress: Progress = silent)
 def _of_kinds(store: CleanStore, clips: Sequence[Clip], found: PatchRequest, progress: Progress) -> PairSet:
     """The pairs of all kinds, those that labels build and those of edited copies, in the order of the setting."""
     kinds = parse_kinds(found.kinds)
-    labels = _targets(found, kinds, clips)
+    labels = targets_of(found, kinds, clips)
     limits = limits_of(kinds, found.max_pairs)
     by_label = [kind for kind in kinds if not kind.edit]
     made = PairSet((), (), {"kinds": {}})
@@ -228,25 +228,6 @@ def _of_kinds(store: CleanStore, clips: Sequence[Clip], found: PatchRequest, pro
     ordered = [pair for kind in kinds for pair in (of_edits if kind.edit else made).of(kind.name)]
     report = {**of_edits.report, **made.report, "kinds": {kind.name: reports[kind.name] for kind in kinds}}
     return PairSet(tuple(ordered), kinds, report)
-
-
-def _targets(found: PatchRequest, kinds: Sequence[PairKind], clips: Sequence[Clip]) -> tuple[str, ...]:
-    """The labels that pairs may be toward: all answers, or that of the class mean which is their donor."""
-    if found.class_mean is None:
-        return found.labels
-    if edits := [kind.edit for kind in kinds if kind.edit]:
-        raise InterpError(
-            f"the donor of edit:{edits[0]} is A's own edited copy, and no mean; leave --donor out, or this kind."
-        )
-    if found.class_mean and found.class_mean not in found.labels:
-        raise InterpError(f"--donor mean:{found.class_mean} is none of the answers {', '.join(found.labels)}.")
-    for kind in kinds if found.class_mean else ():
-        if not any(clip.label(kind.target_column) == found.class_mean for clip in clips):
-            raise InterpError(
-                f"--donor mean:{found.class_mean}: no clip has this {kind.target_column}, so no {kind.name} pair is "
-                "toward it; choose another label, or leave the kind out."
-            )
-    return (found.class_mean,) if found.class_mean else found.labels
 
 
 def check(engine: Engine, request: PatchRequest) -> tuple[CheckReport, tuple[str, ...]]:

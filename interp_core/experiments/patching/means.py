@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp_core.data.candidates import PairKind
 from interp_core.data.clips import Clip
 from interp_core.data.columns import choose_cluster_column, cluster_map
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError, few
+from interp_core.experiments.patching.request import PatchRequest
 
 FEW = 5
 """Clips under which a mean is still much of its single clips."""
@@ -152,3 +154,27 @@ def donor_notes(counts: Sequence[Mapping[str, Any]], controls: Sequence[str], fl
     also = f"; {', '.join(left_out)} are left out, as a class mean has no place in text" if left_out else ""
     random = "; the random donor is the mean of another class" if "random" in controls else ""
     return [f"{counts_said(counts)}{random}{also}"]
+
+
+def targets_of(found: PatchRequest, kinds: Sequence[PairKind], clips: Sequence[Clip]) -> tuple[str, ...]:
+    """The labels that pairs may be toward: all answers, or that of the class mean which is their donor.
+
+    Raises:
+        InterpError: a label that is no answer, or that no clip has; kinds of pair that have no class mean.
+    """
+    label = found.class_mean
+    if label is None:
+        return found.labels
+    if edits := [kind.edit for kind in kinds if kind.edit]:
+        raise InterpError(
+            f"the donor of edit:{edits[0]} is A's own edited copy, and no mean; leave --donor out, or this kind."
+        )
+    if label and label not in found.labels:
+        raise InterpError(f"--donor mean:{label} is none of the answers {', '.join(found.labels)}.")
+    for kind in kinds if label else ():
+        if not any(clip.label(kind.target_column) == label for clip in clips):
+            raise InterpError(
+                f"--donor mean:{label}: no clip has this {kind.target_column}, so no {kind.name} pair is toward it; "
+                "choose another label, or leave the kind out."
+            )
+    return (label,) if label else found.labels

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from interp_core.choices import During
 from interp_core.data.clips import Clip
@@ -15,10 +14,10 @@ from interp_core.experiments.answers import head_labels
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.steering.plan import random_vector
 from interp_core.experiments.steering.request import SteerRequest
-from interp_core.experiments.steering.steered import SteeredClip, steered_positions
+from interp_core.experiments.steering.steered import SteeredClip
 from interp_core.experiments.steering.vectors import SteeringVectors
+from interp_core.experiments.steering.words import steered_rows
 from interp_core.trace.generate import Row, Written, generate
-from interp_core.trace.row_edits import VectorAdded
 
 STEPS = 16
 """Strengths from nothing to the largest."""
@@ -126,16 +125,7 @@ def answer_steered(
     """
     store = engine.store(request)
     store.subject.check_writes()
-    row = steered_row(
-        ClipReader(store, request.prompts[prompt]), clip, request, alpha * vectors.of(label, layer), layer
-    )
+    reader, shift = ClipReader(store, request.prompts[prompt]), alpha * vectors.of(label, layer)
+    (row,) = steered_rows(reader, clip, request.positions, [(layer, shift)])
     own, steered = generate(store.subject, [Row(row.prompted), row], n_tokens, during=during)
     return own, steered
-
-
-def steered_row(reader: ClipReader, clip: Clip, request: SteerRequest, shift: Tensor, layer: int) -> Row:
-    """One clip with `shift` [width] added behind a layer, ready to be written behind."""
-    ready = reader.ready(clip)
-    stem = reader.stem(ready)
-    inside = steered_positions(reader, ready, request.positions, layer, stem.n_pos)
-    return Row(stem, (VectorAdded(layer, shift, inside),))

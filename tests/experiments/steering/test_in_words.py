@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interp_core.errors import InterpError
-from interp_core.experiments.experiment import run
+from interp_core.experiments.experiment import open_result, run
 from interp_core.experiments.steering.by_hand import answer_steered
 from interp_core.experiments.steering.experiment import STEERING
 from interp_core.experiments.steering.request import SteerRequest
@@ -115,3 +115,41 @@ def test_a_model_that_writes_nothing_says_so(engine, clips, tmp_path):
             engine, ready.request, vectors, ready.plan.steered[0], label=vectors.labels[0], layer=LAYER, alpha=1.0,
             n_tokens=N,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("during", ["prefill", "all"])
+def test_a_run_writes_the_answers_of_its_first_clips_and_reads_them_back(engine, tiny_folder, clips, tmp_path, during):
+    asked = SteerRequest(
+        str(tiny_folder), str(clips), device="cpu", labels=("neutral", "happy"), prompts=PROMPTS[:1], layers=(0, LAYER),
+        alphas=(1.0, 8.0), controls=(), checks=False, pilot=4, words=N, word_clips=2, during=during,
+    )  # fmt: skip
+    ready = STEERING.prepare(engine, asked)
+    made = run(STEERING, engine, asked, out=tmp_path / "run", ready=ready)
+    table = made.answers
+    expected = [
+        (clip.clip_id, label, layer, 8.0)
+        for clip in ready.plan.steered[:2]
+        for label in ready.plan.targets
+        for layer in (0, LAYER)
+    ]
+    assert list(zip(table.clip_id, table.label, table.layer, table.alpha, strict=True)) == expected
+    for row in table.to_dict("records"):
+        (clip,) = [clip for clip in ready.plan.steered if clip.clip_id == row["clip_id"]]
+        own, steered = answer_steered(
+            engine, ready.request, made.vectors, clip, label=row["label"], layer=row["layer"], alpha=8.0, n_tokens=N,
+            during=during,
+        )  # fmt: skip
+        assert (row["answer"], row["answer_edited"]) == (own.text, steered.text)
+        assert row["changed"] == (own.tokens != steered.tokens)
+    again = open_result(STEERING, tmp_path / "run")
+    assert again.answers.to_dict("records") == table.to_dict("records") and "answers" in again.tables()
+    assert (tmp_path / "run" / "answers.csv").is_file()
+    said = [one for one in STEERING.summary(again) if one.startswith("in words, label ")]
+    assert len(said) == 2 and "of 4 texts of 2 clips change" in said[0]
+    assert f"up to {N} tokens in words of 2 clips" in str(STEERING.cost(ready))
+
+
+def test_settings_of_answers_that_are_not_written_are_refused(tiny_folder, clips):
+    for change in ({"word_clips": 2}, {"during": "all"}):
+        with pytest.raises(InterpError, match="word_clips and during are those of answers in words"):
+            SteerRequest(str(tiny_folder), str(clips), **change).check()

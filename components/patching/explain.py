@@ -12,7 +12,6 @@ from components.patching.results import Indexed
 from components.shown import Shown
 from components.words import md
 from interp_core.experiments.patching.limits import LIMITS
-from interp_core.experiments.patching.means import counts_said
 
 LOW_MASS = 0.5
 
@@ -51,7 +50,7 @@ def words(kind: str, question: str, counted: str, conditions: Collection[str], m
 
 def donor(shown: Shown) -> None:
     """What the donor was and of how many clips, where it is a class mean."""
-    if said := counts_said(shown.result.config.get("donor_means", ())):
+    for said in shown.result.remarks():
         st.caption(
             f"{md(said[0].upper() + said[1:])}. It stands at every position that is replaced; B is the clip that says "
             "which pairs are reachable."

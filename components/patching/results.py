@@ -10,7 +10,7 @@ import streamlit as st
 
 from components.shown import Shown
 from interp_core.experiments.patching.one_pair import best_layer, flipped
-from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.request import donor_of
 from interp_core.experiments.patching.run import PatchingResult
 
 GROUP = ["kind", "prompt", "alpha"]
@@ -33,7 +33,7 @@ class Indexed:
         matched = records[records["condition"] == "matched"]
         self.kinds: tuple[str, ...] = tuple(dict.fromkeys(line["kind"] for line in result.pairs))
         self.prompts = result.prompts
-        self.donor = PatchRequest(donor_state=result.config["settings"].get("donor_state", "")).donor_said
+        self.donor = donor_of(result.config["settings"])
         self.means = self.donor != "B"
         self.layers = tuple(sorted(int(layer) for layer in matched["layer"].unique()))
         self.alphas = tuple(sorted((float(a) for a in matched["alpha"].unique()), reverse=True))

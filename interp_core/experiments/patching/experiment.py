@@ -32,7 +32,7 @@ from interp_core.experiments.patching.edit_doses import doses_said
 from interp_core.experiments.patching.edited import edit_pairs, edit_table, said_of
 from interp_core.experiments.patching.head_map import PairHeads, check_head_map, heads_of_pair
 from interp_core.experiments.patching.head_words import headline
-from interp_core.experiments.patching.means import counts_said, donor_notes, targets_of
+from interp_core.experiments.patching.means import donor_notes, targets_of
 from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan, plan_of_pair
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
@@ -131,8 +131,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         )
 
     def summary(self, result: PatchingResult) -> Iterator[str]:
-        if said := counts_said(result.config.get("donor_means", ())):
-            yield said
+        yield from result.remarks()
         matched = result.metrics[(result.metrics.condition == "matched") & (result.metrics.prompt == 0)]
         for kind, rows in matched.groupby("kind", sort=False):
             best: dict[Any, Any] = max(rows.to_dict("records"), key=lambda row: row["flip_to_target_rate_reachable"])

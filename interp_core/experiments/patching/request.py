@@ -328,3 +328,14 @@ class PatchRequest(Request):
     def upgraded(cls, saved: dict[str, Any]) -> dict[str, Any]:
         head = saved.pop("head", None)  # version 0.1 kept it apart
         return saved if head is None else {**saved, "site": f"{saved['site']}:{head}"}
+
+
+def donor_of(settings: Mapping[str, Any]) -> str:
+    """What was patched into A by the settings of a run, in a few words."""
+    return PatchRequest(donor_state=settings.get("donor_state", "")).donor_said
+
+
+def donor_in_title(settings: Mapping[str, Any]) -> str:
+    """The same as the end of a title; nothing where it is B."""
+    said = donor_of(settings)
+    return "" if said == "B" else f", donor: {said}"

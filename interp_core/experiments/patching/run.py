@@ -29,10 +29,11 @@ from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
+from interp_core.experiments.patching.means import counts_said
 from interp_core.experiments.patching.metrics import base_accuracy, summarise
 from interp_core.experiments.patching.necessity import run_time_maps, summarise_masks
 from interp_core.experiments.patching.plan import Chunk, Plan, fitting, plan_of_pair
-from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.request import PatchRequest, donor_in_title
 from interp_core.experiments.patching.states import steps_of, with_means
 from interp_core.experiments.patching.subspace import run_subspaces, subspace_chunks
 from interp_core.experiments.patching.subspace_figures import subspace_figure
@@ -167,13 +168,11 @@ class PatchingResult(Result):
 
     def heading(self, kind: str) -> str:
         """Of the figures of a kind of pair."""
-        return f"{self.model_name}: {kind} pairs, {self.config['settings']['site']}{self.donor_said}"
+        settings = self.config["settings"]
+        return f"{self.model_name}: {kind} pairs, {settings['site']}{donor_in_title(settings)}"
 
-    @property
-    def donor_said(self) -> str:
-        """The donor as the end of a title; "" where it is B."""
-        said = PatchRequest(donor_state=self.config["settings"].get("donor_state", "")).donor_said
-        return "" if said == "B" else f", donor: {said}"
+    def remarks(self) -> Sequence[str]:
+        return [said] if (said := counts_said(self.config.get("donor_means", ()))) else []
 
     @property
     def kinds(self) -> tuple[str, ...]:

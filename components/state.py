@@ -55,6 +55,7 @@ CMP_MEASURE, CMP_SWEEPS, CMP_CLASS, CMP_BREAK = "cmp_measure", "cmp_sweeps", "cm
 NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP = "neu_measure", "neu_k", "neu_set", "neu_clip"
 NEU_CURVE, NEU_TRADE, NEU_TABLE, NEU_CLIPS = "neu_curve", "neu_trade", "neu_table", "neu_clips"
 NEU_PLAYER = "neu_player"
+NEU_WORDS, NEU_TOKENS, NEU_DURING = "neu_words", "neu_tokens", "neu_during"
 # Sign flip.
 SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY = "sf_proxy", "sf_layer", "sf_at", "sf_clip", "sf_only"
 SF_MATRIX, SF_CURVE, SF_CLIPS, SF_PLAYER = "sf_matrix", "sf_curve", "sf_clips", "sf_player"
@@ -62,6 +63,7 @@ SF_MATRIX, SF_CURVE, SF_CLIPS, SF_PLAYER = "sf_matrix", "sf_curve", "sf_clips", 
 ST_LABEL, ST_LAYER, ST_ALPHA, ST_PROMPT, ST_OF = "st_label", "st_layer", "st_alpha", "st_question", "st_clips_of"
 ST_CLIP, ST_CLIPS, ST_MAP, ST_DOSE = "st_clip", "st_clips", "st_map", "st_dose"
 ST_PLAYER, ST_ANSWERS, ST_LIVE = "st_player", "st_answers", "st_live"
+ST_WORDS, ST_TOKENS, ST_DURING = "st_words", "st_tokens", "st_during"
 # Probes.
 PB_TARGET, PB_AT, PB_LAYER, PB_CLIP, PB_CELL = "pb_target", "pb_at", "pb_layer", "pb_clip", "pb_cell"
 PB_MAP, PB_CURVE, PB_CLIPS, PB_PLAYER, PB_LENS, PB_WORD = (

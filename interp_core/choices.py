@@ -17,3 +17,10 @@ EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised")
 DEFAULT_PROMPT = (
     "What is the emotion of this audio? Answer with exactly one word: neutral, happy, sad, angry, or surprised."
 )
+
+
+def words_conflicts(words: int, word_clips: int, during: During) -> list[str]:
+    """Settings of answers in words that mean nothing where none are written."""
+    if words or (not word_clips and during == "prefill"):
+        return []
+    return ["word_clips and during are those of answers in words, and none are written; set words too"]

@@ -86,6 +86,16 @@ def test_a_run_prints_its_folder_its_cost_and_what_it_found(command, tmp_path, c
     assert run.config["settings"]["prompts"] == [DEFAULT_PROMPT]
 
 
+def test_the_donor_reaches_the_run_and_how_many_clips_its_means_are_of_is_said(command, tmp_path, capsys):
+    assert main([*command, "--kinds", "semantic", "--donor", "mean:happy"]) == DONE
+    config = read_config(tmp_path / "run")
+    assert config["settings"]["donor_state"] == "mean:happy"
+    (about,) = config["donor_means"]
+    assert (about["label"], about["column"]) == ("happy", "semantic_label") and 0 < about["least"] < about["clips"]
+    said = f"happy (semantic) of {about['clips']} clips, {about['least']} or more a pair"
+    assert capsys.readouterr().err.count(said) == 2  # before the run and behind it
+
+
 def test_every_option_reaches_the_run(command, tmp_path):
     options = ["--site", "head_out:2", "--layers", "0,3", "--align", "resample", "--alpha", "1.0,0.5", "--seed", "7"]
     options += ["--labels", "happy,sad,neutral", "--prompt", "A?", "--prompt", "B?", "--controls", "noise,random"]
@@ -116,6 +126,7 @@ def test_every_option_reaches_the_run(command, tmp_path):
         "stated": "",
         "statement": "The speaker sounds {label}.",
         "window_seconds": None,
+        "donor_state": "",
         "subspace": "none",
         "rank": 1,
         "subspace_draws": 5,

@@ -55,6 +55,7 @@ CHANGES = {
         "top_heads": (2, {"maps": ("heads",)}), "map_sites": (("mlp_out",), {"maps": ("heads",)}),
         "back_every": (2, {"maps": ("back",)}), "stated": "prosody_label",
         "statement": ("The voice is {label}.", {"stated": "prosody_label"}),
+        "donor_state": ("mean", WORDED),
         "subspace": ("mean-difference", WORDED), "rank": (2, {**WORDED, **WITHIN}),
         "subspace_draws": (2, {**WORDED, **WITHIN}), "subspace_label": ("text_id", {**WORDED, **WITHIN}),
         "maps": ("time",), "windows": (3, {"maps": ("time",)}), "window_seconds": (0.1, {"maps": ("time",)}),
@@ -70,6 +71,7 @@ CHANGES = {
         "train": ("text_id=t0,text_id=t1", TEXTS), "id": ("text_id=t7", TEXTS), "ood": ("text_id=t6", TEXTS),
         "units": "text_id", "labels": ("wxyz", REFUSED), "prompt": ("Which?", REFUSED), "ks": (0, 3), "kind": "flip",
         "score": "univariate", "draws": 4, "refits": 0, "epoch": ("3", REFUSED),
+        "words": (6, REFUSED), "word_clips": (2, REFUSED), "during": ("all", REFUSED),
         "erase": True,
     },
     "heads": {
@@ -85,6 +87,7 @@ CHANGES = {
         "vector": ("nowhere.safetensors", REFUSED), "task": "semantic_label", "units": "text_id", "max_steered": 2,
         "labels": ("sad", "happy", "neutral"), "prompts": ("Judge the voice.",), "told": "It is {label}.",
         "method": "reference", "checks": True,
+        "words": 6, "word_clips": (1, {"words": 6}), "during": ("all", {"words": 6}),
     },
     "probes": {
         "max_clips": 20, "skip_bad": (True, {"bad row": True}), "pilot": 14, "batch_size": 1,

@@ -28,6 +28,11 @@ REQUESTS = {
                           prompts=("Judge the voice.",), controls=("random",), words=3, word_pairs=3,
                           maps=("time", "heads", "back"), top_heads=2, windows=2, back_every=6,
                           stated="prosody_label", subspace="mean-difference", subspace_draws=2, **QUICK),
+    "patch, class means": PatchRequest("demo-emotion", kinds="prosody", max_pairs=4, max_clips=60, batch_size=2,
+                                       checks=False, controls=("random", "no-conflict"), donor_state="mean",
+                                       prompts=("Judge the voice.", "Judge the words."),
+                                       maps=("time",), windows=2, layers=(-1, 1, 3), words=3, word_pairs=2, seed=3,
+                                       **QUICK),
     "heads": EXPERIMENTS["heads"].request("demo-emotion-wavlm", label="prosody_label", pilot=2, draws=19, probes="none",
                                           ablate=("zero",), batch_size=3, **QUICK),
     "ablate": AblateRequest("demo-emotion-wavlm", at="resid_post:4", pilot=6, draws=2, refits=0, ks=(2,), erase=True,
@@ -35,11 +40,21 @@ REQUESTS = {
     "signflip": EXPERIMENTS["signflip"].request("demo-emotion-wavlm", pilot=10, draws=2, layers=(2, 4), **QUICK),
     "steer": EXPERIMENTS["steer"].request("demo-emotion-wavlm", pilot=8, targets=("angry",), layers=(2, 4), draws=3,
                                           alphas=(1.0, 4.0), checks=False, **QUICK),
+    "ablate, in words": AblateRequest("demo-emotion", at="resid_post:4", pilot=6, draws=2, refits=0, ks=(2,), words=3,
+                                      word_clips=4, task="prosody_label", domain="speaker", **QUICK),
+    "steer, in words": EXPERIMENTS["steer"].request("demo-emotion", pilot=6, targets=("angry",), layers=(2, 4), words=3,
+                                                    word_clips=4, controls=(), alphas=(4.0,), checks=False,
+                                                    during="all", **QUICK),
     "probes": EXPERIMENTS["probes"].request("demo-emotion-wavlm", pilot=24, columns=("prosody_label",), draws=19,
                                             quantities=("level",), layers=(-1, 2), controls=1, batch_size=2, **QUICK),
     "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
                                               erase=("pooled",), probe_draws=0, checks=False, **QUICK),
 }  # fmt: skip
+
+
+def made_by(name):
+    """The experiment of a request."""
+    return experiment_of(REQUESTS[name].command)
 
 
 SHOWN: dict[Path, Watched] = {}
@@ -101,10 +116,10 @@ def blocks_run(command, out, *, stop_after=None, resume=False):
             raise Cancelled
 
     with counted(engine, request) as calls:
-        ready = experiment_of(command).prepare(engine, request)  # the probe of demo-events is fitted here
+        ready = made_by(command).prepare(engine, request)  # the probe of demo-events is fitted here
         calls[0] = 0
         try:
-            made = experiment_of(command)
+            made = made_by(command)
             run(made, engine, request, out=out, resume=resume, progress=progress, ready=ready, watched=watched)
         except Cancelled:
             assert stop_after is not None
@@ -124,8 +139,8 @@ def told(command, result):
     if command == "compare":
         rows = result.summary[result.summary["mode"] != ""]
         return {("answers that change", row.model): row.answers_changed for row in rows.itertuples()}
-    if command == "patch":
-        rows = result.metrics[result.metrics["condition"] == "matched"]
+    if command.startswith("patch"):
+        rows = result.metrics[(result.metrics["condition"] == "matched") & (result.metrics["prompt"] == 0)]
         rates = {REACHABLE: "flip_to_target_rate_reachable", ANY_CHANGE: "flip_from_base_rate"}
         return {
             (f"{row['kind']}: {said}", row["layer"]): row[rate]
@@ -140,7 +155,7 @@ def told(command, result):
 @pytest.mark.parametrize("command", sorted(REQUESTS))
 def test_what_a_run_shows_while_it_goes_on_ends_at_its_result(command, wholes):
     folder, _ = wholes(command)
-    curves, result = SHOWN[folder](), open_result(experiment_of(command), folder)
+    curves, result = SHOWN[folder](), open_result(made_by(command), folder)
     assert len(curves) > 0 and (curves["n"] > 0).all()
     right = told(command, result)
     for row in curves.itertuples():

@@ -10,12 +10,13 @@ import math
 import plotly.graph_objects as go
 import streamlit as st
 
-from components import form, server, state
+from components import edited_answer, form, server, state
 from components.charts import clicks
 from components.charts.kept import kept_figure
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.neurons import charts as neurons_charts
+from components.neurons import in_words
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
@@ -72,6 +73,7 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
     with left, readable_errors():
         _trade(result, k)
         _neurons(result)
+        edited_answer.of_run(result.words, "set", "neu_run_words")
         _computed(result)
         with st.expander("What the verdict means, and what it does not", icon=":material/info:"):
             st.markdown(LIMITS)
@@ -193,6 +195,7 @@ def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None
         f":violet-badge[{md(row['answer'])}]"
     )
     ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.NEU_PLAYER)
+    in_words.draw(shown, asked, subject, clips[chosen], name or "domain", k)
 
 
 def _first_that_changes(result: AblationResult, name: str, k: int) -> None:

@@ -21,6 +21,11 @@ CONDITIONS = {
     "noise": "**matched noise**: noise as strong as the activation that it replaces, and no B",
     "no-conflict": "**no conflict**: A and B agree in voice and words, so no answer should change",
 }
+OF_MEANS = {
+    **CONDITIONS,
+    "random": "**random donor**: the mean of another class, that of a clip drawn at random, in the target's place",
+    "no-conflict": "**no conflict**: A agrees with the class in voice and words, so no answer should change",
+}
 COUNTED = {
     "reachable": "**reachable**: A does not answer the target yet, and B itself does",
     "eligible": "**eligible**: A does not answer the target yet",
@@ -33,14 +38,23 @@ KINDS = {
 EDITED = "**edit**: B is A with its sound edited, and the target the model's own answer to B"
 
 
-def words(kind: str, question: str, counted: str, conditions: Collection[str]) -> None:
+def words(kind: str, question: str, counted: str, conditions: Collection[str], means: bool) -> None:
     """The question that was asked, and what the words in the curve mean, for who sees it the first time."""
     said = [f"Asked: “{md(question)}”"] if question else []
     said += [KINDS[kind]] if kind in KINDS else [EDITED] if kind.startswith("edit~") else []
     said += [COUNTED[counted]] if counted in COUNTED else []
-    said += [text for condition, text in CONDITIONS.items() if condition in conditions]
+    said += [text for condition, text in (OF_MEANS if means else CONDITIONS).items() if condition in conditions]
     if said:
         st.caption("; ".join(said) + ".")
+
+
+def donor(shown: Shown) -> None:
+    """What the donor was and of how many clips, where it is a class mean."""
+    for said in shown.result.remarks():
+        st.caption(
+            f"{md(said[0].upper() + said[1:])}. It stands at every position that is replaced; B is the clip that says "
+            "which pairs are reachable."
+        )
 
 
 def numbers(index: Indexed, kind: str, prompt: int, alpha: float) -> None:

@@ -15,9 +15,10 @@ from components.patching import charts
 from components.widgets import ROW_PX
 from components.words import layer_text, layer_title, md
 from interp_core.data.pairs import Pair
+from interp_core.experiments.edited_words import TEXT
 from interp_core.experiments.patching.experiment import answer_by_hand
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.words import TEXT, Answers
+from interp_core.experiments.patching.words import Answers
 from interp_core.experiments.wording import Origin, counts_errors, marked, whose, word_error_rate, words_moved
 from interp_core.models.subject import Subject
 
@@ -52,7 +53,7 @@ def draw(
                 server.engine().key_of(asked), pair.recipient.digest, pair.donor.digest, prompt, alpha, n_tokens,
                 wanted, asked, pair,
             )  # fmt: skip
-        _texts(answers, layer, alpha)
+        _texts(answers, layer, alpha, asked.donor_said)
         _whose_words(answers, layer, pair, subject)
         if every:
             _every_layer(answers, layer)
@@ -75,11 +76,11 @@ def _written(
     return answer_by_hand(server.engine(), _asked, _pair, n_tokens=n_tokens, prompt=prompt, alpha=alpha, layers=layers)
 
 
-def _texts(answers: Answers, layer: int, alpha: float) -> None:
+def _texts(answers: Answers, layer: int, alpha: float, donor: str) -> None:
     """Three texts below each other, the words that differ marked in each."""
     a, b, patched = answers.a.text, answers.b.text, answers.patched[layer]
     strength = f", alpha {alpha:g}" if alpha != 1 else ""
-    with_b = f"A with B at {'the embeddings' if layer == -1 else f'layer {layer}'}{strength}"
+    with_b = f"A with {md(donor)} at {'the embeddings' if layer == -1 else f'layer {layer}'}{strength}"
     own: list[tuple[str, Origin]] = [(word, "A" if differs else "both") for word, differs in marked(a, b)]
     others: list[tuple[str, Origin]] = [(word, "B" if differs else "both") for word, differs in marked(b, a)]
     st.markdown(f":blue-badge[A] {texts.in_marks(own, answers.a)}")

@@ -97,7 +97,8 @@ def draw(
     else:
         outcome = kept
     with verdict:
-        _verdict(outcome, look, f"alpha {alpha:g}" + (f", {positions} s" if positions else "") if kept is None else "")
+        how = f"alpha {alpha:g}" + (f", {positions} s" if positions else "")
+        _verdict(outcome, look, index.donor, how if kept is None else "")
     _logits(shown, outcome)
     time_map.of_pair(
         made, index, pair, prompt=look.prompt, alpha=alpha, layer=look.layer, marked=window.positions if window else ""
@@ -166,7 +167,7 @@ def _player(
     )  # fmt: skip
 
 
-def _verdict(outcome: pd.Series, look: Look, by_hand: str) -> None:
+def _verdict(outcome: pd.Series, look: Look, donor: str, by_hand: str) -> None:
     where = "the embeddings" if look.layer == -1 else f"layer {look.layer:d}"
     flips = outcome["base_prediction"] != outcome["target"] == outcome["patched_prediction"]
     if flips:
@@ -178,7 +179,7 @@ def _verdict(outcome: pd.Series, look: Look, by_hand: str) -> None:
     else:
         said = "the answer stays"
     st.markdown(
-        f"A :blue-badge[{md(outcome['base_prediction'])}] → with B at {where} "
+        f"A :blue-badge[{md(outcome['base_prediction'])}] → with {md(donor)} at {where} "
         f":violet-badge[{md(outcome['patched_prediction'])}] · B :orange-badge[{md(outcome['donor_prediction'])}]"
         f"{' · ' if state.presenting() else f'  {NEW_LINE}'}"
         f"**{said}** ({md(outcome['target'])}){' by hand: ' + md(by_hand) if by_hand else ''}"

@@ -10,6 +10,7 @@ import streamlit as st
 
 from components.shown import Shown
 from interp_core.experiments.patching.one_pair import best_layer, flipped
+from interp_core.experiments.patching.request import donor_of
 from interp_core.experiments.patching.run import PatchingResult
 
 GROUP = ["kind", "prompt", "alpha"]
@@ -20,6 +21,7 @@ class Indexed:
 
     Attributes:
         kinds, prompts, layers: in the order of the run; prompts are their texts, layers ascend from -1 (embeddings).
+        donor: what is patched into A, in a few words; means: whether it is a class mean and not B.
         alphas: strengths of the matched sweep, the largest first.
         best_layer: the layer with the highest headline rate of the first kind under the first prompt, and
         best_pair: by kind, the first pair that flips there (else the first pair): where a page opens.
@@ -31,6 +33,8 @@ class Indexed:
         matched = records[records["condition"] == "matched"]
         self.kinds: tuple[str, ...] = tuple(dict.fromkeys(line["kind"] for line in result.pairs))
         self.prompts = result.prompts
+        self.donor = donor_of(result.config["settings"])
+        self.means = self.donor != "B"
         self.layers = tuple(sorted(int(layer) for layer in matched["layer"].unique()))
         self.alphas = tuple(sorted((float(a) for a in matched["alpha"].unique()), reverse=True))
         self.lines: dict[str, Mapping[str, Any]] = {line["pair_id"]: line for line in result.pairs}

@@ -48,6 +48,7 @@ def offers(subject: Subject, usual: PatchRequest) -> form.Offers:
         "positions": form.Open(span for span in POSITIONS if span in subject.spans),
         "controls": controls,
         "flow": flow,
+        "donor_state": form.Open(("mean", *(f"mean:{label}" for label in usual.labels))),
         "maps": MAPS if subject.timed and not subject.whole_only else (),
     }
 
@@ -56,6 +57,7 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
     """Draw the run and everything that can be clicked in it."""
     _check(shown, subject)
     explain.by_construction(shown)
+    explain.donor(shown)
     index = indexed(shown)
     names = prompt_names(request.model, index.prompts)
     place = _places(state.presenting())
@@ -76,7 +78,8 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         _layer_summary(index, look)
         edits.say(index, look.kind, look.prompt, look.strength, look.layer)
         conditions = index.metrics(kind, prompt, strength)["condition"]
-        explain.words(kind, index.prompts[prompt], measure, {*conditions} if view == "Flip rate" else set())
+        said = {*conditions} if view == "Flip rate" else set()
+        explain.words(kind, index.prompts[prompt], measure, said, index.means)
         clips = pair_panel.clips_of(shown, request)
         _pairs_at_layer(index, look, clips)
         time_map.over_pairs(index, kind, pair_id)
@@ -127,7 +130,8 @@ def _drawn(
     of_kind = shown.result.metrics[shown.result.metrics["kind"] == look.kind]
     n = sum(line["kind"] == look.kind for line in shown.result.pairs)
     settings = shown.config["settings"]
-    about = facts(shown, str(settings["site"]), f"{settings['positions']} positions")
+    donor = [f"donor: {index.donor}"] if index.means else []
+    about = facts(shown, str(settings["site"]), f"{settings['positions']} positions", *donor)
 
     def picture() -> Figure:
         if look.view == subspaces.VIEW:
@@ -245,7 +249,8 @@ def _layer_summary(index: Indexed, look: Look) -> None:
         text += f", 95 % interval {100 * low:.0f} to {100 * high:.0f} %"
     random = index.row(look.kind, look.prompt, look.strength, "random", look.layer)
     if random is not None:
-        text += f"; with a random donor {share(random, rate, 'reachable_count')}"
+        other = "the mean of another class" if index.means else "a random donor"
+        text += f"; with {other} {share(random, rate, 'reachable_count')}"
     p = matched["p_adjusted"]
     text += "." if p != p else "; adjusted p < 0.001." if p < 0.001 else f"; adjusted p = {p:.3f}."
     st.markdown(text)

@@ -18,6 +18,7 @@ from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.steering import charts as steering_charts
+from components.steering import in_words
 from components.widgets import choice, choosing, picking_table, stepped
 from components.words import md, option
 from interp_core.data.clips import Clip
@@ -62,6 +63,7 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
         steering_charts.clip_curve(made, label, alpha), key=state.ST_LIVE,
         alt=f"Probability of {label} by strength, beside {len(made.random)} random vectors.",
     )  # fmt: skip
+    in_words.draw(named, request, result.vectors, subject, chosen, label=label, layer=layer, alpha=alpha, prompt=prompt)
     return alpha
 
 

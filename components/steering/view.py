@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from components import form, server, state
+from components import edited_answer, form, server, state
 from components.charts import clicks, heatmap
 from components.export import Drawn, facts
 from components.guard import readable_errors
@@ -79,6 +79,7 @@ def explore(shown: Shown, asked: SteerRequest, subject: Subject) -> Drawn:
         figure = _plots(result, label, layer, alpha)
     with left, readable_errors():
         _harm(result, label, layer)
+        edited_answer.of_run(result.answers, "label", "st_run_words")
         _numbers(result)
         with st.expander("What steering can show, and what it cannot", icon=":material/info:"):
             st.markdown(LIMITS)

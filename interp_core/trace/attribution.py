@@ -62,13 +62,13 @@ def attribute(
         For each patch, by site, [width] float64 on the CPU: the estimate of each column, summed over the patched
         positions, nats. And the attention of the recipient's pass, if asked for and there to be had.
     Raises:
-        InterpError: a site that is refused or missing, patches of several recipients or without a donor.
+        InterpError: a site that is refused or missing, patches of several recipients or without a clip as donor.
     """
     for kind in kinds:
         check_attributed(kind)
     run = patches[0].recipient
-    if any(patch.recipient is not run or patch.donor is None for patch in patches):
-        raise InterpError("patches that are estimated together have one recipient, and a donor each.")
+    if any(patch.recipient is not run or patch.donor is None or patch.mean is not None for patch in patches):
+        raise InterpError("patches that are estimated together have one recipient, and a clip as donor each.")
     subject.check_ready()
     # What enters the blocks was made for inference, which autograd refuses.
     prompted = replace(run.prompted, embeds=run.prompted.embeds.clone())

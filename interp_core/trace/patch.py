@@ -29,6 +29,9 @@ class Patch:
         within: by layer, [rank, width] rows of length 1 at right angles (or of 0): only the part of B - A in the
             subspace that they span is exchanged, patched = A + alpha * P (B - A). None for all of it. The width is
             that of what is edited: of one head at the site of one head.
+        mean: by layer, [width] what stands at every position in the place of the donor's own state (a mean over clips,
+            say), as wide as what is edited; `source` is then not read. The donor stays the clip that an answer is
+            compared with.
     """
 
     recipient: CleanRun
@@ -39,6 +42,7 @@ class Patch:
     noise_seed: int | None = None
     averaged: bool = False
     within: Mapping[int, Tensor] | None = None
+    mean: Mapping[int, Tensor] | None = None
 
     def __post_init__(self) -> None:
         fits = len(self.source) > 0 if self.averaged else len(self.positions) == len(self.source)
@@ -54,7 +58,9 @@ class Patch:
             raise InterpError("a patch takes either a donor or a noise seed, and exactly one of them.")
         if not 0.0 <= self.alpha <= 1.0:
             raise InterpError(f"alpha={self.alpha} is outside [0, 1].")
-        if self.donor is not None:
+        if self.mean is not None and (self.donor is None or self.averaged):
+            raise InterpError("a patch with a mean has a donor to be compared with, and averages no source of it.")
+        if self.donor is not None and self.mean is None:
             self._check_inside("sources", self.source, self.donor)
 
     @staticmethod
@@ -101,11 +107,13 @@ class Patch:
 
         Args:
             own: the recipient's activation there, as the pass computed it.
-            donor_state: [pos, width] of the donor at this site; None for noise.
-            layer: seeds the noise together with `noise_seed`.
+            donor_state: [pos, width] of the donor at this site; None for noise, and not read where there is a mean.
+            layer: whose mean it is; seeds the noise together with `noise_seed`.
             columns: the part of the width that is edited (one head), the rest is kept.
         """
-        if donor_state is None:
+        if self.mean is not None:
+            incoming = self.mean[layer].to(own).expand(len(own), -1)
+        elif donor_state is None:
             incoming = self._noise(own[:, columns], layer)
         else:
             incoming = self.donor_value(donor_state)[:, columns].to(own.device)

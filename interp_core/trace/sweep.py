@@ -94,14 +94,14 @@ def donor_prefix(subject: Subject, patch: Patch, spec: SiteSpec) -> int | None:
     """Return the position up to which the donor's run stands in for the patched one, or None if it may not.
 
     Exact only when all hold: the blocks allow it (`Subject.shortcut_refusal`), whole residual stream after a block
-    and all its directions, alpha 1, the same ids and embeddings before the span, the replaced positions are one run at
-    the donor's own absolute positions, and the readout lies behind it. So of the windows of a span only its first one
-    has a shortcut: before the others the recipient's own trajectory stands.
+    and all its directions, alpha 1, states of the donor's own run, the same ids and embeddings before the span, the
+    replaced positions are one run at the donor's own absolute positions, and the readout lies behind it. So of the
+    windows of a span only its first one has a shortcut: before the others the recipient's own trajectory stands.
     """
     donor, recipient = patch.donor, patch.recipient
     if subject.shortcut_refusal() is not None or spec.inside or donor is None:
         return None
-    if patch.alpha != 1.0 or patch.averaged or patch.within is not None:
+    if patch.alpha != 1.0 or patch.averaged or patch.within is not None or patch.mean is not None:
         return None
     if donor.keys is None or not torch.equal(patch.source, patch.positions.to(patch.source.dtype)):
         return None
@@ -277,7 +277,7 @@ def _reference(
     sites = {la: Site("resid_pre", 0) if la == -1 else Site(spec.kind, la, spec.head) for la in spec.layers}
     for patch in patches:
         states: Mapping[Site, Tensor] = {}
-        if patch.donor is not None:
+        if patch.donor is not None and patch.mean is None:
             with captured(subject, set(sites.values())) as donor:
                 _forward(subject, patch.donor)
             states = donor.values
@@ -297,6 +297,7 @@ def _forward(subject: Subject, run: CleanRun) -> Tensor:
 
 def _patched(patch: Patch, spec: SiteSpec, layer: int) -> str:
     incoming = "noise" if patch.donor is None else f"that of clip {patch.donor.prompted.clip_id!r}"
+    incoming = incoming if patch.mean is None else "a mean state"
     site = "what enters layer 0" if layer == -1 else str(Site(spec.kind, layer, spec.head))
     return f"clip {patch.recipient.prompted.clip_id!r} with {incoming} at {site}"
 
@@ -322,7 +323,7 @@ def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast"
     """
     n_pos, n_layers = patch.recipient.prompted.n_pos, subject.n_layers
     if method == "reference":
-        return float(len(spec.layers) + (patch.donor is not None))
+        return float(len(spec.layers) + (patch.donor is not None and patch.mean is None))
     stop = donor_prefix(subject, patch, spec) if method == "fast" else None
     keeps_keys = method == "fast" and subject.shortcut_refusal() is None
     start = 0

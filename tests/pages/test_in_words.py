@@ -12,8 +12,14 @@ from components import server as running
 from components import state
 from interp_core.experiments.heads.experiment import answer_without
 from interp_core.experiments.heads.request import HeadsRequest
+from interp_core.experiments.neurons.by_hand import answer_without as answer_without_neurons
+from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.experiments.neurons.words import best_neurons
 from interp_core.experiments.patching.experiment import answer_by_hand, pairs_of
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.steering.by_hand import answer_steered
+from interp_core.experiments.steering.experiment import STEERING
+from interp_core.experiments.steering.request import SteerRequest
 from interp_core.experiments.wording import words_moved
 from tests.corpus import write_corpus
 from tests.families.encoders import save_wavlm
@@ -121,3 +127,63 @@ def test_a_heads_clip_is_answered_with_the_head_and_without(open_app: OpenApp) -
             assert all(word in badged(at, badge) for word in re.findall("[A-Za-z]{3,}", text.text)), during
         assert ("stays the same" in words(at)) == (own == without)
         assert faults(at) == []
+
+
+def test_a_clip_is_answered_with_the_neurons_of_a_run_and_without(open_app: OpenApp) -> None:
+    at = open_app(
+        ablate_at="resid_post:1", ablate_ks="0,8", ablate_draws="2", ablate_refits="0", neu_clips="all",
+        ablate_words="5", ablate_word_clips="2",
+    )  # fmt: skip
+    at = at.switch_page(str(Path(__file__).resolve().parents[2] / "pages" / "neurons.py")).run()
+    at = next(button for button in at.button if button.label == "Run").click().run()
+    (job,) = [job for job in running.engine().jobs.jobs() if job.title.startswith("ablate")]
+    assert job.wait(120) and job.error is None, job.error
+    at = unfold(unfold(at.run(), "neu_run_words"), state.NEU_WORDS)
+    assert faults(at) == [] and "of 2 texts of 2 clips change" in words(at)
+    assert any(len(one.value) == 4 and "answer_edited" in one.value for one in at.dataframe)
+    at = at.select_slider(key=state.NEU_K).set_value("8").run()
+    result, clips = job.result, running.engine().manifest(AblateRequest(NAME)).clips
+    settings = result.config["settings"]
+    for on, during, ranked in ((False, "prefill", "domain"), (True, "all", "task")):
+        at = at.toggle(key=state.NEU_DURING).set_value(on).run()
+        at = at.segmented_control(key=state.NEU_SET).set_value(ranked).run() if ranked == "task" else at
+        chosen = next(one.value for one in at.markdown if "**: truly " in one.value).split("**")[1].replace("\\", "")
+        clip = {one.clip_id: one for one in clips}[chosen]
+        asked = AblateRequest(NAME, at="resid_post:1", prompt=settings["prompt"], draws=2, refits=0, ks=(0, 8))
+        own, without = answer_without_neurons(
+            running.engine(), asked, clip, best_neurons(result.scores, ranked, 8), n_tokens=40, during=during
+        )
+        for badge, text in ((":blue-badge[A]", own), (":violet-badge[without 8 neurons", without)):
+            assert all(word in badged(at, badge) for word in re.findall("[A-Za-z]{3,}", text.text)), during
+        assert ("stays the same" in words(at)) == (own == without)
+        assert faults(at) == [] and f"best for the {ranked}" in words(at)
+
+
+def test_a_clip_is_answered_at_alpha_0_and_at_the_chosen_alpha(open_app: OpenApp) -> None:
+    at = open_app(
+        steer_layers="1", steer_alphas="1,4", steer_controls="", steer_checks="false", steer_units="text_id",
+        steer_words="5", steer_word_clips="2",
+    )  # fmt: skip
+    at = at.switch_page(str(Path(__file__).resolve().parents[2] / "pages" / "steering.py")).run()
+    at = next(button for button in at.button if button.label == "Run").click().run()
+    (job,) = [job for job in running.engine().jobs.jobs() if job.title.startswith("steer")]
+    assert job.wait(120) and job.error is None, job.error
+    at = unfold(unfold(at.run(), "st_run_words"), state.ST_WORDS)
+    assert faults(at) == [] and "of 2 texts of 2 clips change" in words(at)
+    assert any("answer_edited" in one.value for one in at.dataframe)
+    at = at.select_slider(key=state.ST_ALPHA).set_value("4").run()
+    for on, during in ((False, "prefill"), (True, "all")):
+        at = at.toggle(key=state.ST_DURING).set_value(on).run()
+        said = next(one.value for one in at.markdown if "at alpha 4; of" in one.value)
+        clips = {one.clip_id: one for one in running.engine().manifest(SteerRequest(NAME)).clips}
+        clip = clips[said.split("**")[1].replace("\\", "")]
+        asked = STEERING.prepare(running.engine(), SteerRequest(NAME, layers=(1,), units="text_id")).request
+        label = at.selectbox(key=state.ST_LABEL).value
+        own, steered = answer_steered(
+            running.engine(), asked, job.result.vectors, clip, label=label, layer=1, alpha=4.0, n_tokens=40,
+            during=during,
+        )  # fmt: skip
+        for badge, text in ((":blue-badge[A]", own), (":violet-badge[alpha 4", steered)):
+            assert all(word in badged(at, badge) for word in re.findall("[A-Za-z]{3,}", text.text)), during
+        assert ("stays the same" in words(at)) == (own == steered)
+        assert faults(at) == [] and "alpha 0 is the answer as it is" in words(at)

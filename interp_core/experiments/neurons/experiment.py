@@ -14,20 +14,23 @@ from interp_core.errors import InterpError
 from interp_core.experiments.answers import head_labels, low_mass, question
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader, Collected, collect
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.cost import Cost, timed, token_seconds
 from interp_core.experiments.downstream import Downstream, TailDownstream, downstream_of, impact
+from interp_core.experiments.edited_words import left_out, said_of
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.neurons import epochs, files
 from interp_core.experiments.neurons.erase import erasure_sentence
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.splits import Splits, split
 from interp_core.experiments.neurons.sweep import AblationResult, Table, run_sweep
+from interp_core.experiments.neurons.words import SETS, check_site, clips_in_words, run_words
 from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import Demo, demo_of
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
 from interp_core.sites import OF_HEADS, STAGES, Kind, Site, check_kind
+from interp_core.trace.generate import Row
 
 DRAWS_BEHIND_HEAD, DRAWS_IN_BLOCKS = 100, 10
 
@@ -74,6 +77,9 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         wanted = request.labels or (demo.labels if demo else ())
         labels = head_labels(subject, wanted, prompt, {c.label(task) for c in manifest.clips} - {None}, classes)
         manifest = as_answers(manifest, labels.labels)
+        if request.words:
+            subject.check_writes()
+            check_site(site)
         splits = split(manifest.clips, domain, units, **filters)
         if request.pilot is not None:
             splits = _first(splits, request.pilot)
@@ -86,6 +92,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         )
         made = AblationPlan(used, splits, ClipReader(store, prompt), site, labels)
         notes = (f"task {task}, domain {domain}, units {units}; {splits.said}", *low_mass(made.reader, used, labels))
+        notes += left_out(subject, [used[i] for i in clips_in_words(splits, found)])
         facts = {"splits": splits.said, "unanswered": both_sides(used, task, labels.labels)}
         so = "do not count in accuracies"
         rests_on = [splits.said, *of_labels(used, task, labels.labels, so), *of_labels(used, domain)]
@@ -96,7 +103,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         one = plan.reader.ready(plan.clips[0])
         with torch.inference_mode():
             each = timed(lambda: plan.reader.answer([one]))
-        n = len(plan.clips)
+        n, request = len(plan.clips), ready.request
         if plan.site.kind in STAGES and plan.site.kind != "mixed":
             return Cost(n, n * each, f"{n} clips", "the head and the probes on every set")
         draws = ready.request.draws or DRAWS_IN_BLOCKS
@@ -104,7 +111,13 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         measured = len(plan.splits.id) + len(plan.splits.ood)
         sets = (2 + 2 * draws) * len(ready.request.ks) + (2 + draws) * ready.request.erase
         passes = n + measured * (2 + sets * later)
-        return Cost(passes, passes * each, f"{n} clips, at most")
+        spoken, waiting, also = clips_in_words(plan.splits, request), 0.0, ""
+        if spoken:  # each clip as it is and without either set: the prompt, then a position a token
+            stem = plan.reader.stem(one)
+            passes += len(spoken) * (1 + len(SETS)) * (1 + request.words / stem.n_pos)
+            waiting = len(spoken) * request.words * token_seconds(subject, Row(stem))
+            also = f"up to {request.words} tokens in words of {len(spoken)} clips"
+        return Cost(passes, passes * each + waiting, f"{n} clips, at most", also)
 
     def compute(self, ready: Ready[AblateRequest, AblationPlan], sink: Sink, progress: Progress) -> AblationResult:
         request, plan = ready.request, ready.plan
@@ -127,7 +140,18 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             "labels": list(plan.labels.labels),
             **_planted(request),
         }
-        return replace(made, report=report)
+        answers = run_words(
+            plan.reader,
+            plan.site,
+            collected,
+            plan.splits,
+            made.scores,
+            report["evidence"]["k"],
+            request,
+            sink,
+            progress,
+        )
+        return replace(made, report=report, words=answers)
 
     def summary(self, result: AblationResult) -> Iterator[str]:
         report, evidence = result.report, result.report["evidence"]
@@ -139,6 +163,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             f"{report['route']}, {report['ablations']} sets"
         )
         yield f"at K = {evidence['k']}: {report['verdict']} ({report['why']})"
+        yield from said_of(result.words, "set")
         if len(result.erasure):
             yield erasure_sentence(result.erasure, report)
         if planted := report.get("planted"):

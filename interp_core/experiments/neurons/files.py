@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from interp_core.experiments.edited_words import RECORDS, TABLE
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.neurons.sweep import AblationResult
 from interp_core.runs import RunWriter
-from interp_core.storage import read_csv, read_json
+from interp_core.storage import read_csv, read_json, read_records
 
 TOP = 10
 OLD_NAMES = {"head_ood": "head_ood", "domain_probe": "hosp_probe", "task_probe": "tumor_probe", "head_id": "head_id"}
@@ -28,6 +29,8 @@ def write(writer: RunWriter, made: AblationResult) -> None:
     writer.write_csv("ablation_answers.csv", made.answers)
     if len(made.erasure):
         writer.write_csv(ERASURE, made.erasure)
+    if len(made.words):
+        writer.write_csv(TABLE, made.words)
     writer.write_json("neuron_ablation.json", as_json(made, writer.folder.name))
     save_png(made.figure(), writer.path("neuron_ablation.png"))
 
@@ -35,7 +38,8 @@ def write(writer: RunWriter, made: AblationResult) -> None:
 def read(folder: Path, config: Mapping[str, Any]) -> AblationResult:
     """Read a finished run folder back."""
     answers = read_csv(folder / "ablation_answers.csv", texts=True)
-    erased = config.get("settings", {}).get("erase", False)
+    settings = config.get("settings", {})
+    erased = settings.get("erase", False)
     return AblationResult(
         config,
         read_csv(folder / "ablation_curve.csv"),
@@ -43,6 +47,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> AblationResult:
         answers.assign(k=answers["k"].astype(int)),
         read_json(folder / "neuron_ablation.json")["report"],
         read_csv(folder / ERASURE) if erased else pd.DataFrame(),
+        # From the records and not from the table for people, in which an empty answer and a missing one look alike.
+        pd.DataFrame(read_records(folder / RECORDS, finished=True) if settings.get("words") else []),
     )
 
 

@@ -8,6 +8,8 @@ LIMITS = """
 - *Mean* ablation leaves a neuron's average in place; *zero* also shifts what follows; a *sign flip* destroys nothing
   that a refitted probe could not turn back.
 - The domain probe is measured in domain, where several domains are; out of domain there may be only one.
+- An answer in words hangs on its first tokens: two texts can part over a near tie, and one that stays says nothing of
+  the probabilities behind it.
 - An interval counts the units that were really sampled; under ten of them there is none, and no run is selective.
 """
 

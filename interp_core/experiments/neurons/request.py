@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from interp_core.choices import NeuronEdit
+from interp_core.choices import During, NeuronEdit, words_conflicts
 from interp_core.errors import InterpError
 from interp_core.options import option
 from interp_core.request import Request
@@ -62,6 +62,22 @@ class AblateRequest(Request):
         "the task, and random subspaces of the domain's rank",
         label="Erase the domain too",
     )
+    words: int = option(
+        0,
+        "also let the model write its answers in words, up to so many tokens (40 is a sentence or two); 0 for none. "
+        "Every measured clip as it is, without the neurons best for the domain and without those best for the task, at "
+        "the K of the verdict",
+        least=0, most=1000, label="Answer in words, tokens", rare=True,
+    )  # fmt: skip
+    word_clips: int = option(
+        0, "clips whose answers are written in words; 0 for all", least=0, label="Clips in words", rare=True
+    )
+    during: During = option(
+        "prefill",
+        "where the edit holds while the model writes: over the prompt alone (prefill), or at every position that is "
+        "written too (all)",
+        label="The edit holds", words={"prefill": "over the prompt", "all": "while it writes, too"}, rare=True,
+    )  # fmt: skip
     epoch: str = option("", "--model is a folder of checkpoints: a number, all, best-id, or peak-ood (which peeks)")
 
     command: ClassVar[str] = "ablate"
@@ -81,7 +97,8 @@ class AblateRequest(Request):
         return found | ({"id_val": _centres(self.id)} if self.id else {})
 
     def conflicts(self) -> list[str]:
-        return [] if self.ks else ["--ks: give numbers of neurons of 0 or more"]
+        found = [] if self.ks else ["--ks: give numbers of neurons of 0 or more"]
+        return found + words_conflicts(self.words, self.word_clips, self.during)
 
 
 def _centres(text: str) -> list[int]:

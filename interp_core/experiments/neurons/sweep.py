@@ -63,6 +63,7 @@ class AblationResult(Result):
         scores: one row a neuron. answers: one row a (ranked set, k, measured clip).
         report: verdict and its evidence, areas, overlaps, counts, routes, reasons.
         erasure: one row a set (domain, task, random), as in the curve; empty where nothing was erased.
+        words: answers in words, one row a clip and ranked set; see `edited_answers`. Empty where none were written.
     """
 
     curve: pd.DataFrame
@@ -70,6 +71,7 @@ class AblationResult(Result):
     answers: pd.DataFrame
     report: dict[str, Any]
     erasure: pd.DataFrame = field(default_factory=pd.DataFrame)
+    words: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -78,7 +80,8 @@ class AblationResult(Result):
 
     def tables(self) -> dict[str, pd.DataFrame]:
         erased = {"erasure": self.erasure} if len(self.erasure) else {}
-        return {"curve": self.curve, "scores": self.scores, "answers": self.answers, **erased}
+        spoken = {"words": self.words} if len(self.words) else {}
+        return {"curve": self.curve, "scores": self.scores, "answers": self.answers, **erased, **spoken}
 
     limits = LIMITS
     profile_x = "K"

@@ -1,6 +1,6 @@
 """What a chunk of pairs is turned into: patches, and the records of their sweep."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from interp_core.data.clips import Clip
+from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.patching.positions import align_positions
@@ -64,11 +65,22 @@ def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch]
         else:
             assert donor is not None, "only noise has no donor"
             run = store.run(donor, prompt, (plan.spec.kind,))
-            aligned = align_positions(recipient.prompted, run.prompted, positions, settings.align)
-            patches.append(Patch(recipient, run, aligned.positions, aligned.source, chunk.alpha))
+            mean = _mean_of(plan, pair, donor, chunk)
+            source = run.prompted if mean is None else recipient.prompted
+            aligned = align_positions(recipient.prompted, source, positions, settings.align)
+            patches.append(Patch(recipient, run, aligned.positions, aligned.source, chunk.alpha, mean=mean))
         covered.append(aligned.covered)
         donors.append(donor)
     return patches, covered, donors
+
+
+def _mean_of(plan: Plan, pair: Pair, donor: Clip, chunk: Chunk) -> Mapping[int, torch.Tensor] | None:
+    """The mean of the class that a donor is of; None where the donor's own states are patched."""
+    if plan.means is None:
+        return None
+    label = pair.target if donor is pair.donor else donor.label(pair.column)
+    assert label is not None, "a random donor without a class is left out of the plan"
+    return plan.means.of(pair, label, chunk.prompt)
 
 
 def run_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.cost import Cost, timed, token_seconds
 from interp_core.experiments.patching import conflict, words
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.head_map import map_chunks
@@ -17,7 +17,7 @@ from interp_core.experiments.patching.subspace import subspace_chunks
 from interp_core.experiments.patching.time_map import TIME
 from interp_core.experiments.patching.windows import windows_of
 from interp_core.trace.clean import clean_runs
-from interp_core.trace.generate import Row, generate
+from interp_core.trace.generate import Row
 from interp_core.trace.knockout import windows
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
@@ -50,6 +50,8 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
         each = cost(store.subject, some, plan.spec, plan.settings.method) * (1 + plan.settings.subspace_draws)
         forwards += sum(len(chunk.pairs) for chunk in within) * each
         forwards += len({clip.clip_id for clip in plan.fitted_on} - set(used))
+    if plan.means is not None:
+        forwards += len({clip.clip_id for clip in plan.fitted_on} - set(used)) * len(plan.settings.prompts)
     if "knockout" in flows_of(plan.settings, store.subject):
         each = _knockout(first[0], store.subject.n_layers, plan.settings.knockout_width)
         forwards += len(of_pairs) * len(plan.settings.prompts) * each
@@ -64,16 +66,10 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
     pairs, n_tokens = sum(len(chunk.pairs) for chunk in spoken), plan.settings.words
     # The prompt of A at every layer and of both clips as they are, then a position a token; see `in_words`.
     forwards += pairs * (len(plan.spec.layers) + 2) * (1 + n_tokens / stem.n_pos)
-    waiting = len(spoken) * n_tokens * _step(store, Row(stem)) if spoken else 0.0
+    waiting = len(spoken) * n_tokens * token_seconds(store.subject, Row(stem)) if spoken else 0.0
     also = f"up to {n_tokens} tokens in words of {pairs} pairs at every layer" if spoken else ""
     of = f"{len(plan.pairs.pairs)} pairs over {len(of_pairs)} clips"
     return Cost(forwards, forwards * each + waiting, of, also)
-
-
-def _step(store: CleanStore, row: Row) -> float:
-    """Seconds that one more token takes, however many rows go along."""
-    short, long = (timed(lambda n=n: generate(store.subject, [row], n)) for n in (1, 5))  # type: ignore[misc]
-    return max(0.0, long - short) / 4
 
 
 def _time_map(plan: Plan, store: CleanStore) -> float:
@@ -98,9 +94,8 @@ def _windows(plan: Plan, store: CleanStore, condition: str, patch: Patch) -> flo
     if condition == "matched":  # masked windows lie anywhere, at a layer that is known afterwards: the first costs most
         first, middle = replace(plan.spec, layers=plan.spec.layers[:1]), windows[len(windows) // 2]
         random = min(RANDOM_WINDOWS, sum(w.stop - w.first for w in windows) - (middle.stop - middle.first))
-        passes += (
-            len(MASKS) * (1 + random) * cost(store.subject, replace(middle.of(patch), averaged=True), first, method)
-        )
+        mask = replace(middle.of(patch), averaged=True, mean=None)
+        passes += len(MASKS) * (1 + random) * cost(store.subject, mask, first, method)
     return passes
 
 

@@ -20,6 +20,7 @@ from interp_core.experiments.basis import of_pairs
 from interp_core.experiments.checks import CheckReport, run_checks
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost
+from interp_core.experiments.edited_words import left_out as words_left_out
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.patching import files, words
 from interp_core.experiments.patching.back_map import back_by_hand, check_back_map
@@ -31,6 +32,7 @@ from interp_core.experiments.patching.edit_doses import doses_said
 from interp_core.experiments.patching.edited import edit_pairs, edit_table, said_of
 from interp_core.experiments.patching.head_map import PairHeads, check_head_map, heads_of_pair
 from interp_core.experiments.patching.head_words import headline
+from interp_core.experiments.patching.means import donor_notes, targets_of
 from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan, plan_of_pair
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
@@ -42,6 +44,7 @@ from interp_core.experiments.patching.run import (
     run_patching,
 )
 from interp_core.experiments.patching.stated import check_stated, left_out, stated_by_hand
+from interp_core.experiments.patching.states import with_means
 from interp_core.experiments.patching.subspace import check_subspace
 from interp_core.experiments.patching.subspace_words import subspace_summary
 from interp_core.experiments.patching.time_map import map_of_pair
@@ -75,16 +78,18 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         for check_clips in (check_back_map, check_stated):
             check_clips(store.subject, found, clips_of_pairs(made))
         check_subspace(found, pairs.pairs, made.fitted_on)
+        means = [] if made.means is None else made.means.counts(pairs.pairs)
         facts = {
+            **({"donor_means": means} if means else {}),
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
             "shortcut_refusal": store.subject.shortcut_refusal(),
             "unanswered": both_sides(manifest.clips, pairs.kinds[0].target_column, found.labels),
         }
-        notes: list[str] = left_out(made)
+        notes: list[str] = [*left_out(made), *donor_notes(means, found.controls, found.flow)]
         if found.words:
             store.subject.check_writes()
-            notes += words.note(store.subject, [clip for pair in pairs.pairs for clip in (pair.recipient, pair.donor)])
+            notes += words_left_out(store.subject, clips_of_pairs(made))
         if not request.site and found.kind != "resid_post":
             nearly = "nearly " if made.padding_stays else ""
             notes.append(
@@ -127,6 +132,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         )
 
     def summary(self, result: PatchingResult) -> Iterator[str]:
+        yield from result.remarks()
         matched = result.metrics[(result.metrics.condition == "matched") & (result.metrics.prompt == 0)]
         for kind, rows in matched.groupby("kind", sort=False):
             best: dict[Any, Any] = max(rows.to_dict("records"), key=lambda row: row["flip_to_target_rate_reachable"])
@@ -208,12 +214,13 @@ def pairs_of(engine: Engine, request: PatchRequest, progress: Progress = silent)
 def _of_kinds(store: CleanStore, clips: Sequence[Clip], found: PatchRequest, progress: Progress) -> PairSet:
     """The pairs of all kinds, those that labels build and those of edited copies, in the order of the setting."""
     kinds = parse_kinds(found.kinds)
+    labels = targets_of(found, kinds, clips)
     limits = limits_of(kinds, found.max_pairs)
     by_label = [kind for kind in kinds if not kind.edit]
     made = PairSet((), (), {"kinds": {}})
     if by_label:
         most = {kind.name: limits[kind.name] for kind in by_label}
-        made = build_pairs(clips, by_label, labels=found.labels, max_pairs=most, seed=found.seed)
+        made = build_pairs(clips, by_label, labels=labels, max_pairs=most, seed=found.seed)
     if len(by_label) == len(kinds):
         return made
     of_edits = edit_pairs(store, clips, kinds, found, progress)
@@ -230,7 +237,7 @@ def check(engine: Engine, request: PatchRequest) -> tuple[CheckReport, tuple[str
         CheckFailed: one does not hold.
     """
     ready = PATCHING.prepare(engine, request)
-    made = ready.plan
+    made = with_means(ready.plan, ready.store)
     patches = patches_of(made, ready.store, made.chunks[0])[0]
     asked = ready.request.prompts[0]
     return run_checks(ready.store, made.pairs.pairs, made.labels[0], asked, patches, made.spec), (
@@ -250,7 +257,14 @@ def patch_by_hand(
 ) -> pd.DataFrame:
     """Sweep one pair; see `patch_pair`."""
     found = resolve(engine, request)
-    return patch_pair(engine.store(found), pair, found, prompt=prompt, alphas=alphas)
+    store = engine.store(found)
+    clips = _of_means(engine, found, store)
+    return patch_pair(store, pair, found, prompt=prompt, alphas=alphas, clips=clips)
+
+
+def _of_means(engine: Engine, found: PatchRequest, store: CleanStore) -> Sequence[Clip]:
+    """The clips of which class means are taken; none where the donor is none."""
+    return clips_of(engine, found, store).clips if found.donor_state else ()
 
 
 def answer_by_hand(
@@ -267,7 +281,8 @@ def answer_by_hand(
     found = resolve(engine, request)
     found = replace(found, layers=found.layers if layers is None else tuple(layers), controls=(), flow=())
     store = engine.store(found)
-    made = plan_of_pair(store.subject, pair, found, prompt)
+    made = plan_of_pair(store.subject, pair, found, prompt, _of_means(engine, found, store))
+    made = with_means(made, store, prompts=(prompt,))
     patches = patches_of(made, store, Chunk(0, pair.kind, prompt, alpha, "matched", (pair,)))[0]
     (answers,) = words.in_words(store.subject, patches, made.spec, n_tokens)
     return answers
@@ -299,7 +314,8 @@ def map_by_hand(
 ) -> list[dict[str, Any]]:
     """The time map of one pair, one record a layer; see `map_of_pair`."""
     found = resolve(engine, request)
-    return map_of_pair(engine.store(found), pair, found, prompt=prompt, alpha=alpha)
+    store = engine.store(found)
+    return map_of_pair(store, pair, found, prompt=prompt, alpha=alpha, clips=_of_means(engine, found, store))
 
 
 def later_by_hand(engine: Engine, request: PatchRequest, clip: Clip, *, prompt: int = 0) -> dict[str, Any]:

@@ -173,6 +173,8 @@ def heads_of_pair(store: CleanStore, pair: Pair, settings: PatchRequest, prompt:
     """Estimate every head for one pair, and see where the heads look."""
     subject = store.subject
     check_head_map(subject, settings)
+    if settings.donor_state:
+        raise InterpError("heads are estimated with B's own states, not with a class mean; leave --donor out.")
     labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
     patch = patch_of(store, pair.recipient, pair.donor, settings, prompt, ("head_out",))
     target = labels.labels.index(pair.target)

@@ -5,6 +5,9 @@ LIMITS = """
   not show that the information lives only there: other layers and positions may carry it too.
 - A patched state can be one that the model never meets by itself. That is what the strength alpha and the matched-noise
   control are for: an effect that noise of the same norm has as well is damage, not information.
+- A **class mean** as the donor (`--donor mean`) is no clip's state: it has no course in time and less spread than any
+  recording, so it may lie off what the model ever meets, and fewer flips than with B need not mean that the class is
+  not there. What goes along with a label in the clips (a speaker, a level, a text) goes along in its mean.
 - Semantic pairs differ in words, and so in sound: the report of the pairs says by how much in duration, F0 and level.
 - *Reachable* pairs are those whose answer is not yet the target and whose donor itself gets the target; the rate over
   all pairs is lower by what the model cannot do in the first place.

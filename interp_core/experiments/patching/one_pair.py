@@ -14,6 +14,7 @@ from interp_core.experiments.example import Example, Sound
 from interp_core.experiments.facts import signature
 from interp_core.experiments.figures import Figure, quiet, style
 from interp_core.experiments.patching.figures import flip_rate_panel
+from interp_core.experiments.patching.request import donor_in_title, donor_of
 from interp_core.looks import BLUE, GREY, RUNS, VERMILLION
 
 SHOWN_DB = 70.0
@@ -73,9 +74,11 @@ def examples(
 
 
 def _example(config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: Place) -> Example:
+    donor = donor_of(config["settings"])
     said = (
-        f"A is answered {row['base_prediction']!r}, B {row['donor_prediction']!r}; with B at {_named(place.layer)}, "
-        f"alpha {place.alpha:g}, A is answered {row['patched_prediction']!r} (target {row['target']!r})."
+        f"A is answered {row['base_prediction']!r}, B {row['donor_prediction']!r}; with {donor} at "
+        f"{_named(place.layer)}, alpha {place.alpha:g}, A is answered {row['patched_prediction']!r} (target "
+        f"{row['target']!r})."
     )
     draw = partial(pair_figure, config, row, metrics, place)
     return Example(str(row.name), row["recipient"], row["donor"], said, draw)
@@ -96,7 +99,8 @@ def pair_figure(
     grid = figure.subplots(2, 2, height_ratios=(1, 1.25))
     settings = config["settings"]
     n = int(place.metrics(metrics).query("condition == 'matched'")["n"].max())
-    about = signature(config, str(settings["site"]), f"{settings['positions']} positions", f"route {row['method']}")
+    patched = f"{settings['positions']} positions{donor_in_title(settings)}"
+    about = signature(config, str(settings["site"]), patched, f"route {row['method']}")
     asked = f" · question {place.prompt + 1}" if len(settings["prompts"]) > 1 else ""
     title = (
         f"Pair {row.name}, {_named(place.layer)}, alpha {place.alpha:g}{asked} · {place.kind} pairs (n = {n})\n{about}"

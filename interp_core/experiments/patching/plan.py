@@ -8,6 +8,7 @@ from interp_core.data.clips import Clip, seconds_of
 from interp_core.data.pairs import Pair, PairSet
 from interp_core.errors import InterpError, few
 from interp_core.experiments.patching.controls import no_conflict_pairs, random_donors
+from interp_core.experiments.patching.means import ClassMeans
 from interp_core.experiments.patching.positions import align_positions, check_positions, time_window
 from interp_core.experiments.patching.request import CONTROLS, FLOWS, PatchRequest
 from interp_core.models.labels import LabelTokens
@@ -59,7 +60,9 @@ class Plan:
     padding_stays: bool = False
     """Whether beside what is heard it reads padding, and nothing else: see `Subject`."""
     fitted_on: tuple[Clip, ...] = ()
-    """The clips that subspaces may be fitted on."""
+    """The clips that subspaces may be fitted on, and class means taken of."""
+    means: ClassMeans | None = None
+    """What the donors are where they are class means; without states until these are read."""
 
     @property
     def but_for_padding(self) -> bool:
@@ -121,9 +124,13 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
         subject.locate(Site("resid_pre", 0) if layer == -1 else Site(settings.kind, layer, settings.head))
     usable = _reaching(clips, settings)
     donors = random_donors(pair_set.pairs, usable, settings.seed)
+    means = class_means(subject, settings, usable, pair_set.pairs)
     kinds = [kind.name for kind in pair_set.kinds]
     most = max((len(pair_set.of(kind)) for kind in kinds), default=0)
     calm = no_conflict_pairs(usable, settings.labels, most, settings.seed)
+    if means is not None:
+        donors = {p.pair_id: d for p in pair_set.pairs if (d := donors.get(p.pair_id)) and means.has(p, d)}
+        calm = tuple(p for p in calm if means.label in ("", p.target) and means.has(p, p.donor))
     conditions = ["matched", *_further_conditions(subject, settings)]
     chunks: list[Chunk] = []
     for number in range(len(settings.prompts)):
@@ -156,7 +163,29 @@ def plan(subject: Subject, pair_set: PairSet, clips: Sequence[Clip], settings: P
         subject.by_construction,
         subject.padding_stays,
         tuple(usable),
+        means,
     )
+
+
+def class_means(
+    subject: Subject, settings: PatchRequest, clips: Sequence[Clip], pairs: Sequence[Pair]
+) -> ClassMeans | None:
+    """What class means are taken of, before states are read; None where the donors are clips.
+
+    Raises:
+        InterpError: positions that hold no recording alone, or pairs for which there is no mean.
+    """
+    if settings.class_mean is None:
+        return None
+    heard = settings.positions == "audio" or time_window(settings.positions) is not None
+    if not heard and (settings.positions != "all" or "question" in subject.spans):
+        raise InterpError(
+            f"a class mean stands at the positions of the recording, and the run patches positions "
+            f"{settings.positions!r}; choose audio or a time window, or leave --donor out."
+        )
+    made = ClassMeans(clips, settings.class_mean)
+    made.check(pairs)
+    return made
 
 
 def check_map(subject: Subject, settings: PatchRequest, of_map: str) -> None:
@@ -172,13 +201,18 @@ def check_map(subject: Subject, settings: PatchRequest, of_map: str) -> None:
         )
 
 
-def plan_of_pair(subject: Subject, pair: Pair, settings: PatchRequest, prompt: int = 0) -> Plan:
-    """The plan of one pair by hand, without chunks, checks or controls."""
+def plan_of_pair(
+    subject: Subject, pair: Pair, settings: PatchRequest, prompt: int = 0, clips: Sequence[Clip] = ()
+) -> Plan:
+    """The plan of one pair by hand, without chunks, checks or controls; class means are taken of `clips`."""
     settings = replace(settings, controls=(), flow=())
     settings.check()
     labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
     spec = site_spec(subject, settings)
-    return Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, PairSet((pair,), (), {}))
+    usable = tuple(_reaching(clips, settings))
+    means = class_means(subject, settings, usable, [pair])
+    pairs = PairSet((pair,), (), {})
+    return Plan(settings, spec, (labels,) * len(settings.prompts), (), {}, pairs, fitted_on=usable, means=means)
 
 
 def site_spec(subject: Subject, settings: PatchRequest) -> SiteSpec:
@@ -199,10 +233,10 @@ def _further_conditions(subject: Subject, settings: PatchRequest) -> list[str]:
     """Controls and flow curves that mean something for the model and at the run's positions.
 
     Positions of text are their own control: they hold the same words in every clip. Prefix, question and last position
-    are drawn beside the whole audio only, and where there is text around it.
+    are drawn beside the whole audio only, and where there is text around it; a class mean has no place in text.
     """
-    audio = settings.positions == "audio"
-    some_audio = audio or settings.positions == "all" or time_window(settings.positions) is not None
+    audio = settings.positions == "audio" and settings.class_mean is None
+    some_audio = settings.positions in ("audio", "all") or time_window(settings.positions) is not None
     fits, flows = fitting(subject)
     controls = [c for c in fits if c in settings.controls and (some_audio if c != "prefix" else audio)]
     return controls + [c for c in ("question", "last") if c in settings.flow and c in flows and audio]

@@ -70,6 +70,15 @@ class PatchRequest(Request):
         (), "the question; repeat for several. The model's own, or the default one, unless given", flag="prompt",
         repeat=True, label="Questions, one a line",
     )  # fmt: skip
+    donor_state: str = option(
+        "",
+        "what is patched into A: B's own states unless given; mean is the mean state of the clips of the pair's "
+        "target, over the positions that are replaced and without the units of A and B; mean:LABEL is that for the "
+        "pairs toward LABEL alone",
+        flag="donor",
+        label="Donor",
+        placeholder="B, or mean:LABEL",
+    )
     labels: tuple[str, ...] = option(
         (), "the answers that compete, like yes,no; the model's own unless given", label="Answers"
     )
@@ -216,6 +225,19 @@ class PatchRequest(Request):
         return int(text) if sign else None
 
     @property
+    def class_mean(self) -> str | None:
+        """The label whose mean is the donor, "" for that of each pair's target; None where B's own states are."""
+        name, sign, label = self.donor_state.partition(":")
+        return None if not self.donor_state else label.strip() if sign else ""
+
+    @property
+    def donor_said(self) -> str:
+        """What is patched into A, in a few words."""
+        if self.class_mean is None:
+            return "B"
+        return f"the mean of {self.class_mean or 'the target'}"
+
+    @property
     def title(self) -> str:
         said = f"{len(self.pairs)} pairs by hand" if self.pairs else self.kinds
         return f"{super().title}" + (f": {said}" if said else "")
@@ -276,6 +298,8 @@ class PatchRequest(Request):
             found.append("give either the number of windows or their length in seconds, not both")
         if self.back_every is not None and "back" not in self.maps:
             found.append("back_every thins out the map of later layers in earlier ones; give --map back with it")
+        if self.donor_state:
+            found += self._donor_conflicts()
         if "{label}" not in self.statement:
             found.append(f"statement {self.statement!r} states nothing: write {{label}} where the label belongs")
         if self.statement != STATEMENT and not self.stated:
@@ -289,7 +313,29 @@ class PatchRequest(Request):
             found.append("one prompt is given twice; give different ones")
         return found
 
+    def _donor_conflicts(self) -> list[str]:
+        name, sign, label = self.donor_state.partition(":")
+        if name.strip() != "mean" or (sign and not label.strip()):
+            return [f"donor {self.donor_state!r}: give mean or mean:LABEL, or leave it out for B's own states"]
+        found = []
+        if "heads" in self.maps:
+            found.append("the map of heads is estimated with B's own states; leave --donor out, or --map heads")
+        if self.subspace != "none":
+            found.append("a subspace is exchanged with B's own states; leave --donor out, or --subspace")
+        return found
+
     @classmethod
     def upgraded(cls, saved: dict[str, Any]) -> dict[str, Any]:
         head = saved.pop("head", None)  # version 0.1 kept it apart
         return saved if head is None else {**saved, "site": f"{saved['site']}:{head}"}
+
+
+def donor_of(settings: Mapping[str, Any]) -> str:
+    """What was patched into A by the settings of a run, in a few words."""
+    return PatchRequest(donor_state=settings.get("donor_state", "")).donor_said
+
+
+def donor_in_title(settings: Mapping[str, Any]) -> str:
+    """The same as the end of a title; nothing where it is B."""
+    said = donor_of(settings)
+    return "" if said == "B" else f", donor: {said}"

@@ -29,10 +29,12 @@ from interp_core.experiments.patching.edit_figures import edit_figures
 from interp_core.experiments.patching.flow import knockout_table, lens_table
 from interp_core.experiments.patching.head_map import map_chunks, run_head_map
 from interp_core.experiments.patching.limits import LIMITS
+from interp_core.experiments.patching.means import counts_said
 from interp_core.experiments.patching.metrics import base_accuracy, summarise
 from interp_core.experiments.patching.necessity import run_time_maps, summarise_masks
 from interp_core.experiments.patching.plan import Chunk, Plan, fitting, plan_of_pair
-from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.request import PatchRequest, donor_in_title
+from interp_core.experiments.patching.states import steps_of, with_means
 from interp_core.experiments.patching.subspace import run_subspaces, subspace_chunks
 from interp_core.experiments.patching.subspace_figures import subspace_figure
 from interp_core.experiments.patching.subspace_table import summarise_subspace
@@ -166,7 +168,11 @@ class PatchingResult(Result):
 
     def heading(self, kind: str) -> str:
         """Of the figures of a kind of pair."""
-        return f"{self.model_name}: {kind} pairs, {self.config['settings']['site']}"
+        settings = self.config["settings"]
+        return f"{self.model_name}: {kind} pairs, {settings['site']}{donor_in_title(settings)}"
+
+    def remarks(self) -> Sequence[str]:
+        return [said] if (said := counts_said(self.config.get("donor_means", ()))) else []
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -212,6 +218,7 @@ def run_patching(
         total += 2 * sum(len(chunk.pairs) for chunk in map_chunks(plan))
     if within := subspace_chunks(plan):
         total += len(plan.fitted_on) + sum(len(chunk.pairs) for chunk in within)
+    total += steps_of(plan)
     done = 0
 
     def step(count: int, note: str) -> None:
@@ -219,6 +226,7 @@ def run_patching(
         done += count
         progress(done, total, note)
 
+    plan = with_means(plan, store, sink, step)
     step(0, "checking the model")
     checks = CheckReport({"skipped": True}, {"skipped": True})
     if settings.checks:
@@ -290,6 +298,7 @@ def run_patching(
             **plan.pairs.report,
             "random_donor_missing": sorted({p.pair_id for p in pairs} - set(plan.random_donors)),
             "base_accuracy": base_accuracy(records, clips, settings.labels),
+            **({} if plan.means is None else {"donor_means": plan.means.counts(pairs)}),
         },
         "sanity_check_self_patch": checks.self_patch,
         "sanity_check_audio_span": checks.audio_span,
@@ -334,14 +343,23 @@ def flows_of(settings: PatchRequest, subject: Subject) -> list[str]:
 
 
 def patch_pair(
-    store: CleanStore, pair: Pair, settings: PatchRequest, *, prompt: int = 0, alphas: Sequence[float] = (1.0,)
+    store: CleanStore,
+    pair: Pair,
+    settings: PatchRequest,
+    *,
+    prompt: int = 0,
+    alphas: Sequence[float] = (1.0,),
+    clips: Sequence[Clip] = (),
 ) -> pd.DataFrame:
     """Sweep one pair by hand, at several strengths in one go.
 
+    Args:
+        clips: of which class means are taken, where the donor is one.
     Returns:
         Records as of `run_chunk`, condition "matched", one row an alpha and layer.
     """
-    made = plan_of_pair(store.subject, pair, replace(settings, alphas=tuple(alphas)), prompt)
+    made = plan_of_pair(store.subject, pair, replace(settings, alphas=tuple(alphas)), prompt, clips)
+    made = with_means(made, store, prompts=(prompt,))
     rows = [
         record
         for number, alpha in enumerate(alphas)

@@ -19,9 +19,10 @@ from interp_core.data.columns import choose_cluster_column, cluster_map
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError, few
 from interp_core.experiments.patching.chunks import Step, patches_of, read_labels, records_by_chunk, rounded
+from interp_core.experiments.patching.means import own_units
 from interp_core.experiments.patching.plan import Chunk, Plan
-from interp_core.experiments.patching.positions import align_positions
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.states import read_states
 from interp_core.maths.subspaces import mean_differences, random_basis
 from interp_core.sinks import Sink
 from interp_core.trace.patch import Patch
@@ -69,7 +70,7 @@ def check_subspace(settings: PatchRequest, pairs: Sequence[Pair], clips: Sequenc
         if not column:
             nameless.append(pair.pair_id)
             continue
-        own = _own(pair, units)
+        own = own_units(pair, units)
         left = {clip.label(column) for clip in clips if units[clip.clip_id] not in own} - {None}
         if len(left) <= settings.rank:
             short.append(f"{pair.pair_id} ({len(left)} of {column})")
@@ -84,11 +85,6 @@ def check_subspace(settings: PatchRequest, pairs: Sequence[Pair], clips: Sequenc
             f"units of A and B (their {choose_cluster_column(clips)}) fewer are left for {len(short)} of {len(pairs)} "
             f"pairs: {few(short, 5)}. Lower --rank, or name another column with --subspace-label."
         )
-
-
-def _own(pair: Pair, units: Mapping[str, str]) -> frozenset[str]:
-    """The units of both clips; a clip that is left out of the fit for another reason has none there."""
-    return frozenset(units[clip.clip_id] for clip in (pair.recipient, pair.donor) if clip.clip_id in units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +104,7 @@ class Subspaces:
 
     def of(self, pair: Pair) -> tuple[Bases, int, int]:
         """The subspace of a pair by layer, and how many classes and clips it was fitted on."""
-        column, own = self.settings.subspace_label or pair.column, _own(pair, self.units)
+        column, own = self.settings.subspace_label or pair.column, own_units(pair, self.units)
         if (column, own) not in self._made:
             used = [
                 (row, value)
@@ -135,30 +131,14 @@ class Subspaces:
         }
 
 
-def read_states(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> Subspaces:
-    """The mean state of every clip that subspaces may be fitted on; a chunk of the sink each, and all in every shard.
+def read_subspaces(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> Subspaces:
+    """What the subspaces of a run are made of, under its first question.
 
     Raises:
         InterpError: a width that has no subspace of the rank.
     """
-    settings, spec, clips = plan.settings, plan.spec, plan.fitted_on
-    rows: dict[int, list[Tensor]] = {layer: [] for layer in spec.layers}
-    for number, clip in enumerate(clips):
-        saved = sink.arrays(STATES, number)
-        if saved is None:
-            run = store.run(clip, settings.prompts[0], (spec.kind,))
-            at = align_positions(run.prompted, run.prompted, settings.positions, settings.align).positions
-            made = {}
-            for layer in spec.layers:
-                state = run.at(spec.kind, layer)[:, spec.columns]
-                # Where positions merge between blocks the patch is of all that are left.
-                part = state if store.subject.whole_only else state[at.to(state.device)]
-                made[str(layer)] = part.float().mean(0).cpu().numpy()
-            saved = sink.keep_arrays(STATES, number, made)
-        for layer in spec.layers:
-            rows[layer].append(torch.from_numpy(np.asarray(saved[str(layer)])))
-        step(1, "states that subspaces are fitted on")
-    states = {layer: torch.stack(some) for layer, some in rows.items()}
+    settings, clips = plan.settings, plan.fitted_on
+    states = read_states(plan, store, sink, step, name=STATES, said="states that subspaces are fitted on", prompt=0)
     narrow = min(state.shape[1] for state in states.values())
     if settings.rank > narrow:
         raise InterpError(f"site {settings.site} is {narrow} wide, too narrow for a subspace of rank {settings.rank}.")
@@ -172,7 +152,7 @@ def run_subspaces(plan: Plan, store: CleanStore, sink: Sink, step: Step) -> list
     chunks = subspace_chunks(plan)
     if not chunks:
         return []
-    fitted = read_states(plan, store, sink, step)
+    fitted = read_subspaces(plan, store, sink, step)
     rows: list[dict[str, Any]] = []
     for _, kept in records_by_chunk(
         plan, chunks, sink, step, file=lambda chunk: records_file(chunk.kind),

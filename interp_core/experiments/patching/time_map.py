@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
+from interp_core.data.clips import Clip
 from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.chunks import patches_of, read_labels, rounded
 from interp_core.experiments.patching.plan import Chunk, Plan, check_map, plan_of_pair
 from interp_core.experiments.patching.request import Map, PatchRequest
+from interp_core.experiments.patching.states import with_means
 from interp_core.experiments.patching.windows import shares, windows_of
 from interp_core.maths.arrays import Floats
 from interp_core.maths.stats import (
@@ -76,11 +78,18 @@ def run_time_chunk(plan: Plan, store: CleanStore, chunk: Chunk) -> list[dict[str
 
 
 def map_of_pair(
-    store: CleanStore, pair: Pair, settings: PatchRequest, *, prompt: int = 0, alpha: float = 1.0
+    store: CleanStore,
+    pair: Pair,
+    settings: PatchRequest,
+    *,
+    prompt: int = 0,
+    alpha: float = 1.0,
+    clips: Sequence[Clip] = (),
 ) -> list[dict[str, Any]]:
-    """The records of one pair by hand, one a layer, as of `run_time_chunk`."""
-    made = plan_of_pair(store.subject, pair, replace(settings, maps=(TIME,), alphas=(alpha,)), prompt)
+    """The records of one pair by hand, one a layer, as of `run_time_chunk`; class means are taken of `clips`."""
+    made = plan_of_pair(store.subject, pair, replace(settings, maps=(TIME,), alphas=(alpha,)), prompt, clips)
     check_map(store.subject, made.settings, TIME)
+    made = with_means(made, store, prompts=(prompt,))
     return run_time_chunk(made, store, Chunk(0, pair.kind, prompt, alpha, "matched", (pair,), TIME))
 
 

@@ -50,7 +50,7 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
         torch.cuda.reset_peak_memory_stats()
     asked = replace(
         request, pilot=request.pilot or PAIRS, controls=(), flow=(), maps=(), words=0, word_pairs=0, alphas=(1.0,),
-        subspace="none", rank=1, subspace_draws=5, subspace_label="",
+        subspace="none", rank=1, subspace_draws=5, subspace_label="", donor_state="",
     )  # fmt: skip
     ready = PATCHING.prepare(engine, asked, progress)
     plan, store = ready.plan, ready.store

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp_core.data.clips import Clip
+from interp_core.experiments.edited_words import TEXT
 from interp_core.experiments.patching.chunks import Step, records_by_chunk
 from interp_core.experiments.patching.plan import Chunk, Plan
 from interp_core.experiments.wording import counts_errors, word_error_rate, words_moved
@@ -21,8 +22,6 @@ from interp_core.sinks import Sink
 from interp_core.trace.generate import Row, Written, generate
 from interp_core.trace.patch import Patch, PatchAt, SiteSpec
 
-TEXT = "text"
-"""The column of a manifest that holds what is said in a recording."""
 DRAWS = 2000
 METRIC_COLUMNS = [
     *["kind", "prompt", "alpha", "layer", "moved_mean", "moved_low", "moved_high", "n", "n_clusters", "kept_mean"],
@@ -167,13 +166,6 @@ def _errors(subject: Subject, said: str, a: Clip, b: Clip) -> dict[str, float | 
         return {}
     texts = {"wer_a": a.label(TEXT), "wer_b": b.label(TEXT)}
     return {name: None if text is None else word_error_rate(said, text) for name, text in texts.items()}
-
-
-def note(subject: Subject, clips: Sequence[Clip]) -> tuple[str, ...]:
-    """What is left out for want of a package, before a run; else nothing."""
-    if not subject.transcribes or counts_errors() or not any(clip.label(TEXT) for clip in clips):
-        return ()
-    return ("word error rates are left out: the package jiwer is not installed (pip install jiwer)",)
 
 
 def metrics_of(records: pd.DataFrame, plan: Plan, clusters: Mapping[str, str], column: str, seed: int) -> pd.DataFrame:

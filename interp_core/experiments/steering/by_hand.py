@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from interp_core.choices import During
 from interp_core.data.clips import Clip
 from interp_core.engine import Engine
 from interp_core.experiments.answers import head_labels
@@ -15,6 +16,8 @@ from interp_core.experiments.steering.plan import random_vector
 from interp_core.experiments.steering.request import SteerRequest
 from interp_core.experiments.steering.steered import SteeredClip
 from interp_core.experiments.steering.vectors import SteeringVectors
+from interp_core.experiments.steering.words import steered_rows
+from interp_core.trace.generate import Row, Written, generate
 
 STEPS = 16
 """Strengths from nothing to the largest."""
@@ -98,3 +101,31 @@ def steer_by_hand(
     random = found[len(alphas) :].reshape(draws, len(at), -1)
     mass = log_mass[: len(alphas)].double().exp().numpy()
     return ByHand(tokens.labels, alphas, found[: len(alphas)], at, random, mass)
+
+
+def answer_steered(
+    engine: Engine,
+    request: SteerRequest,
+    vectors: SteeringVectors,
+    clip: Clip,
+    *,
+    label: str,
+    layer: int,
+    alpha: float,
+    n_tokens: int,
+    prompt: int = 0,
+    during: During = "prefill",
+) -> tuple[Written, Written]:
+    """What a clip is answered in words: as it is, and with alpha times a label's vector added; see `generate`.
+
+    Args:
+        request: of the run that the vectors are of, as it was resolved. prompt: the number of its question.
+    Raises:
+        InterpError: as `generate` and `steer_by_hand`.
+    """
+    store = engine.store(request)
+    store.subject.check_writes()
+    reader, shift = ClipReader(store, request.prompts[prompt]), alpha * vectors.of(label, layer)
+    (row,) = steered_rows(reader, clip, request.positions, [(layer, shift)])
+    own, steered = generate(store.subject, [Row(row.prompted), row], n_tokens, during=during)
+    return own, steered

@@ -19,18 +19,21 @@ from interp_core.errors import InterpError, few
 from interp_core.experiments.answers import head_labels, low_mass, question
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.cost import Cost, timed, token_seconds
+from interp_core.experiments.edited_words import left_out, said_of
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.steering import files, tables
 from interp_core.experiments.steering.plan import Question, SteerPlan, partners_of
 from interp_core.experiments.steering.request import LABEL, SteerRequest
 from interp_core.experiments.steering.run import SteeringResult, run_steering, states_of
 from interp_core.experiments.steering.vectors import SteeringVectors, foreign, load_vectors, misfit
+from interp_core.experiments.steering.words import clips_in_words
 from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import demo_of
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
 from interp_core.sites import Kind, Site
+from interp_core.trace.generate import Row
 from interp_core.trace.store import CleanStore
 
 USES = ("fit vectors on", "add them to")
@@ -97,6 +100,9 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
             *_few(named, targets, vectors),
             *low_mass(questions[0].reader, second, labels),
         ]
+        if found.words:
+            subject.check_writes()
+            notes += left_out(subject, clips_in_words(plan))
         if vectors is not None and "shuffled" in request.controls:
             notes.append("vectors of a file have no shuffled labels beside them: that control is left out")
         facts = {
@@ -118,15 +124,21 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
         copies = len(plan.steered) * plan.copies_a_clip
         if settings.method == "reference":
             copies *= 2 * n_layers / max(1, n_layers - 1)
-        return Cost(
-            clips + copies, (clips + copies) * each, f"{len(plan.fitted)} clips to fit, {len(plan.steered)} to steer"
-        )
+        of = f"{len(plan.fitted)} clips to fit, {len(plan.steered)} to steer"
+        spoken, waiting, also = clips_in_words(plan), 0.0, ""
+        if spoken:  # each clip as it is, and under each vector: the prompt, then a position a token
+            stem, texts = reader.stem(one), 1 + len(plan.targets) * len(plan.layers)
+            copies += len(spoken) * texts * (1 + settings.words / stem.n_pos)
+            waiting = len(spoken) * settings.words * token_seconds(ready.store.subject, Row(stem))
+            also = f"up to {settings.words} tokens in words of {len(spoken)} clips"
+        return Cost(clips + copies, (clips + copies) * each + waiting, of, also)
 
     def compute(self, ready: Ready[SteerRequest, SteerPlan], sink: Sink, progress: Progress) -> SteeringResult:
         return run_steering(ready.plan, ready.manifest.clips, ready.config, sink=sink, progress=progress)
 
     def summary(self, result: SteeringResult) -> Iterator[str]:
         yield from result.remarks()
+        yield from said_of(result.answers, "label")
         dose, small = result.dose, result.smallest
         for label, rows in small.groupby("label", sort=False):
             reached = rows[rows["alpha"].notna()]

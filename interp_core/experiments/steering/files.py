@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from interp_core.errors import InterpError
+from interp_core.experiments.edited_words import RECORDS as ANSWERS
+from interp_core.experiments.edited_words import TABLE
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.steering.run import CHECKS, RECORDS, SteeringResult
 from interp_core.experiments.steering.vectors import FILE, load_vectors
@@ -22,6 +24,8 @@ def write(writer: RunWriter, made: SteeringResult) -> None:
     writer.write_bytes(FILE, made.vectors.to_bytes())
     writer.write_csv(DOSE, made.dose)
     writer.write_json(CHECKS, made.report)
+    if len(made.answers):
+        writer.write_csv(TABLE, made.answers)
     save_png(made.figure(), writer.path(FIGURE))
 
 
@@ -31,4 +35,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> SteeringResult:
     if not len(records):
         raise InterpError(f"{folder / RECORDS} holds no record; restore it or run again.")
     dose = read_csv(folder / DOSE, texts=("condition", "label"), needs=NEEDED)
-    return SteeringResult(config, dose, records, load_vectors(folder / FILE), read_json(folder / CHECKS))
+    spoken = config.get("settings", {}).get("words", 0)
+    # From the records and not from the table for people, in which an empty answer and a missing one look alike.
+    answers = pd.DataFrame(read_records(folder / ANSWERS, finished=True) if spoken else [])
+    vectors, report = load_vectors(folder / FILE), read_json(folder / CHECKS)
+    return SteeringResult(config, dose, records, vectors, report, answers)

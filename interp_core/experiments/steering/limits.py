@@ -10,6 +10,8 @@ LIMITS = """
   speaker too, where these go with the label. Clips of the fitted half are never steered.
 - Behind the last layer of an encoder the head reads the steered positions themselves: there a vector moves the answer
   as it would in any linear classifier, whatever the model made of the sound.
+- An answer in words hangs on its first tokens: two texts can part over a near tie, and one that stays says nothing of
+  the probabilities behind it.
 - Difference of means as a direction: Rimsky et al. 2024 (arXiv:2312.06681), Marks & Tegmark 2023 (arXiv:2310.06824).
   Sufficient is not used: Makelov et al. 2023 (arXiv:2311.17030). Controls as in yurpl/omni-steer.
 """

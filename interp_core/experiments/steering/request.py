@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from interp_core.choices import During, words_conflicts
 from interp_core.options import option
 from interp_core.request import Request
 
@@ -87,6 +88,21 @@ class SteerRequest(Request):
         label="Method",
         rare=True,
     )
+    words: int = option(
+        0,
+        "also let the model write its answers in words, up to so many tokens (40 is a sentence or two); 0 for none. "
+        "Every label's vector behind every layer, at the strength of the controls, under the first question",
+        least=0, most=1000, label="Answer in words, tokens", rare=True,
+    )  # fmt: skip
+    word_clips: int = option(
+        0, "clips whose answers are written in words; 0 for all", least=0, label="Clips in words", rare=True
+    )
+    during: During = option(
+        "prefill",
+        "where the edit holds while the model writes: over the prompt alone (prefill), or at every position that is "
+        "written too (all)",
+        label="The edit holds", words={"prefill": "over the prompt", "all": "while it writes, too"}, rare=True,
+    )  # fmt: skip
     checks: bool = option(True, "check before the run that fast = reference and that alpha 0 is null", decides=False)
     batch_size: int = option(64, "steered copies of a clip in one pass", least=1, decides=False)
 
@@ -117,6 +133,7 @@ class SteerRequest(Request):
         for name, values in (("targets", self.targets), ("controls", self.controls), ("layers", self.layers or ())):
             if len(set(values)) < len(values):
                 found.append(f"--{name}: give each once")
+        found += words_conflicts(self.words, self.word_clips, self.during)
         if "prompt" in self.controls and LABEL not in self.told:
             found.append(f"--told {self.told[:60]!r} names no label; write {LABEL} where it belongs")
         return found

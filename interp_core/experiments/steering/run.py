@@ -5,7 +5,7 @@ of the run a clip with all its copies, so that a run which was killed goes on to
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from interp_core.data.clips import Clip
 from interp_core.data.columns import cluster_map
 from interp_core.errors import CheckFailed
+from interp_core.experiments import edited_words
 from interp_core.experiments.clips import ClipReader, plan_batches, pooled
 from interp_core.experiments.example import Example
 from interp_core.experiments.experiment import Result
@@ -28,6 +29,7 @@ from interp_core.experiments.steering.plan import Question, Shifts, SteerPlan
 from interp_core.experiments.steering.request import Positions
 from interp_core.experiments.steering.steered import SteeredClip
 from interp_core.experiments.steering.vectors import States, SteeringVectors, fit_vectors, shuffled_vectors
+from interp_core.experiments.steering.words import clips_in_words, words_of_clip
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import MEMORY, Records, Sink, recorded
 from interp_core.sites import Site
@@ -44,12 +46,14 @@ class SteeringResult(Result):
         records: one row a (clip, prompt, condition, label, layer), with a list of what its copies answered.
         vectors: that were added.
         report: the checks before the run.
+        answers: in words, one row a (clip, label, layer); see `edited_answers`. Empty where none were written.
     """
 
     dose: pd.DataFrame
     records: pd.DataFrame
     vectors: SteeringVectors
     report: Mapping[str, Any]
+    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     limits = LIMITS
     profile_x = "layer"
@@ -60,7 +64,8 @@ class SteeringResult(Result):
         return self.dose
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {"dose": self.dose, "smallest_alpha": self.smallest, "records": self.records}
+        spoken = {"answers": self.answers} if len(self.answers) else {}
+        return {"dose": self.dose, "smallest_alpha": self.smallest, "records": self.records, **spoken}
 
     @property
     def smallest(self) -> pd.DataFrame:
@@ -165,13 +170,19 @@ def run_steering(
             sink.json(CHECKS, error.report)
             raise
     sink.expect(RECORDS, dict.fromkeys(range(len(plan.steered)), plan.records_a_clip))
+    spoken = clips_in_words(plan)
+    if spoken:
+        sink.expect(edited_words.RECORDS, dict.fromkeys(range(len(spoken)), len(plan.targets) * len(plan.layers)))
     rows: Records = []
+    written: Records = []
     for number, clip in enumerate(plan.steered):
         done = len(plan.fitted) + number + 1
         if sink.skips(number):
             progress(done, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
             continue
         rows += recorded(sink, RECORDS, number, partial(steer_clip, plan, shifts, clip, number))
+        if number < len(spoken):
+            written += recorded(sink, edited_words.RECORDS, number, partial(words_of_clip, plan, shifts, clip))
         sink.show(partial(tables.so_far, rows, plan.questions[0].labels.labels, settings.at_controls))
         progress(done, len(plan.fitted) + len(plan.steered), "steered copies of each clip")
     sink.gather()
@@ -183,7 +194,7 @@ def run_steering(
         plan.columns,
         settings.units,
     )
-    return SteeringResult(config, dose, pd.DataFrame(rows), vectors, report)
+    return SteeringResult(config, dose, pd.DataFrame(rows), vectors, report, pd.DataFrame(written))
 
 
 def steer_clip(plan: SteerPlan, shifts: Shifts, clip: Clip, number: int) -> Records:

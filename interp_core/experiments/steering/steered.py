@@ -15,13 +15,22 @@ from torch import Tensor
 
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import ClipReader
+from interp_core.experiments.clips import ClipReader, ReadyClip
 from interp_core.experiments.steering.request import Positions, Route
 from interp_core.models.labels import LabelTokens
 from interp_core.sites import Site
 from interp_core.trace.finite import check_finite, finite_run
 from interp_core.trace.hooks import edited
 from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, first_computed
+
+
+def steered_positions(reader: ClipReader, ready: ReadyClip, positions: Positions, layer: int, n_pos: int) -> Tensor:
+    """[n_pos] bool: the positions behind a layer at which a vector is added."""
+    if positions == "last":
+        mask = torch.zeros(n_pos, dtype=torch.bool)
+        mask[-1] = True
+        return mask
+    return reader.inside(ready, Site("resid_post", layer), n_pos)
 
 
 class SteeredClip:
@@ -67,11 +76,7 @@ class SteeredClip:
 
     def inside(self, layer: int, n_pos: int) -> Tensor:
         """[n_pos] bool: the positions behind a layer at which a vector is added."""
-        if self._positions == "last":
-            mask = torch.zeros(n_pos, dtype=torch.bool)
-            mask[-1] = True
-            return mask
-        return self._reader.inside(self._ready, Site("resid_post", layer), n_pos)
+        return steered_positions(self._reader, self._ready, self._positions, layer, n_pos)
 
     def answers(self, layer: int, shifts: Tensor) -> tuple[Tensor, Tensor]:
         """Add each vector to what a layer leaves, and read the answers.

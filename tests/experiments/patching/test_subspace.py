@@ -17,7 +17,7 @@ from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.experiments.patching.plan import plan
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import run_patching
-from interp_core.experiments.patching.subspace import Subspaces, read_states
+from interp_core.experiments.patching.subspace import Subspaces, read_subspaces
 from interp_core.experiments.patching.subspace_figures import subspace_figure
 from interp_core.experiments.patching.subspace_table import COLUMNS, summarise_subspace
 from interp_core.experiments.patching.subspace_words import sentence
@@ -95,7 +95,7 @@ def test_a_subspace_is_that_of_class_means_without_the_pairs_units_and_is_patche
 
 
 def test_clips_of_the_pairs_own_units_have_no_hand_in_its_subspace(within_ready):
-    fitted = read_states(within_ready.plan, within_ready.store, MEMORY, lambda *_: None)
+    fitted = read_subspaces(within_ready.plan, within_ready.store, MEMORY, lambda *_: None)
     pair = within_ready.plan.pairs.pairs[0]
     own = {fitted.units[clip.clip_id] for clip in (pair.recipient, pair.donor)}
     mine = torch.tensor([fitted.units[clip.clip_id] in own for clip in fitted.clips])

@@ -152,6 +152,16 @@ ARCHS: dict[str, Arch] = {
         frames_per_position=lambda config: 16,
         cuts=False,
     ),
+    "ultravox": Arch(  # ultravox_net.py
+        blocks="language_model.model.layers",
+        decoder="language_model.model",
+        norm="language_model.model.norm",
+        head="language_model.lm_head",
+        rotary="language_model.model.rotary_emb",
+        # The encoder makes one frame of two mel frames.
+        frames_per_position=lambda config: 2 * config.stack_factor,
+        cuts=False,
+    ),
 }
 
 

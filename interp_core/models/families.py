@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from interp_core.models.arch import ARCHS, ENCODERS, LACKING, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
-from interp_core.models.audio_llms.opens2s import OpenS2S
+from interp_core.models.audio_llms.layouts import LAYOUTS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.countermeasure.subject import SpoofDetector
@@ -149,10 +149,10 @@ def lacking() -> dict[str, list[str]]:
 
 def _audio_llm(name: str, row: Arch) -> Family:
     shortcut = ("shortcut",) if row.causal else ()
-    own = name == "omnispeech"
-    opens = "folder in OpenS2S's own layout, hub id" if own else _FOLDER
+    own = LAYOUTS.get(name)
+    opens = _FOLDER if own is None else f"folder in {own.title}'s own layout, hub id"
     demo = "demo-emotion" if name == "qwen2_audio" else ""
-    kind, answer = OpenS2S if own else AudioLLM, "first answer token, among the labels"
+    kind, answer = AudioLLM if own is None else own.subject, "first answer token, among the labels"
     routes = (*shortcut, *_FULL)
     return Family(
         name, "audio LLM", (name,), opens, kind, kinds_of(row), row.causal, routes, answer, like=name, trained=demo

@@ -1,5 +1,6 @@
 """Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
 from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, arch_of
+from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
 from interp_core.models.audio_llms.open import open_audio_llm
-from interp_core.models.audio_llms.opens2s import OpenS2S, is_opens2s, load_opens2s
 from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.bases import bases_of
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.encoders.listener import Listener
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
@@ -104,7 +106,17 @@ class Opening:
     @property
     def weights_hash(self) -> str:
         self.progress(0, 0, "hashing the weights")
-        return reading(self.name, "weights", lambda: hash_with(weights_hash(self.source), self.adapter))
+        return reading(self.name, "weights", lambda: hash_with(self._hash_of_all(), self.adapter))
+
+    def _hash_of_all(self) -> str:
+        """Of the folder's weights, and of those of the models that its config names."""
+        own, bases = weights_hash(self.source), bases_of(self.name, Path(self.source))
+        if not bases:
+            return own
+        total = hashlib.sha256(bytes.fromhex(own))
+        for entry, base in sorted(bases.items()):
+            total.update(entry.encode() + bytes.fromhex(weights_hash(str(base))))
+        return total.hexdigest()
 
 
 def open_model(
@@ -158,7 +170,8 @@ def bytes_on_disk(name: str, adapter: str = "") -> int:
     """What the weight files of a model take, which is about what it takes in memory; 0 where they are not here yet."""
     try:
         source, _ = with_base(name, resolve(name), adapter)
-        return sum(file.stat().st_size for file in weight_files(source))
+        folders = [source, *map(str, bases_of(name, Path(source)).values())]
+        return sum(file.stat().st_size for folder in folders for file in weight_files(folder))
     except (InterpError, OSError):
         return 0
 
@@ -168,9 +181,9 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
     if not (Path(source) / "config.json").is_file():
         raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
     check_extractor_files(name, Path(source))
-    if reading(name, "config", lambda: is_opens2s(source)):  # its config need not name a model type
+    if (own := reading(name, "config", lambda: layout_of(source))) is not None:
         _check_adapter(opening, asked, None)
-        return _opens2s(opening)
+        return _own_layout(opening, own)
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     row = ARCHS.get(config.model_type)
     _check_adapter(opening, asked, None if row is None else row.adapter)
@@ -211,9 +224,12 @@ def _audio_llm(opening: Opening) -> Subject:
     return AudioLLM(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
 
 
-def _opens2s(opening: Opening) -> Subject:
-    hf, processor = opening.read("files", lambda: load_opens2s(opening.source, dtype=opening.dtype, **opening.placing))
-    return OpenS2S(opening.name, opening.weights_hash, opening.placed(hf), ARCHS["omnispeech"], processor=processor)
+def _own_layout(opening: Opening, row: str) -> Subject:
+    layout = LAYOUTS[row]
+    hf, processor = opening.read(
+        "files", lambda: layout.load(opening.name, opening.source, dtype=opening.dtype, **opening.placing)
+    )
+    return layout.subject(opening.name, opening.weights_hash, opening.placed(hf), ARCHS[row], processor=processor)
 
 
 def _encoder(opening: Opening) -> Subject:

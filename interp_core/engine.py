@@ -114,9 +114,9 @@ class Engine:
             check_inside(Path(name).expanduser(), self._model_roots)
         if adapter not in ("", NONE, name):
             check_inside(Path(adapter).expanduser(), self._model_roots)
-        for base in (local_base(name), *local_bases(name)):
-            if base is not None:
-                check_inside(base, self._model_roots)
+        base = local_base(name)
+        for part in (*local_bases(name), *(() if base is None else (base, *local_bases(str(base))))):
+            check_inside(part, self._model_roots)
 
     def _open_now(self, key: ModelKey) -> Subject | None:
         """The model that is open, unless its files have changed since: then it is let go."""

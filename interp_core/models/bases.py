@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 
 from interp_core.models.source import is_hub_id
 
@@ -36,9 +36,14 @@ def bases_of(name: str, folder: Path) -> dict[str, Path]:
 
     Args:
         name: the model as it was typed.
-        folder: where it lies.
+        folder: where it lies; of an adapter's base, where that lies.
     """
-    found = {entry: find_base(name, said) for entry, said in named_bases(folder).items()}
+    cached = Path(constants.HF_HUB_CACHE).resolve() in folder.resolve().parents
+    here = not cached and Path(name).expanduser().exists()
+    found = {
+        entry: (local_base_of(str(folder), said) if here else None) or _in_the_cache(said)
+        for entry, said in named_bases(folder).items()
+    }
     return {entry: base for entry, base in found.items() if base is not None}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from interp_core.models.arch import ARCHS, ENCODERS, LACKING, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
 from interp_core.models.audio_llms.layouts import LAYOUTS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
@@ -11,6 +11,7 @@ from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
+from interp_core.models.lacking import LACKING
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.subject import Subject
 from interp_core.models.verified import Verified

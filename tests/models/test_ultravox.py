@@ -22,6 +22,7 @@ from interp_core.models.files import deciding_files
 from interp_core.models.load import bytes_on_disk, open_model
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.sweep import sweep
+from tests.families.adapters import write_adapter
 from tests.tiny import RATE, tone
 from tests.tiny_ultravox import AUDIO, MELS, STACK, TEXT, WINDOW, audio_model, projector, save_ultravox, text_model
 from tests.trace.cases import every_layer, truncated, whole_vocabulary
@@ -282,6 +283,20 @@ def test_the_named_models_weights_are_hashed_counted_and_watched(folder: Path, t
     with pytest.raises(InterpError, match="elsewhere"):
         Engine(model_roots=(folder,)).check_model(str(folder))
     Engine(model_roots=(tmp_path,)).check_model(str(folder))
+
+
+def test_an_adapter_that_names_an_ultravox_brings_its_named_models_along(folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "elsewhere" / "adapter"
+    write_adapter(adapter, opened(folder).hf, ("q_proj",), base=str(folder))
+    found = open_model(str(adapter), device="cpu")
+    expected = open_model(str(folder), device="cpu", adapter=str(adapter))
+    assert found.weights_hash == expected.weights_hash != opened(folder).weights_hash
+    assert torch.equal(answer(adapter), expected.forward(expected.model_inputs(tone(0.8, 350), PROMPT))[0])
+    outside = tmp_path / "outside"
+    shutil.move(folder / LLAMA, outside)
+    change_config(folder, text_model_id=str(outside))
+    with pytest.raises(InterpError, match="outside"):
+        Engine(model_roots=(folder, tmp_path / "elsewhere")).check_model(str(adapter))
 
 
 def test_without_the_marker_among_its_tokens_the_span_is_the_same(folder: Path) -> None:

@@ -128,7 +128,7 @@ class Ultravox(AudioLLM):
 
 
 def load_ultravox(
-    name: str, folder: str | Path, *, dtype: torch.dtype, device_map: str | None = None
+    name: str, folder: str | Path, *, dtype: torch.dtype, device_map: Any = None, quantization_config: Any = None
 ) -> tuple[UltravoxModel, UltravoxProcessor]:
     """Open an Ultravox folder: everything is checked by name and shape before the first weight is read.
 
@@ -136,7 +136,8 @@ def load_ultravox(
         name: the model as it was typed, which decides where the models that it names are looked for.
         folder: in the original's layout.
         dtype: of the weights in memory.
-        device_map: hands the placing of the layers to the library; None leaves them on the CPU.
+        device_map, quantization_config: as of the library's `from_pretrained`; None leaves the weights whole and on
+            the CPU.
     Raises:
         InterpError: a part, file or token that is missing, broken or not Ultravox's, by its name.
     """
@@ -148,7 +149,12 @@ def load_ultravox(
     stored = _stored(folder, config, bases)
     check_weights(folder, stored, lambda: UltravoxModel(config), "Ultravox", NOT_READ)
     hf = UltravoxModel.from_pretrained(
-        None, config=config, state_dict=slices(stored, NOT_READ), dtype=dtype, device_map=device_map
+        None,
+        config=config,
+        state_dict=slices(stored, NOT_READ),
+        dtype=dtype,
+        device_map=device_map,
+        quantization_config=quantization_config,
     )
     for place in filter(None, (bases.get("text_model_id"), folder)):
         if (place / GENERATION).is_file():  # as the decoder has it when it is opened alone

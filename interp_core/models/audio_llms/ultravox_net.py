@@ -71,7 +71,7 @@ class UltravoxEncoder(WhisperEncoder):
             [windows, ceil(n / 2), d_encoder] behind the final norm; those of padding mean nothing.
         """
         x = nn.functional.gelu(self.conv2(nn.functional.gelu(self.conv1(mel)))).transpose(1, 2)
-        hidden = x + self.embed_positions.weight[: x.shape[1]]
+        hidden = x + self.embed_positions(torch.arange(x.shape[1], device=x.device))
         mask = self._mask(hidden, (heard + 1) // 2)
         for layer in self.layers:
             hidden = layer(hidden, mask)
@@ -90,8 +90,8 @@ class UltravoxEncoder(WhisperEncoder):
 
 
 class UltravoxProjector(nn.Module):
-    """From encoder frames [windows, frames, d_encoder] to embeddings [windows, positions, d_model], `stack_factor` frames
-    each."""
+    """From encoder frames [windows, frames, d_encoder] to embeddings [windows, positions, d_model], of `stack_factor`
+    frames each."""
 
     def __init__(self, config: UltravoxConfig) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class UltravoxModel(PreTrainedModel):
         assert heard is not None and starts is not None and lengths is not None
         embeds = embeds.clone()
         states = self.audio_tower(values.to(self.audio_tower.conv1.weight.dtype), heard)
-        audio = self.multi_modal_projector(states.to(self.multi_modal_projector.linear_1.weight.device, embeds.dtype))
+        audio = self.multi_modal_projector(states.to(embeds.dtype))
         rows = [row for row, n in enumerate([len(values)] if counts is None else counts.tolist()) for _ in range(n)]
         for row, made, start, n in zip(rows, audio, starts.tolist(), lengths.tolist(), strict=True):
             embeds[row, start : start + n] = made[:n].to(embeds.device)

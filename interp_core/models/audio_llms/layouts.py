@@ -21,7 +21,8 @@ class Layout:
         title: what the model is called.
         network: the class that its config.json names, which need not name a model type.
         subject: what it is opened as.
-        load: given the model's name, its folder, and `dtype` and `device_map` by name: the model and its processor.
+        load: given the model's name, its folder, and by name `dtype` and what is handed on to the library's
+            `from_pretrained`: the model and its processor.
     """
 
     title: str

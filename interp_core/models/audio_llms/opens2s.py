@@ -124,7 +124,11 @@ class OpenS2S(AudioLLM):
 
 
 def load_opens2s(
-    folder: str | Path, *, dtype: torch.dtype | str = "auto", device_map: str | None = None
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device_map: Any = None,
+    quantization_config: Any = None,
 ) -> tuple[OpenS2SModel, OpenS2SProcessor]:
     """Open an OpenS2S folder: everything is checked by name and shape before the first weight is read.
 
@@ -132,7 +136,8 @@ def load_opens2s(
         folder: in the original's layout.
         dtype: of the weights in memory, or "auto" for the one that they are stored in. They are never held in
             another one on the way.
-        device_map: hands the placing of the layers to the library; None leaves them on the CPU.
+        device_map, quantization_config: as of the library's `from_pretrained`; None leaves the weights whole and on
+            the CPU.
     Raises:
         InterpError: a part, file or token that is missing, broken or not OpenS2S's, by its name.
     """
@@ -141,7 +146,9 @@ def load_opens2s(
     check_counts(str(folder), config)
     processor = _processor(folder, config)
     check_weights(folder, stored_in(folder), lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
-    hf = OpenS2SModel.from_pretrained(folder, config=config, dtype=dtype, device_map=device_map)
+    hf = OpenS2SModel.from_pretrained(
+        folder, config=config, dtype=dtype, device_map=device_map, quantization_config=quantization_config
+    )
     if (folder / GENERATION).is_file():  # the library reads it for models that generate by themselves alone
         try:
             hf.llm_model.generation_config = GenerationConfig.from_pretrained(folder)

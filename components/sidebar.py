@@ -16,7 +16,7 @@ from interp_core.models.subject import Subject
 from interp_core.request import Request
 
 DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 
 
 def draw(folded: bool = False) -> Request:
@@ -80,7 +80,12 @@ def _model() -> Request:
         "Device", DEVICES, key=state.DEVICE, bind=state.BOUND, accept_new_options=True, help="or cuda:1, …"
     )
     dtype = right.selectbox(
-        "Precision", DTYPES, key=state.DTYPE, bind=state.BOUND, help="auto: float32 on a CPU, bfloat16 on a GPU"
+        "Precision",
+        DTYPES,
+        key=state.DTYPE,
+        bind=state.BOUND,
+        help="auto: float32 on a CPU, bfloat16 on a GPU; "
+        "int8 and int4: an audio LLM's weights by the package bitsandbytes",
     )
     longest = server.clip_limits().max_seconds
     adapter = (adapter or "").strip()

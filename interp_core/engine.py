@@ -23,6 +23,7 @@ from interp_core.digests import digest_or_none, joined, place_digest
 from interp_core.errors import InterpError
 from interp_core.jobs import Job, JobManager, Progress, silent
 from interp_core.models.adapters import NONE, local_base
+from interp_core.models.bases import local_bases
 from interp_core.models.bundled import Demo, demo_of, demos
 from interp_core.models.files import deciding_files
 from interp_core.models.load import bytes_on_disk, open_model
@@ -107,14 +108,15 @@ class Engine:
     def check_model(self, name: str, adapter: str = "") -> None:
         """Refuse a path outside the folders that models may be read from, whatever is or is not there.
 
-        An adapter lies inside them too, and so does the base that a folder with an adapter alone names.
+        An adapter lies inside them too, and so do other models that a folder names: an adapter's base, towers.
         """
         if name not in demos() and not (is_hub_id(name) and not Path(name).exists()):
             check_inside(Path(name).expanduser(), self._model_roots)
         if adapter not in ("", NONE, name):
             check_inside(Path(adapter).expanduser(), self._model_roots)
-        if (base := local_base(name)) is not None:
-            check_inside(base, self._model_roots)
+        base = local_base(name)
+        for part in (*local_bases(name), *(() if base is None else (base, *local_bases(str(base))))):
+            check_inside(part, self._model_roots)
 
     def _open_now(self, key: ModelKey) -> Subject | None:
         """The model that is open, unless its files have changed since: then it is let go."""

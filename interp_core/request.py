@@ -46,7 +46,7 @@ class Request:
         "a LoRA folder of peft's that is merged into the model's weights; none to leave out one that lies beside them",
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N", decides=False)
-    dtype: str = option("auto", "auto, float32, bfloat16 or float16")
+    dtype: str = option("auto", "auto, float32, bfloat16, float16, or int8 or int4 (bitsandbytes, audio LLMs)")
     max_clips: int | None = option(None, "only the first N rows of the manifest", least=1)
     max_seconds: float = option(30.0, "the longest clip that is taken", most=86_400)
     map_labels: tuple[str, ...] = option(

@@ -150,7 +150,7 @@ class Ready(Generic[Q, P]):
                 **({"probe": subject.probe.report} if subject.probe is not None else {}),
             },
             "device": str(subject.device),
-            "dtype": str(subject.dtype).removeprefix("torch."),
+            "dtype": subject.precision,
             "manifest": {
                 "path": None if bundled else request.manifest,  # the same on every machine
                 "sha256": manifest.digest,

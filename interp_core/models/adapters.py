@@ -6,15 +6,12 @@ An adapter is a folder with adapter_config.json and adapter_model.safetensors (o
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
 from interp_core.digests import digest_of
 from interp_core.errors import InterpError
-from interp_core.models.source import is_hub_id
+from interp_core.models.bases import find_base, local_base_of, shown
 
 NONE = "none"
 """What `--adapter` takes to leave out the adapter that lies beside a model's weights."""
@@ -65,7 +62,7 @@ def with_base(name: str, source: str, asked: str) -> tuple[str, Path | None]:
         there = False
     if not there:
         raise InterpError(
-            f"the adapter {_shown(asked)} is no folder with {SETTINGS}; give the folder that peft's save_pretrained "
+            f"the adapter {shown(asked)} is no folder with {SETTINGS}; give the folder that peft's save_pretrained "
             "wrote, or none."
         )
     return (base_of(name, folder), folder) if alone else (source, folder)
@@ -74,8 +71,7 @@ def with_base(name: str, source: str, asked: str) -> tuple[str, Path | None]:
 def base_of(name: str, folder: Path) -> str:
     """The folder of the model that an adapter was trained on; its own settings name it.
 
-    It is looked for as a path, below the adapter's folder and beside it, then in the hub's cache; for an adapter that
-    came from the hub, in the cache alone: what somebody uploaded must not choose among the folders of this machine.
+    bases.py says where it is looked for.
 
     Args:
         name: the adapter as it was typed.
@@ -87,14 +83,14 @@ def base_of(name: str, folder: Path) -> str:
     way = f"name the base yourself (--model BASE --adapter {name})"
     if not isinstance(said, str) or not said.strip():
         raise InterpError(f"{SETTINGS} of {name} names no base_model_name_or_path to go onto; {way}.")
-    found = local_base(name) or _in_the_cache(said)
+    found = find_base(name, said)
     if found is None:
         raise InterpError(
-            f"the base of the adapter {name}, {_shown(said)}, is neither a folder here nor in the hub's cache; fetch "
+            f"the base of the adapter {name}, {shown(said)}, is neither a folder here nor in the hub's cache; fetch "
             f"it, or {way}."
         )
     if is_alone(found):
-        raise InterpError(f"the base of the adapter {name}, {_shown(said)}, is itself an adapter; {way}.")
+        raise InterpError(f"the base of the adapter {name}, {shown(said)}, is itself an adapter; {way}.")
     return str(found)
 
 
@@ -104,23 +100,8 @@ def local_base(name: str) -> Path | None:
         folder = Path(name).expanduser()
         if not folder.is_dir() or not is_alone(folder):
             return None
-        said = settings_of(name, folder).get("base_model_name_or_path")
-        places = _places(folder, said) if isinstance(said, str) and said.strip() else ()
-        return next((place for place in places if (place / "config.json").is_file()), None)
+        return local_base_of(name, settings_of(name, folder).get("base_model_name_or_path"))
     except (InterpError, OSError, ValueError, RuntimeError):
-        return None
-
-
-def _places(folder: Path, said: str) -> Iterator[Path]:
-    yield folder / said  # an absolute path stands for itself
-    yield Path(said).expanduser()
-    yield folder.resolve().parent / Path(said).name
-
-
-def _in_the_cache(said: str) -> Path | None:
-    try:
-        return Path(snapshot_download(said, local_files_only=True)) if is_hub_id(said) else None
-    except (OSError, ValueError):
         return None
 
 
@@ -154,7 +135,3 @@ def hash_with(base: str, folder: Path | None) -> str:
     for path in adapter_files(folder):
         total.update(path.name.encode() + bytes.fromhex(digest_of(path)))
     return total.hexdigest()
-
-
-def _shown(text: str) -> str:
-    return repr(text) if len(text) <= 200 else f"{text[:80]!r}... ({len(text)} letters)"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from interp_core.errors import InterpError
+from interp_core.models.lacking import refuse_lacking
 from interp_core.sites import Kind
 
 Side = Literal["input", "output", "folded"]
@@ -150,6 +151,16 @@ ARCHS: dict[str, Arch] = {
         rotary="llm_model.model.rotary_emb",
         # The encoder makes one frame of four mel frames, the adapter's convolutions one position of four of those.
         frames_per_position=lambda config: 16,
+        cuts=False,
+    ),
+    "ultravox": Arch(  # ultravox_net.py
+        blocks="language_model.model.layers",
+        decoder="language_model.model",
+        norm="language_model.model.norm",
+        head="language_model.lm_head",
+        rotary="language_model.model.rotary_emb",
+        # The encoder makes one frame of two mel frames.
+        frames_per_position=lambda config: 2 * config.stack_factor,
         cuts=False,
     ),
 }
@@ -346,27 +357,6 @@ SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {
 }
 
 
-_WORDS = "the readout does not fit: words come out of a decoder that is not known here yet"
-_CTC = (
-    "the readout does not fit: it gives characters frame by frame and no one answer to compare, and its encoder is not "
-    "known here yet"
-)
-_SUMMED = (
-    "no position holds the recording alone: each is the sum of a frame of sound and of what was written so far, so "
-    "there is no span to exchange"
-)
-_CODEC = "there is no readout: it gives codes and sound, and no answer"
-LACKING: dict[str, str] = {
-    **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
-    **dict.fromkeys(("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
-    **dict.fromkeys(("lasr_ctc", "lasr_encoder"), _CTC),
-    **dict.fromkeys(("voxtral_realtime", "kyutai_speech_to_text", "moshi"), _SUMMED),
-    **dict.fromkeys(("mimi", "xcodec", "csm", "dia"), _CODEC),
-    **dict.fromkeys(("encodec", "dac"), "there are no transformer blocks and no readout: it gives codes and sound"),
-}
-"""Types that hear and are no row, and which of stem, blocks and readout is in the way."""
-
-
 def kinds_of(row: Blocks) -> tuple[Kind, ...]:
     """Return the kinds of site inside the blocks that a row has."""
     return tuple(
@@ -377,8 +367,8 @@ def kinds_of(row: Blocks) -> tuple[Kind, ...]:
 def arch_of(config: Any) -> Arch:
     """Return the row of a Hugging Face config's model type; InterpError when the table has none."""
     row = ARCHS.get(config.model_type)
-    if row is None and (lack := LACKING.get(config.model_type)):
-        raise InterpError(f"models of the type {config.model_type} cannot be opened: {lack}; `models` lists what can.")
+    if row is None:
+        refuse_lacking(config.model_type)
     if row is None:
         known = ", ".join(sorted(ARCHS | ENCODERS | LISTENERS))
         raise InterpError(f"no row for model_type={config.model_type!r} in arch.ARCHS (known: {known}); add one there.")

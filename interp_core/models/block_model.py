@@ -51,13 +51,21 @@ class BlockModel:
     lock: PassLock = field(default_factory=PassLock, repr=False)
     files: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     """File -> SHA-256 of all that decides its numbers, as it was opened; {} where that is not known."""
+    bits: str = field(default="", kw_only=True)
+    """int8 or int4 where the blocks' weights were quantised when it was opened."""
 
     @property
     def key(self) -> str:
         """Names all that changes the numbers: weights, settings, processor, dtype, device, attention kernel."""
         kernel = getattr(self.config, "_attn_implementation", None)
         content = f"{self.weights_hash[:16]}{joined(dict(self.files))[:16]}"
-        return f"{content}|{str(self.dtype).removeprefix('torch.')}|{self.device.type}|{kernel}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{content}|{dtype}{self.bits}|{self.device.type}|{kernel}"
+
+    @property
+    def precision(self) -> str:
+        """What --dtype takes to open it like this."""
+        return self.bits or str(self.dtype).removeprefix("torch.")
 
     @property
     def config(self) -> Any:
@@ -98,7 +106,12 @@ class BlockModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        """Where inputs go. Weights that were put off to memory or disk lie nowhere between two passes."""
+        here = next((p.device for p in self.hf.parameters() if p.device.type != "meta"), None)
+        if here is not None:
+            return here
+        told = getattr(getattr(self.hf, "_hf_hook", None), "execution_device", None)  # an index of a GPU, a name
+        return torch.device("cpu" if told is None else told)
 
     @property
     def body(self) -> nn.Module:

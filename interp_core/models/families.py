@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from interp_core.models.arch import ARCHS, ENCODERS, LACKING, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
-from interp_core.models.audio_llms.opens2s import OpenS2S
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
+from interp_core.models.audio_llms.layouts import LAYOUTS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.countermeasure.published import SYSTEMS, System
@@ -14,6 +14,7 @@ from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
+from interp_core.models.lacking import LACKING
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.subject import Subject
 from interp_core.models.verified import Verified
@@ -166,10 +167,10 @@ def lacking() -> dict[str, list[str]]:
 
 def _audio_llm(name: str, row: Arch) -> Family:
     shortcut = ("shortcut",) if row.causal else ()
-    own = name == "omnispeech"
-    opens = "folder in OpenS2S's own layout, hub id" if own else _FOLDER
+    own = LAYOUTS.get(name)
+    opens = _FOLDER if own is None else f"folder in {own.title}'s own layout, hub id"
     demo = "demo-emotion" if name == "qwen2_audio" else ""
-    kind, answer = OpenS2S if own else AudioLLM, "first answer token, among the labels"
+    kind, answer = AudioLLM if own is None else own.subject, "first answer token, among the labels"
     routes = (*shortcut, *_FULL)
     return Family(
         name, "audio LLM", (name,), opens, kind, kinds_of(row), row.causal, routes, answer, like=name, trained=demo

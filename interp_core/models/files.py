@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from interp_core.digests import digest_or_none
 from interp_core.errors import InterpError
 from interp_core.models.adapters import adapter_files, with_base
+from interp_core.models.bases import bases_of
 from interp_core.models.source import resolve
 from interp_core.models.weight_files import weight_file_of
 
@@ -49,6 +50,8 @@ def deciding_files(name: str, adapter: str = "") -> dict[str, str]:
     found = {path.relative_to(root).as_posix(): digest_or_none(path) for path in _files(source)}
     merged = [] if folder is None else adapter_files(folder)
     found |= {f"{OF_THE_ADAPTER}{path.name}": digest_or_none(path) for path in merged}
+    for entry, part in bases_of(name, root).items():
+        found |= {f"{entry}/{path.name}": digest_or_none(path) for path in _of_folder(part)}
     return {name: digest for name, digest in sorted(found.items()) if digest is not None}
 
 

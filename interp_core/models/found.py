@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llms.opens2s import is_opens2s
+from interp_core.models.audio_llms.layouts import layout_of
 from interp_core.models.families import Family, families, family_of
 from interp_core.models.weight_files import weight_file_of
 from interp_core.storage import read_json
@@ -32,8 +32,8 @@ def family_at(folder: Path, known: list[Family] | None = None) -> Family | None:
     try:
         if not any(name.endswith(WEIGHTS) for name in os.listdir(folder)):
             return None
-        if is_opens2s(str(folder)):
-            return family_of("omnispeech", known)
+        if (own := layout_of(folder)) is not None:
+            return family_of(own, known)
         config = read_json(folder / "config.json")
         return family_of(str(config.get("model_type", "")), known)
     except (InterpError, OSError, ValueError, AttributeError):

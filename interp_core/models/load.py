@@ -1,5 +1,6 @@
 """Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,22 +11,25 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
 from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, arch_of
+from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
 from interp_core.models.audio_llms.open import open_audio_llm
-from interp_core.models.audio_llms.opens2s import OpenS2S, is_opens2s, load_opens2s
 from interp_core.models.audio_llms.subject import AudioLLM
+from interp_core.models.bases import bases_of
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.encoders.listener import Listener
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper
 from interp_core.models.fit import check_bands, check_extractor_files, load_weights
 from interp_core.models.hub import fetched
+from interp_core.models.lacking import refuse_lacking
 from interp_core.models.merge import merge_adapter
+from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
 from interp_core.models.source import reading, resolve, weight_files, weights_hash
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import open_weight_file, weight_file_of
@@ -54,11 +58,26 @@ def pick_device(device: str) -> torch.device:
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Turn auto, float32, bfloat16 or float16 into a dtype; auto is float32 on the CPU and bfloat16 on a GPU."""
+    if dtype in BITS:
+        return ACTIVATIONS
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if dtype not in DTYPES:
-        raise InterpError(f"dtype {dtype!r} is none of auto, {', '.join(DTYPES)}.")
+        raise InterpError(f"dtype {dtype!r} is none of auto, {', '.join((*DTYPES, *BITS))}.")
     return DTYPES[dtype]
+
+
+def needs_sharing(nbytes: int, dtype: torch.dtype) -> bool:
+    """Whether a model goes onto several GPUs, or is larger than the one there is: then the CPU's memory takes the rest.
+
+    Args:
+        nbytes: of its files, whose numbers are taken to be of 2 bytes: what fits after all is put onto the GPU whole.
+        dtype: of the weights in memory.
+    """
+    gpus = torch.cuda.device_count()
+    if not gpus or find_spec("accelerate") is None:
+        return False
+    return gpus > 1 or nbytes * dtype.itemsize / 2 > torch.cuda.mem_get_info(0)[0]
 
 
 @dataclass(frozen=True)
@@ -71,14 +90,30 @@ class Opening:
     device: torch.device
     dtype: torch.dtype
     shared: bool
-    """Whether several GPUs share it by layers, which the library does through accelerate."""
+    """Whether GPUs and the CPU's memory share an audio LLM by layers, which the library does through accelerate."""
     adapter: Path | None = None
     """The folder of the adapter that goes into the weights."""
     progress: Progress = silent
+    bits: str = ""
+    """int8 or int4 for weights that are quantised on their way."""
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weights are few bits each, by what was asked or by what the folder holds."""
+        return bool(self.bits) or getattr(self.config, "quantization_config", None) is not None
 
     @property
     def placing(self) -> Mapping[str, Any]:
-        return {"device_map": "auto"} if self.shared else {}
+        how: dict[str, Any] = {"device_map": "auto"} if self.shared else {}
+        if self.quantised:
+            how.setdefault("device_map", {"": self.device})
+        return how
+
+    def placing_blocks(self, blocks: str) -> Mapping[str, Any]:
+        """`placing`, with the blocks, at a dotted name, in few bits where that was asked."""
+        if not self.bits:
+            return self.placing
+        return {**self.placing, "quantization_config": settings(self.bits, self.dtype, blocks)}
 
     def read(self, part: str, step: Callable[[], Any]) -> Any:
         return self.reading(self.name, part, step)
@@ -96,15 +131,30 @@ class Opening:
     def placed(self, hf: Any) -> Any:
         """Put a model where it is to run, with its adapter merged, ready to be run."""
         if (folder := self.adapter) is not None:
+            if self.quantised:
+                raise InterpError(
+                    f"the weights of {self.name} are quantised, and nothing can be merged into such; leave --adapter "
+                    "out, or open the whole weights (--dtype bfloat16)."
+                )
             self.read("adapter", lambda: merge_adapter(hf, folder, str(folder)))
-        if not self.shared:
+        if not self.shared and not self.quantised:
             self.read("weights", lambda: hf.to(self.device))
         return hf.eval().requires_grad_(False)
 
     @property
     def weights_hash(self) -> str:
         self.progress(0, 0, "hashing the weights")
-        return reading(self.name, "weights", lambda: hash_with(weights_hash(self.source), self.adapter))
+        return reading(self.name, "weights", lambda: hash_with(self._hash_of_all(), self.adapter))
+
+    def _hash_of_all(self) -> str:
+        """Of the folder's weights, and of those of the models that its config names."""
+        own, bases = weights_hash(self.source), bases_of(self.name, Path(self.source))
+        if not bases:
+            return own
+        total = hashlib.sha256(bytes.fromhex(own))
+        for entry, base in sorted(bases.items()):
+            total.update(entry.encode() + bytes.fromhex(weights_hash(str(base))))
+        return total.hexdigest()
 
 
 def open_model(
@@ -116,7 +166,7 @@ def open_model(
         name: `demo-emotion`, a folder with config.json, a checkpoint file of a known kind or its run folder, or
             `owner/model` on the hub; or a folder that holds an adapter alone, which names its base.
         device: auto, cpu, cuda or cuda:N.
-        dtype: auto, float32, bfloat16 or float16.
+        dtype: auto, float32, bfloat16, float16, or int8 or int4 for an audio LLM's weights by bitsandbytes.
         adapter: a folder of peft's that is merged into the weights; the model's own name for the one inside its folder,
             `none` to leave that out.
         progress: called between the steps; may raise to cancel.
@@ -125,6 +175,9 @@ def open_model(
     """
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
+    bits = dtype if dtype in BITS else ""
+    if bits:
+        check_packages(dtype)
     source = resolve(name)
     if not Path(source).exists():
         source = str(fetched(source, progress))
@@ -137,10 +190,12 @@ def open_model(
                     f"{name} is a weight file of another code base, and adapters go onto folders in the Hugging Face "
                     "layout alone; merge it where the model was trained, and open the merged file."
                 )
+            if bits:
+                raise InterpError(f"{name} is a weight file, and --dtype {bits} goes with audio LLMs alone.")
             progress(0, 0, "reading the weights")
             return reading(name, "weights", lambda: open_weight_file(name, file, where, precision))
-        several = device == "auto" and torch.cuda.device_count() > 1 and find_spec("accelerate") is not None
-        opening = Opening(name, base, None, where, precision, several, folder, progress)
+        shared = device == "auto" and needs_sharing(bytes_on_disk(name, adapter), precision)
+        opening = Opening(name, base, None, where, precision, shared, folder, progress, bits)
         return _open_folder(opening, asked=adapter)
 
 
@@ -158,7 +213,8 @@ def bytes_on_disk(name: str, adapter: str = "") -> int:
     """What the weight files of a model take, which is about what it takes in memory; 0 where they are not here yet."""
     try:
         source, _ = with_base(name, resolve(name), adapter)
-        return sum(file.stat().st_size for file in weight_files(source))
+        folders = [source, *map(str, bases_of(name, Path(source)).values())]
+        return sum(file.stat().st_size for folder in folders for file in weight_files(folder))
     except (InterpError, OSError):
         return 0
 
@@ -168,14 +224,27 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
     if not (Path(source) / "config.json").is_file():
         raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
     check_extractor_files(name, Path(source))
-    if reading(name, "config", lambda: is_opens2s(source)):  # its config need not name a model type
+    if (own := reading(name, "config", lambda: layout_of(source))) is not None:
         _check_adapter(opening, asked, None)
-        return _opens2s(opening)
+        found = _own_layout(opening, own)
+        found.bits = opening.bits
+        return found
+    reading(name, "config", lambda: refuse_lacking(str(PreTrainedConfig.get_config_dict(source)[0].get("model_type"))))
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     row = ARCHS.get(config.model_type)
+    stored = stored_bits(name, config)
+    if opening.bits and (row is None or row.adapter is not None):
+        raise InterpError(
+            f"--dtype {opening.bits} goes with audio LLMs that have no adapter of their own, and {name} is none of "
+            "these; choose bfloat16."
+        )
+    if opening.bits and stored:
+        raise InterpError(f"the weights of {name} are quantised already; leave --dtype {opening.bits} out.")
     _check_adapter(opening, asked, None if row is None else row.adapter)
-    opening = replace(opening, config=config)
+    # An encoder fits one GPU, and the mix of its layers is made on one.
+    opening = replace(opening, config=config, shared=opening.shared and row is not None)
     subject = reading(name, "files", lambda: OPENERS.get(config.model_type, _audio_llm)(opening))
+    subject.bits = opening.bits
     if not subject.n_layers:
         raise InterpError(f"config.json of {name} says 0 layers, which leaves nothing to edit; correct it.")
     return subject
@@ -205,15 +274,16 @@ def _audio_llm(opening: Opening) -> Subject:
         opening.config,
         arch,
         dtype=opening.dtype,
-        placing=opening.placing,
+        placing=opening.placing_blocks(arch.blocks),
         reading=opening.reading,
     )
     return AudioLLM(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
 
 
-def _opens2s(opening: Opening) -> Subject:
-    hf, processor = opening.read("files", lambda: load_opens2s(opening.source, dtype=opening.dtype, **opening.placing))
-    return OpenS2S(opening.name, opening.weights_hash, opening.placed(hf), ARCHS["omnispeech"], processor=processor)
+def _own_layout(opening: Opening, row: str) -> Subject:
+    layout, how = LAYOUTS[row], opening.placing_blocks(ARCHS[row].blocks)
+    hf, processor = opening.read("files", lambda: layout.load(opening.name, opening.source, dtype=opening.dtype, **how))
+    return layout.subject(opening.name, opening.weights_hash, opening.placed(hf), ARCHS[row], processor=processor)
 
 
 def _encoder(opening: Opening) -> Subject:

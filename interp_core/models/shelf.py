@@ -68,14 +68,17 @@ class Shelf:
     def opened(self) -> list[OpenModel]:
         """What is open, the most recently used first."""
         return [
-            OpenModel(key[0], str(subject.device), str(subject.dtype).removeprefix("torch."), nbytes, key[3])  # type: ignore[index]
+            OpenModel(key[0], str(subject.device), subject.precision, nbytes, key[3])  # type: ignore[index]
             for key, subject, nbytes in self._models.held()
         ]
 
 
 def weight_bytes(subject: Subject) -> int:
     """Bytes of a model's parameters and buffers, each storage once."""
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in subject.hf.state_dict().values()}
+    held: dict[int | str, int] = {}
+    for name, tensor in subject.hf.state_dict().items():
+        storage = tensor.untyped_storage()  # what was put off to memory has no place between two passes
+        held[storage.data_ptr() or name] = storage.nbytes() or tensor.nbytes
     return sum(held.values())
 
 

@@ -72,8 +72,8 @@ def reading(name: str, part: str, read: Callable[[], Any]) -> Any:
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise InterpError(
-            f"the {part} of {name} do not fit into the memory; choose half precision (--dtype bfloat16) or another "
-            "device."
+            f"the {part} of {name} do not fit into the memory; choose half precision (--dtype bfloat16), of an audio "
+            "LLM fewer bits (--dtype int4), or another device."
         ) from error
     except pickle.UnpicklingError as error:
         raise InterpError(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TokenizersBackend, WhisperFeatureExtra
 
 from tests.families.words import GLM, GRANITE, PHI4, QWEN3_ASR, chatml, gpt2, qwen, save_tekken, words
 from tests.tiny import save_qwen2_audio
+from tests.tiny_ultravox import save_ultravox
 
 MEL = 16
 WIDE = {"initializer_range": 0.5}
@@ -364,5 +365,6 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "granite_speech": save_granite_speech,
     "granite_speech_plus": save_granite_speech_plus,
     "phi4_multimodal": save_phi4_multimodal,
+    "ultravox": save_ultravox,
 }
 """Builders by family: each takes a folder and sizes of the decoder (n_layers, d_model, n_heads, n_kv_heads, seed)."""

@@ -18,7 +18,7 @@ from interp_core.experiments.compare.experiment import COMPARE
 from interp_core.experiments.compare.request import CompareRequest
 from interp_core.experiments.experiment import run
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.models import adapters
+from interp_core.models import bases
 from interp_core.models.files import deciding_files
 from interp_core.models.load import open_model
 from interp_core.models.merge import merge_adapter
@@ -165,6 +165,7 @@ def test_a_merged_audio_llm_answers_as_pefts_own(kind: str, older_names: bool, t
 
 EVERYWHERE: dict[str, tuple[Callable[..., Path], tuple[str, ...]]] = {
     "omnispeech": (save_opens2s, ("q_proj", "down_proj")),
+    "ultravox": (AUDIO_LLMS["ultravox"], ("q_proj", "linear_1")),
     "qwen2_5_omni": (AUDIO_LLMS["qwen2_5_omni"], ("model.layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj")),
     "voxtral": (AUDIO_LLMS["voxtral"], ("v_proj", "linear_1")),
     "granite_speech": (AUDIO_LLMS["granite_speech"], ("language_model.layers.0.self_attn.q_proj",)),
@@ -259,7 +260,7 @@ def test_the_base_of_an_adapter_is_found_in_the_hubs_cache_and_what_came_from_th
             raise OSError("not in the cache")
         return str(held[name])
 
-    monkeypatch.setattr(adapters, "snapshot_download", cached)
+    monkeypatch.setattr(bases, "snapshot_download", cached)
     change(adapter, base_model_name_or_path="owner/wave")
     assert torch.equal(answer(adapter), answer(base, adapter))
     monkeypatch.setattr("interp_core.models.load.fetched", lambda name, progress: held[name])

@@ -30,6 +30,7 @@ AUDIO_TOKENS = {
     "granite_speech_plus": "<|audio|>",
     "phi4_multimodal": "<|audio|>",
     "vibevoice_asr": "<|box_start|>",
+    "ultravox": "<|audio|>",
 }
 POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked by hand
     "qwen2_audio": 32,  # 130 mel frames -> 65 -> (65 - 2) // 2 + 1
@@ -45,6 +46,7 @@ POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked b
     "granite_speech": 15,  # 131 frames -> 65 pairs -> 5 windows of 15, of 3 positions each
     "granite_speech_plus": 15,
     "phi4_multimodal": 16,  # (20800 - 400) // 160 + 1 = 128 frames, of 8
+    "ultravox": 9,  # 130 frames, of 16
 }
 LOGITS_DIVISOR = {"granite_speech": 2.0, "granite_speech_plus": 2.0}
 
@@ -272,7 +274,7 @@ def test_experts_have_no_neurons_that_stand_for_every_position(opened: OpenFamil
         ("audioflamingo3", 600),
         ("musicflamingo", 1200),
         ("glmasr", 655),
-        *((name, float("inf")) for name in ("voxtral", "qwen3_asr", "granite_speech", "phi4_multimodal")),
+        *((name, float("inf")) for name in ("voxtral", "qwen3_asr", "granite_speech", "phi4_multimodal", "ultravox")),
     ],
 )
 def test_the_longest_clip_that_is_heard_whole_is_the_processors_own(

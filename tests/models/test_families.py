@@ -5,9 +5,10 @@ import json
 import pytest
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import ARCHS, ENCODERS, LACKING
+from interp_core.models.arch import ARCHS, ENCODERS
 from interp_core.models.families import GROUPS, families, family_of, lacking, of_records
 from interp_core.models.found import family_at, find_models
+from interp_core.models.lacking import LACKING
 from interp_core.models.load import OPENERS
 from interp_core.models.verified import Verified
 from tests.families.subjects import CASES, Opened
@@ -74,12 +75,15 @@ def test_models_are_found_below_a_folder_and_nothing_else_is(tmp_path):
     (folder("broken") / "model.safetensors").touch()
     (tmp_path / "broken" / "config.json").write_text("{")
     (folder("opens2s", architectures=["OmniSpeechModel"]) / "model-1.safetensors").touch()
+    (folder("a/whole-ultravox", model_type="ultravox") / "model.safetensors").touch()
+    (folder("a/whole-ultravox/whisper-tiny", model_type="whisper") / "model.safetensors").touch()  # a part of it
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "best.pt").touch()
     (tmp_path / "link").symlink_to(tmp_path / "a" / "wavlm", target_is_directory=True)
     found = {str(one.path.relative_to(tmp_path)): one.family.name for one in find_models(tmp_path, 100)}
     assert found == {
         "a/wavlm": "wavlm",
+        "a/whole-ultravox": "ultravox",
         "b/c/whisper": "whisper (encoder)",
         "opens2s": "omnispeech",
         "run": "countermeasure",

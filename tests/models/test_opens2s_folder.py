@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers.utils import logging as hf_logging
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llms.opens2s import is_opens2s, load_opens2s
+from interp_core.models.audio_llms.layouts import layout_of
+from interp_core.models.audio_llms.opens2s import load_opens2s
 from interp_core.models.audio_llms.opens2s_net import OpenS2SAdapter, OpenS2SModel
 from tests.tiny import RATE, tone
 from tests.tiny_opens2s import config_json, save_opens2s, weights
@@ -125,13 +126,13 @@ def test_a_head_tied_to_the_embeddings_need_not_be_stored(folder: Path) -> None:
 
 def test_the_folder_is_known_by_its_config(original: Path, tiny_folder: Path, folder: Path, tmp_path: Path) -> None:
     assert "model_type" not in config_json(10)
-    assert is_opens2s(original) and is_opens2s(str(original))
+    assert layout_of(original) == layout_of(str(original)) == "omnispeech"
     change_config(folder, architectures=None, model_type="omnispeech")
-    assert is_opens2s(folder)
+    assert layout_of(folder) == "omnispeech"
     change_config(folder, model_type="")
-    assert not is_opens2s(folder) and not is_opens2s(tiny_folder) and not is_opens2s(tmp_path / "nowhere")
+    assert [layout_of(other) for other in (folder, tiny_folder, tmp_path / "nowhere")] == [None] * 3
     (folder / "config.json").write_text("{")
-    assert not is_opens2s(folder)
+    assert layout_of(folder) is None
 
 
 def cut(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""OpenS2S: recognising its folder, checking and loading it, and its prompt.
+"""OpenS2S: checking and loading its folder, and its prompt.
 
 A folder holds config.json, the tokenizer and the weights at its root, the Whisper feature extractor in `audio/`, and in
 `tts/` what its speech output needs, which is not read here. The network is in opens2s_net.py.
@@ -7,8 +7,6 @@ Source: github.com/CASIA-LM/OpenS2S, read in public copies: model_worker.py (pro
 src/feature_extraction_audio.py (padding to whole 30 s windows); paper: arXiv:2507.05177.
 """
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, WhisperFeatureExtractor
 
-from interp_core.errors import InterpError, few
+from interp_core.errors import InterpError
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
+from interp_core.models.audio_llms.own_weights import check_weights, stored_in
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.fit import check_counts
 from interp_core.models.prompted import Prompted, Stem
@@ -30,7 +28,6 @@ from interp_core.models.source import first_line
 SYSTEM = "You are a helpful assistant."
 AUDIO_START, AUDIO, AUDIO_END, TTS_START = "<|im_audio_start|>", "<|im_audio|>", "<|im_audio_end|>", "<|im_tts_start|>"
 GENERATION = "generation_config.json"
-INDEX = "model.safetensors.index.json"
 
 
 class OpenS2SProcessor:
@@ -126,17 +123,12 @@ class OpenS2S(AudioLLM):
         return {**super().describe(replace(prompted, token_ids=ids)), "tokens_in_span": [AUDIO]}
 
 
-def is_opens2s(source: str | Path) -> bool:
-    """Say whether a folder or a hub id holds OpenS2S, by its config.json (which need not name a model type)."""
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(str(source))
-    except (OSError, ValueError):
-        return False
-    return "OmniSpeechModel" in (config.get("architectures") or []) or config.get("model_type") == "omnispeech"
-
-
 def load_opens2s(
-    folder: str | Path, *, dtype: torch.dtype | str = "auto", device_map: str | None = None
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device_map: Any = None,
+    quantization_config: Any = None,
 ) -> tuple[OpenS2SModel, OpenS2SProcessor]:
     """Open an OpenS2S folder: everything is checked by name and shape before the first weight is read.
 
@@ -144,7 +136,8 @@ def load_opens2s(
         folder: in the original's layout.
         dtype: of the weights in memory, or "auto" for the one that they are stored in. They are never held in
             another one on the way.
-        device_map: hands the placing of the layers to the library; None leaves them on the CPU.
+        device_map, quantization_config: as of the library's `from_pretrained`; None leaves the weights whole and on
+            the CPU.
     Raises:
         InterpError: a part, file or token that is missing, broken or not OpenS2S's, by its name.
     """
@@ -152,8 +145,10 @@ def load_opens2s(
     config = _config(folder)
     check_counts(str(folder), config)
     processor = _processor(folder, config)
-    _check_weights(folder, config)
-    hf = OpenS2SModel.from_pretrained(folder, config=config, dtype=dtype, device_map=device_map)
+    check_weights(folder, stored_in(folder), lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
+    hf = OpenS2SModel.from_pretrained(
+        folder, config=config, dtype=dtype, device_map=device_map, quantization_config=quantization_config
+    )
     if (folder / GENERATION).is_file():  # the library reads it for models that generate by themselves alone
         try:
             hf.llm_model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -209,46 +204,3 @@ def _processor(folder: Path, config: OpenS2SConfig) -> OpenS2SProcessor:
             "of the original model into it."
         )
     return OpenS2SProcessor(tokenizer, extractor)
-
-
-def _check_weights(folder: Path, config: OpenS2SConfig) -> None:
-    """Compare names and shapes in the files' headers with the network's; nothing else of the files is read."""
-    stored: dict[str, tuple[int, ...]] = {}
-    for file in _shards(folder):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                stored |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
-        except (SafetensorError, OSError) as error:
-            raise InterpError(
-                f"{file.name} in {folder} cannot be read ({first_line(error)}); it may be cut short, fetch it again."
-            ) from error
-    with torch.device("meta"):
-        network = OpenS2SModel(config)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    tied = set(network.all_tied_weights_keys)
-    if absent := sorted(wanted.keys() - stored.keys() - tied):
-        raise InterpError(f"the weights in {folder} lack {few(absent)}; fetch all of its weight files again.")
-    if extra := sorted(n for n in stored.keys() - wanted.keys() if not re.search("|".join(NOT_READ), n)):
-        raise InterpError(
-            f"the weights in {folder} hold {few(extra)}, which OpenS2S as Patchbay knows it has not; they would be "
-            "left out without a word."
-        )
-    shared = sorted(wanted.keys() & stored.keys())
-    if other := [f"{n} {list(stored[n])} instead of {list(wanted[n])}" for n in shared if stored[n] != wanted[n]]:
-        raise InterpError(
-            f"the weights in {folder} do not fit its config.json: {few(other)}; take both from one model."
-        )
-
-
-def _shards(folder: Path) -> list[Path]:
-    """Return the weight files; InterpError when there are none, or one that the index lists is not here."""
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-            raise InterpError(f"{INDEX} in {folder} is broken ({first_line(error)}); fetch it again.") from error
-    else:
-        names = ["model.safetensors"]
-    if absent := [name for name in names if not (folder / name).is_file()]:
-        raise InterpError(f"{folder} lacks the weights {few(absent)}; fetch them again.")
-    return [folder / name for name in names]

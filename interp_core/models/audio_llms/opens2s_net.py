@@ -180,4 +180,4 @@ class OpenS2SModel(PreTrainedModel):
             return values.new_zeros(0, self.config.llm_config.hidden_size)
         segments = values[:, : len(heard) * window].unflatten(-1, (-1, window)).transpose(0, 1)
         hidden = self.audio_encoder_model(segments.contiguous()).last_hidden_state.flatten(0, 1)  # [frames, d_encoder]
-        return self.audio_adapter(hidden[None, :frames].to(self.audio_adapter.ln.weight.device))[0]
+        return self.audio_adapter(hidden[None, :frames])[0]

@@ -1,4 +1,4 @@
-"""Makes the runs again that ship with the demos, each by its command: `python assets/make/saved_runs.py [NAME ...]`.
+"""Makes the runs again that ship with the demos, each by its command: `python -m assets.make.saved_runs [NAME ...]`.
 
 About fifteen minutes on one thread. A run replaces the folder that ships only when it has ended.
 """
@@ -15,6 +15,8 @@ from interp_core.__main__ import main as command
 ASSETS = Path(__file__).resolve().parents[1]
 RUNS = {
     "demo-emotion/run": "patch --model demo-emotion --max-pairs 30",
+    "demo-emotion/run-maps": "patch --model demo-emotion --max-pairs 20 --kinds prosody --controls random --flow none "
+    "--map time,heads,back",
     "demo-emotion/run-steer": "steer --model demo-emotion --layers 0,2,4,6,8,10 --max-steered 20",
     "demo-emotion/run-probes": "probes --model demo-emotion",
     "demo-emotion-wavlm/run-ablate": "ablate --model demo-emotion-wavlm",

@@ -9,6 +9,7 @@ import streamlit as st
 
 from components import state
 from components.words import md
+from interp_core.models import bundled
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,18 @@ EXAMPLES = (
         "emotion has been read out of the audio. Press play to hear A and B.",
         "cable",
         {state.KIND: "prosody"},
+    ),
+    Example(
+        "moment",
+        "Find the moment and the head",
+        "Which part of the recording, and which of 48 attention heads, carry the voice's emotion into the answer?",
+        "patching",
+        "demo-emotion",
+        "Each cell is a head: how far B's state in it moves A's answer to the target. Those with a sign were patched "
+        "truly; click one to see where in the recording it attends. “Which moment carries it”, below, patches one "
+        "window of the recording at a time.",
+        "timeline",
+        {state.RUN: str(bundled.ASSETS / "demo-emotion" / "run-maps"), state.VIEW: "Heads"},
     ),
     Example(
         "steer",

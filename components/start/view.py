@@ -16,20 +16,24 @@ from interp_core.models import bundled
 
 PAGES = Path(__file__).resolve().parents[2] / "pages"
 RECENT = 6
+ACROSS = 3
+"""Examples beside each other."""
 
 
 def draw() -> None:
     """Draw the whole page."""
     st.subheader("Views to begin with", anchor=False)
-    for column, example in zip(st.columns(len(EXAMPLES), gap="medium"), EXAMPLES, strict=True):
-        with column, st.container(border=True, height="stretch"):
-            st.markdown(f"**{md(example.title)}**  \n{md(example.about)}")
-            st.page_link(
-                str(PAGES / f"{example.page}.py"),
-                label=f"Open {md(example.page.capitalize())}",
-                icon=f":material/{example.icon}:",
-                query_params=example.parameters,
-            )
+    for first in range(0, len(EXAMPLES), ACROSS):
+        beside = EXAMPLES[first : first + ACROSS]
+        for column, example in zip(st.columns(ACROSS, gap="medium"), beside, strict=False):
+            with column, st.container(border=True, height="stretch"):
+                st.markdown(f"**{md(example.title)}**  \n{md(example.about)}")
+                st.page_link(
+                    str(PAGES / f"{example.page}.py"),
+                    label=f"Open {md(example.page.capitalize())}",
+                    icon=f":material/{example.icon}:",
+                    query_params=example.parameters,
+                )
     left, right = st.columns(2, gap="medium")
     with left, readable_errors():
         st.subheader("Your own recordings", anchor=False)

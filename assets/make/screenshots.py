@@ -41,10 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "screenshots")
     parser.add_argument("--all", action="store_true", help="every page, light and dark, 1280 and 1920 pixels wide")
-    parser.add_argument("--only", choices=VIEWS, nargs="*", default=list(VIEWS), help="of --all, these views")
+    parser.add_argument("--only", choices=VIEWS, nargs="*", default=list(VIEWS), help="these views")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    shots = README_SHOTS
+    shots = [shot for shot in README_SHOTS if shot[0] in arguments.only]
     if arguments.all:
         shots = [
             (view, scheme, width) for view in arguments.only for scheme in ("light", "dark") for width in (1280, 1920)

@@ -85,10 +85,11 @@ def _at_hand(text: str, groups: Sequence[str], runs: Sequence[str], titles: dict
         st.caption("None of the models at hand has these words." if text or groups or runs else "No model is at hand.")
     for fault in faults:
         st.warning(md(fault))
-    where = ", ".join(md(root) for root in models.searched()) or "nowhere"
+    where = ", ".join(md(root.name or root) for root in models.searched()) or "nowhere"
     st.caption(
         f"Found by config.json and weights, or best.pt, below {where}; a model is opened when a page of it is. A path, "
-        "a checkpoint file or a hub id can also be typed under *Model* in the sidebar of any page."
+        "a checkpoint file or a hub id can also be typed under *Model* in the sidebar of any page.",
+        help="  \n".join(md(root) for root in models.searched()) or None,
     )
 
 

@@ -53,15 +53,24 @@ def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar:
     opened = st.expander("Two clips by hand", icon=":material/touch_app:", key="hand_fold", on_change="rerun")
     if opened.open and len(clips) > 1:
         with opened, readable_errors():
-            st.caption("Any clip as A, any as B, with the settings of this run; no label needed.")
+            st.caption(f"Any clip as A, any as B, with the settings of this run; {_needed(asked)}.")
             a, b = _both(asked, subject, clips, "hand_player")
             keep(sidebar, a, b, here=True)
+
+
+def _needed(asked: PatchRequest) -> str:
+    """Of the clips."""
+    if asked.class_mean is None:
+        return "no label needed"
+    return f"the donor is {md(asked.donor_said)}, so B has to be answered with a label of its own"
 
 
 def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player: str) -> tuple[Clip, Clip]:
     left, right = st.columns([1, 1.3], gap="medium")
     with left:
-        a, b = _choose(clips)
+        a, b = _choose(
+            clips, "B, whose states are patched in" if asked.class_mean is None else "B, who says the target"
+        )
         audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
         ab_player(audio[0], audio[1], key=player)
     with right:
@@ -71,7 +80,7 @@ def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player:
     return a, b
 
 
-def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
+def _choose(clips: dict[str, Clip], of_b: str) -> tuple[Clip, Clip]:
     ids = list(clips)
 
     def swap() -> None:
@@ -81,7 +90,7 @@ def _choose(clips: dict[str, Clip]) -> tuple[Clip, Clip]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         a = st.selectbox("A, whose answer is changed", ids, key=state.HAND_A, bind=state.BOUND)
         st.button("⇄", key="swap", on_click=swap, help="A becomes B and B becomes A")
-        b = st.selectbox("B, whose states are patched in", ids, index=1, key=state.HAND_B, bind=state.BOUND)
+        b = st.selectbox(of_b, ids, index=1, key=state.HAND_B, bind=state.BOUND)
     return clips[a], clips[b]
 
 
@@ -126,12 +135,13 @@ def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.S
     if len(names) > 1:
         number = names.index(choice("Question", names, key=state.HAND_PROMPT))
     with st.spinner("Patching every layer …"):
-        swept = [_swept(subject.weights_hash, asked.key, a.digest, b.digest, n, asked, a, b) for n in range(len(names))]
+        key = server.engine().key_of(asked)
+        swept = [_swept(key, a.digest, b.digest, n, asked, a, b) for n in range(len(names))]
     records, labels = swept[number], _labels(subject, asked, number)
     layers = records["layer"].tolist()
     flips = records[records["patched_prediction"] == records["target"]]["layer"].tolist()
     first = records.iloc[0]
-    st.markdown(_verdict(first, layers, flips))
+    st.markdown(_verdict(first, layers, flips, asked.donor_said))
     slot = st.container()
     layer = _choose_layer(layers, flips)
     others = {names[n]: table for n, table in enumerate(swept) if n != number and _labels(subject, asked, n) == labels}
@@ -162,12 +172,12 @@ def _labels(subject: Subject, asked: PatchRequest, prompt: int) -> tuple[str, ..
     return subject.labels(asked.labels, asked.prompts[prompt], several_tokens=asked.several_tokens).labels
 
 
-def _verdict(first: pd.Series, layers: Sequence[int], flips: Sequence[int]) -> str:
+def _verdict(first: pd.Series, layers: Sequence[int], flips: Sequence[int], donor: str) -> str:
     answers = f"A :blue-badge[{md(first['base_prediction'])}] · B :orange-badge[{md(first['donor_prediction'])}]  \n"
     if first["base_prediction"] == first["target"]:
         return f"{answers}Both are answered alike, so there is nothing to flip: choose another B, or other answers."
     if not flips:
-        return f"{answers}**At no layer B's states turn A's answer into {md(first['target'])}.**"
+        return f"{answers}**At no layer {md(donor)} turns A's answer into {md(first['target'])}.**"
     where = ", ".join(map(layer_text, flips))
     return f"{answers}**The answer flips to {md(first['target'])} at {len(flips)} of {len(layers)} layers**: {where}."
 
@@ -188,9 +198,7 @@ def _show(figure: go.Figure, layers: Sequence[int], alt: str) -> None:
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _swept(
-    weights: str, key: str, a: str, b: str, prompt: int, _asked: PatchRequest, _a: Clip, _b: Clip
-) -> pd.DataFrame:
-    """Records by layer; `weights`, `key` and the digests name what they come from."""
+def _swept(key: str, a: str, b: str, prompt: int, _asked: PatchRequest, _a: Clip, _b: Clip) -> pd.DataFrame:
+    """Records by layer; `key` and the digests name what they come from: a class mean, of which clips it is."""
     pair = pair_by_hand(server.engine(), _asked, _a, _b, prompt=prompt)
     return patch_by_hand(server.engine(), _asked, pair, prompt=prompt, alphas=(1.0,))

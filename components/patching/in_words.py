@@ -23,8 +23,8 @@ from interp_core.experiments.wording import Origin, counts_errors, marked, whose
 from interp_core.models.subject import Subject
 
 HELP = (
-    f"{texts.GREEDY} B's states stand over the prompt alone; what is written behind it reads the keys and values that "
-    "they left."
+    f"{texts.GREEDY} What is patched in stands over the prompt alone; what is written behind it reads the keys and "
+    "values that it left."
 )
 
 

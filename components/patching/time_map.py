@@ -31,7 +31,7 @@ from interp_core.maths.stats import SIGNIFICANT
 UNIT = "target log-probability, change (nats)"
 THIS, LARGEST = "this layer", "largest over layers"
 EXPLAINED = """
-Each cell: B's states in that window alone, at that layer alone, and by how much the target's log-probability among the
+Each cell: the patch in that window alone, at that layer alone, and by how much the target's log-probability among the
 answers changes. Click a cell: the logits above are then its own, and both recordings play its window.
 
 What it cannot show: a window that moves nothing alone may matter together with others, and an effect at one place does
@@ -164,7 +164,7 @@ def _masks(table: pd.DataFrame) -> None:
     st.dataframe(shown, hide_index=True, alt="How far masking the top window moves the answer.")
     st.caption(
         "Moves more: pairs whose answer the top window moves more than random ones on average, with a 95 % interval; "
-        "moved: root mean square change of the answers' logits, nats. Where top and random are close, B's patch shows "
+        "moved: root mean square change of the answers' logits, nats. Where top and random are close, the patch shows "
         "what the window can bring, not that A needs it there."
     )
 

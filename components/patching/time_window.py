@@ -52,7 +52,7 @@ def choose() -> Window | None:
         key=state.ONLY_WINDOW,
         bind=state.BOUND,
         disabled=seconds is None,
-        help="B's states go to the positions inside the window alone, at the strength on the left.",
+        help="What is patched in goes to the positions inside the window alone, at the strength on the left.",
     )
     st.button("Clear", key="clear-window", on_click=state.mark_window, args=("",), disabled=not typed, help="no window")
     if typed and seconds is None:
@@ -71,7 +71,8 @@ def read(window: Window, made: PatchRequest, pair: Pair, prompt: int) -> Replace
     count = found.stop - found.first
     which = f"position {found.first:d}" if count == 1 else f"positions {found.first:d} to {found.stop - 1:d}"
     start, stop = found.seconds
-    said = "take B's states" if window.alone else "are marked, not patched alone"
+    incoming = "B's states" if made.class_mean is None else made.donor_said
+    said = f"take {incoming}" if window.alone else "are marked, not patched alone"
     st.caption(f"Audio {which} of A's {found.of:d} ({start:.2f} – {stop:.2f} s) {md(said)}.")
     return found
 

@@ -14,8 +14,8 @@ from huggingface_hub import constants, snapshot_download
 
 from interp_core.models.source import is_hub_id
 
-NAMED: dict[str, tuple[str, ...]] = {"ultravox": ("text_model_id", "audio_model_id")}
-"""Model type -> the entries of its config that name other models."""
+NAMED = dict.fromkeys(("ultravox", "UltravoxModel"), ("text_model_id", "audio_model_id"))
+"""Model type, or the class that a config may name alone -> the entries of the config that name other models."""
 CONFIG = "config.json"
 
 
@@ -27,7 +27,9 @@ def named_bases(folder: Path) -> dict[str, str]:
         return {}
     if not isinstance(config, dict):
         return {}
-    entries = NAMED.get(str(config.get("model_type")), ())
+    classes = config.get("architectures")
+    told = (config.get("model_type"), *(classes if isinstance(classes, list) else ()))
+    entries = next((NAMED[str(name)] for name in told if str(name) in NAMED), ())
     return {entry: config[entry] for entry in entries if _is_said(config.get(entry))}
 
 

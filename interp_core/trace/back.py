@@ -9,7 +9,7 @@ Two routes give the same numbers:
 - *reference*: the model's own forward with one hook, one forward a cell. The definition of right.
 - *wavefront*: the states of the clean run are rows. Behind every target layer one row a source joins, and all travel
   on together; no block runs before the row's own target. In a causal decoder only the positions from the first one
-  replaced are computed, behind the clip's own keys and values.
+  replaced are computed, behind the clip's own keys and values, but where all cost less (`first_computed`).
 
 A cell whose source is its target replaces a state by itself. It has to be null, and a sweep in which it is not ends.
 """

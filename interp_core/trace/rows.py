@@ -2,8 +2,9 @@
 
 Rows are stacked [rows * n, pos, d_model] for n recipients, row-major: all recipients of the first patched layer, then
 all of the next. `BlockRows` runs every position under the keyword arguments that the clean run gave each block.
-`CachedPrefixRows` runs only the positions that an edit can change and reads the keys and values before them from a
-clean run. What rows carry with them is in `Rows`; the two hold nothing that depends on which rows went before.
+`CachedPrefixRows` runs the positions from a first one on, before which an edit changes nothing (`first_computed`), and
+reads the keys and values before it from a clean run. What rows carry with them is in `Rows`; the two hold nothing that
+depends on which rows went before.
 """
 
 from collections.abc import Sequence

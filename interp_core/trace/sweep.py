@@ -5,8 +5,9 @@ Three routes give the same numbers:
 - *reference*: the model's own forward with one hook, one forward a layer. The definition of right.
 - *wavefront*: rows join as they are born (after block l, the row patched at l) and travel on together, so a sweep is
   one pass through the blocks with a growing batch: n(n+1)/2 block-rows, and no layer is computed before its patch. In a
-  causal decoder the positions before the edit cannot change; their keys and values come from the recipient's run. Of
-  the last block only the readout position is run to the end; of the others it needs the keys and values.
+  causal decoder the positions before the edit cannot change; their keys and values come from the recipient's run, but
+  where all positions without a mask cost less (`first_computed`). Of the last block only the readout position is run to
+  the end; of the others it needs the keys and values.
 - *shortcut* (causal): where the donor's whole trajectory up to a position is patched in, the replaced positions follow
   the donor's clean run exactly, so its keys and values are reused and only the positions behind are recomputed.
 """

@@ -248,6 +248,8 @@ def test_the_named_models_are_found_inside_beside_by_path_and_in_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = answer(folder)
+    change_config(folder, model_type=None)  # its class alone says what it is
+    assert torch.equal(answer(folder), expected)
     shutil.move(folder / LLAMA, tmp_path / LLAMA)  # beside
     assert torch.equal(answer(folder), expected)
     (folder / "openai").mkdir()

@@ -29,6 +29,15 @@ def test_the_donor_is_a_choice_of_the_form_and_is_said_with_the_run_and_with_a_p
     at.session_state[state.WORDS] = True
     at = at.run()
     assert faults(at) == [] and "A with the mean of the target at" in words(at)
+    at.session_state[state.WINDOW], at.session_state[state.ONLY_WINDOW] = "0.1-0.3", True
+    at = at.run()
+    assert faults(at) == [] and "take the mean of the target" in words(at)
+    at.session_state["hand_fold"] = True
+    at = at.run()
+    said = words(at).replace("\\", "")
+    assert "the donor is the mean of the target, so B has to be answered with a label of its own" in said
+    assert at.selectbox(key=state.HAND_B).label == "B, who says the target" and "B's states" not in said
+    assert all("mean" in one for one in faults(at))  # this model answers no clip with a label that others have
 
 
 def test_a_label_that_no_pair_is_toward_is_said_in_one_sentence(open_app: OpenApp) -> None:

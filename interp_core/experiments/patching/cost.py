@@ -94,7 +94,7 @@ def _windows(plan: Plan, store: CleanStore, condition: str, patch: Patch) -> flo
     if condition == "matched":  # masked windows lie anywhere, at a layer that is known afterwards: the first costs most
         first, middle = replace(plan.spec, layers=plan.spec.layers[:1]), windows[len(windows) // 2]
         random = min(RANDOM_WINDOWS, sum(w.stop - w.first for w in windows) - (middle.stop - middle.first))
-        mask = replace(middle.of(patch), averaged=True, mean=None)
+        mask = Patch(patch.recipient, patch.recipient, middle.positions, middle.positions.double(), averaged=True)
         passes += len(MASKS) * (1 + random) * cost(store.subject, mask, first, method)
     return passes
 

@@ -5,7 +5,7 @@ Two routes give the same numbers:
 - *reference*: the model's own forward with one hook, one forward a copy. The definition of right.
 - *fast*: an addition behind layer l changes nothing before it, so the copies leave the clip's clean state of layer l as
   rows of one batch and travel through the blocks behind it. In a causal decoder the positions before the first edited
-  one cannot change either: their keys and values are those of the clean run.
+  one cannot change either: their keys and values are those of the clean run, but where computing all costs less.
 
 An addition that is zero leaves the clip as it is, so its answer is that of the clean run and nothing is computed.
 """

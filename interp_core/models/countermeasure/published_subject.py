@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from interp_core.errors import InterpError
 from interp_core.models.arch import ENCODERS
 from interp_core.models.block_model import Place
+from interp_core.models.countermeasure.detector import Detector
 from interp_core.models.countermeasure.heads import KeyValueMix, LayerGates
 from interp_core.models.countermeasure.published import Published, System
 from interp_core.models.countermeasure.subject import FORWARD_SETTINGS
-from interp_core.models.encoders.subject import Encoder
 from interp_core.models.prompted import Prompted, RecordingSpan
 from interp_core.models.weights import TRAINING_ONLY, Weights
 from interp_core.sites import Kind
@@ -26,7 +26,7 @@ RATE = 16_000
 
 
 @dataclass(eq=False)
-class PublishedDetector(Encoder):
+class PublishedDetector(Detector):
     """A published system that hears clips whole; `hf` is its net.
 
     Attributes:
@@ -70,15 +70,6 @@ class PublishedDetector(Encoder):
     @property
     def classifier(self) -> nn.Module | None:
         return self.hf.answer
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        if self.probe is not None:
-            return self.probe.classes
-        return ("bonafide", "spoof") if self.bonafide_index == 0 else ("spoof", "bonafide")
-
-    def words_refusal(self) -> str | None:
-        return "scores a recording as bona fide or spoofed and writes no text"
 
     @property
     def stages(self) -> Mapping[Kind, Place]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from interp_core.errors import InterpError
 from interp_core.models.arch import EncoderArch
 from interp_core.models.block_model import Place
+from interp_core.models.countermeasure.detector import Detector
 from interp_core.models.countermeasure.published import CUT
 from interp_core.models.countermeasure.raw import BANDS, RATE, RawNet
-from interp_core.models.encoders.subject import Encoder
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.sites import STAGES, Kind, Site
 
@@ -21,7 +21,7 @@ RAW = EncoderArch(blocks="blocks", sizes="", attn=None, attn_proj=None, mlp=None
 
 
 @dataclass(eq=False)
-class RawDetector(Encoder):
+class RawDetector(Detector):
     """AASIST or AASIST-L; `hf` is its `RawNet`. Later units have a third of the frames and other widths."""
 
     one_shape: ClassVar[bool] = True
@@ -93,13 +93,6 @@ class RawDetector(Encoder):
     @property
     def classifier(self) -> nn.Module | None:
         return self.hf.answer
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        return self.probe.classes if self.probe is not None else ("spoof", "bonafide")
-
-    def words_refusal(self) -> str | None:
-        return "scores a recording as bona fide or spoofed and writes no text"
 
     @property
     def stages(self) -> Mapping[Kind, Place]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from interp_core.models.arch import ENCODERS
 from interp_core.models.block_model import Place
 from interp_core.models.countermeasure.checkpoint import Countermeasure
-from interp_core.models.encoders.subject import Encoder
+from interp_core.models.countermeasure.detector import Detector
 from interp_core.models.prompted import Prompted, RecordingSpan
 from interp_core.models.weights import TRAINING_ONLY, Weights
 from interp_core.sites import Kind
@@ -25,7 +25,7 @@ FORWARD_SETTINGS = (  # what changes a backbone's output and does not show in it
 
 
 @dataclass(eq=False)
-class SpoofDetector(Encoder):
+class SpoofDetector(Detector):
     """A countermeasure checkpoint; `hf` is its net.
 
     Attributes:
@@ -80,15 +80,6 @@ class SpoofDetector(Encoder):
     @property
     def classifier(self) -> nn.Module | None:
         return self.hf.task_head
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        if self.probe is not None:
-            return self.probe.classes
-        return ("bonafide", "spoof") if self.bonafide_index == 0 else ("spoof", "bonafide")
-
-    def words_refusal(self) -> str | None:
-        return "scores a recording as bona fide or spoofed and writes no text"
 
     @property
     def stages(self) -> Mapping[Kind, Place]:

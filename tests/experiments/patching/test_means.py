@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 
 from interp_core.choices import EMOTIONS
 from interp_core.errors import InterpError
@@ -152,6 +153,22 @@ def test_windows_of_a_time_map_get_the_mean_of_the_whole_span(engine, meant, mea
     first = replace(whole, positions=whole.positions[:half], source=whole.source[:half])
     by_hook = sweep(store.subject, [first], plan.labels[0], plan.spec, method="reference").label_logits[0, 1]
     np.testing.assert_allclose(record["patched_logits"][0], by_hook.numpy(), atol=1e-4 * max(1, by_hook.abs().max()))
+
+
+def test_a_time_map_of_a_clip_that_is_longer_than_b_with_its_question_has_a_cost(engine, meant, tmp_path):
+    manifest = write_corpus(tmp_path, texts=10)
+    for name in ("neutral", "happy"):
+        for file in tmp_path.glob(f"*-{name}.wav"):
+            short, rate = soundfile.read(file, dtype="float32")
+            soundfile.write(file, np.tile(short, 12)[: int(3.9 * rate)], rate, subtype="FLOAT")
+    request = replace(meant, manifest=str(manifest), maps=("time",), windows=2, controls=(), max_pairs=8)
+    ready = PATCHING.prepare(engine, request)
+    (chunk, *_) = ready.plan.map_chunks
+    prompt = ready.request.prompts[0]
+    pairs = [[ready.store.run(clip, prompt).prompted for clip in (p.recipient, p.donor)] for p in chunk.pairs]
+    assert any(a.audio[1] > b.n_pos for a, b in pairs)  # the window in the middle ends where B has no position
+    without = PATCHING.cost(PATCHING.prepare(engine, replace(request, maps=(), windows=None)))
+    assert PATCHING.cost(ready).forwards > without.forwards
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The start page: what a newcomer can click, and where it leads."""
 
+from pathlib import Path
+
 import pytest
 from streamlit.testing.v1 import AppTest
 

@@ -107,6 +107,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         both = [c if c.original is None else c.original for p in pairs.pairs for c in (p.recipient, p.donor)]
         used = tuple({clip.clip_id: clip for clip in both}.values())
         rests_on = of_pairs(pairs.report, manifest.clips)
+        rests_on += [f"the class mean of {row['label']} ({row['kind']}) of {row['clips']} clips" for row in means]
         return Ready(request, found, engine, store, manifest, made, facts, tuple(notes), used, rests_on)
 
     def cost(self, ready: Ready[PatchRequest, Plan]) -> Cost:

@@ -103,6 +103,10 @@ def test_b_stays_the_clip_that_says_what_is_reachable(made, meant_ready):
 def test_how_many_clips_a_mean_is_of_stands_in_config_report_and_summary(made, meant_ready):
     counts = made.config["donor_means"]
     assert counts == made.reports["pair_construction_report"]["donor_means"]
+    said = "; ".join(made.config["rests_on"])
+    assert counts and all(
+        f"the class mean of {row['label']} ({row['kind']}) of {row['clips']} clips" in said for row in counts
+    )
     clips = {clip.clip_id: clip for clip in meant_ready.manifest.clips}
     for one in counts:
         pairs = [

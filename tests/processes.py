@@ -2,7 +2,7 @@
 
 A fork server of the standard library imports it all once (`imported.py`) and computes nothing; each command is a child
 split off from it, to be waited for, signalled and killed like any other. What the interpreter does before the command,
-`python -m interp_core`, is seen by test_cli_process.py and test_two_devices.py.
+`python -m interp_core`, is seen by test_cli_process.py and experiments/test_probe_threads.py.
 """
 
 import multiprocessing

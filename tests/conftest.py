@@ -70,3 +70,11 @@ def our_hooks(subject: AudioLLM) -> list[str]:
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         if hook.__module__ == "interp_core.trace.hooks"
     ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests come first: a long one that comes last leaves the other processes idle."""
+    slow: dict[Path, int] = {}
+    for item in items:
+        slow[item.path] = slow.get(item.path, 0) + (item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -slow[item.path])

@@ -16,6 +16,7 @@ from interp_core.__main__ import main
 from interp_core.cli import BAD_INPUT, DONE, INTERRUPTED
 from interp_core.runs import read_config
 from tests.corpus import write_corpus
+from tests.processes import Command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +31,11 @@ def command(tiny_folder, tmp_path_factory):
     return [*shared, "--alpha", ",".join(f"{i / 40:g}" for i in range(40, 0, -1))]
 
 
+def environment():
+    """As many threads as here: sums are split among them, which shows in the last digit."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
 def start(arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "interp_core", *arguments],
@@ -37,8 +43,7 @@ def start(arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # As many threads as here: sums are split among them, which shows in the last digit.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env=environment(),
         # Where the tests run in the background, the shell has SIGINT ignored, and a process would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -77,7 +82,7 @@ def test_a_run_that_was_interrupted_then_killed_ends_with_the_files_of_one_that_
     before = kept(out)
     assert before >= 12 and not read_config(out)["finished"]
 
-    process = start([*command, "--out", str(out), "--resume"])
+    process = Command([*command, "--out", str(out), "--resume"], env=environment())
     wait_for_lines(process, out, before + 12)
     process.kill()
     process.communicate(timeout=120)

@@ -39,7 +39,7 @@ FOR_ALL = {
 """Option -> another value; with what else is asked in both runs, and REFUSED, behind it where that is so."""
 TEXTS = {"train": "text_id=t0,text_id=t1,text_id=t2", "id": "text_id=t3,text_id=t4", "ood": "text_id=t5"}
 PROBED = {"stages": (), "maps": (), "patch": ("auto:1",)}
-CODEC = {**PROBED, "domain": "codec"}
+CODEC = {**PROBED, "domain": "codec", "probe_clips": 16}
 """Of `compare`, whose probes take their time."""
 WORDED, WITHIN = {"kinds": "semantic"}, {"subspace": "mean-difference"}
 """Pairs without whose speakers several classes are left, and a subspace of them."""
@@ -106,7 +106,7 @@ CHANGES = {
         "weights": False, "reverse": True, "skip_null": True,
         "label": "attack_label", "speaker": "utterance",
         "group": "speaker", "domain": ("codec", PROBED), "attack": "codec", "bonafide_index": 1,
-        "labels": ("bonafide", REFUSED), "prompt": ("Which?", REFUSED), "probe_draws": (9, CODEC),
+        "labels": ("bonafide", REFUSED), "prompt": ("Which?", REFUSED), "probe_draws": (1, CODEC),
         "probe_clips": (12, CODEC),
         "cka_bytes": 1 << 20, "checks": True,
     },
@@ -141,7 +141,7 @@ def plain(tiny_folder, tmp_path_factory):
         ),
         "probes": of["probes"](
             str(tiny_folder), str(write_noise_manifest(folder / "noises", noises, train=6)), device="cpu",
-            layers=(0, 2), draws=19, columns=("label",), quantities=("level",),
+            layers=(0, 2), draws=19, columns=("label",), quantities=("level",), controls=2,
         ),
         "compare": of["compare"](
             base, str(write_spoof_corpus(folder / "spoof", speakers=4, utterances=2, codecs=("NONE", "C01"))),

@@ -2,9 +2,8 @@
 
 import json
 import os
+import shlex
 import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import ANY_CHANGE, REACHABLE
 from interp_core.jobs import Cancelled
 from interp_core.sinks import Watched
+from tests.processes import Command
 
 QUICK = {"device": "cpu", "dtype": "float32"}
 REQUESTS = {
@@ -59,14 +59,13 @@ def made_by(name):
 
 SHOWN: dict[Path, Watched] = {}
 """What the run into a folder showed while it went on."""
-OPENED: dict = {}
-PROBES: dict = {}
+FIRST = Engine()
 
 
 def fresh_engine() -> Engine:
-    """An engine without a clean run in its cache; models are opened, and probes fitted, once for all of them."""
+    """An engine without a clean run in its cache; models are opened, clips checked and probes fitted once for all."""
     engine = Engine()
-    engine._models, engine._probes = OPENED, PROBES
+    engine.models, engine._read, engine._current = FIRST.models, FIRST._read, FIRST._current
     return engine
 
 
@@ -183,17 +182,22 @@ def test_a_run_that_was_stopped_goes_on_without_repeating_a_forward_pass(command
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_files(command, wholes, tmp_path):
     whole, (passes, _) = wholes(command)
     out = tmp_path / "run"
-    line = REQUESTS[command].command_line(str(out)).split(" ", 1)[1]
-    arguments = ["bash", "-c", f"exec {sys.executable} {line}"]
     # Sums over several threads differ in their last digits from sums over one.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    process = Command(words_of(REQUESTS[command], out), env=environment)
     wait_for_a_chunk(process, out)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() in (-signal.SIGKILL, 0), process.communicate()[1]
     after, _ = blocks_run(command, out, resume=True)
     assert after < passes, "the chunks of the killed run are not computed again"
     same_files(whole, out)
+
+
+def words_of(request, out: Path) -> list[str]:
+    """What stands behind `python -m interp_core` in the line that repeats a request."""
+    program, *words = shlex.split(request.command_line(str(out)))
+    assert program.startswith("python") and words[:2] == ["-m", "interp_core"]
+    return words[2:]
 
 
 def chunks_begun(records: Path) -> set[int]:
@@ -201,7 +205,7 @@ def chunks_begun(records: Path) -> set[int]:
     return {json.loads(line)["chunk"] for line in records.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"}
 
 
-def wait_for_a_chunk(process: subprocess.Popen, out: Path, seconds: float = 120) -> None:
+def wait_for_a_chunk(process: Command, out: Path, seconds: float = 120) -> None:
     """Until two chunks are there, or one for five seconds: the kill may come while the last one is written."""
     until, seen = time.monotonic() + seconds, 0.0
     while time.monotonic() < until and process.poll() is None:

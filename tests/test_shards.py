@@ -19,7 +19,8 @@ from interp_core.experiments.experiment import open_result, run
 from interp_core.experiments.sharded import merge, run_shard
 from interp_core.runs import read_config
 from interp_core.shards import Shard
-from tests.test_resume import REQUESTS, fresh_engine, made_by, same_files, wait_for_a_chunk
+from tests.processes import Command, finished
+from tests.test_resume import REQUESTS, fresh_engine, made_by, same_files, wait_for_a_chunk, words_of
 
 TIMES = ("created", "finished", "times")
 
@@ -121,20 +122,21 @@ def test_shards_merge_to_the_files_and_the_config_of_one_process(command, count,
 @pytest.mark.slow
 def test_a_shard_that_was_killed_goes_on_and_a_merge_that_was_killed_is_repeated(whole_of, tmp_path):
     request, shards = REQUESTS["signflip"], tmp_path / "all of them"
-    line = [sys.executable, "-m", "interp_core", *_words("signflip", request), f"--out={shards}", "--shard"]
+    line = [*words_of(request, shards), "--shard"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(_threads())}
-    process = subprocess.Popen([*line, "1/2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    process = Command([*line, "1/2"], env=environment)
     wait_for_a_chunk(process, shards / "shard-1-of-2")
     process.kill()
     assert process.wait() == -signal.SIGKILL
     with pytest.raises(InterpError, match=r"shard-1-of-2 is not finished.*of 2 shards 2 is missing"):
         merge([shards / "shard-1-of-2"], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-    said = subprocess.run([*line, "1/2", "--resume"], capture_output=True, text=True, env=environment, check=True)
-    assert "no results yet" in said.stderr and "merge" in said.stderr
+    later = finished([*line, "1/2", "--resume"], env=environment)
+    said = later.communicate()[1]
+    assert later.returncode == DONE and "no results yet" in said and "merge" in said, said
     in_array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_MAX": "7"}
     in_array |= {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_STEP": "2"}
-    subprocess.run([*line, "env"], capture_output=True, env={**environment, **in_array}, check=True)
+    assert finished([*line, "env"], env={**environment, **in_array}).returncode == DONE
     both = [shards / f"shard-{number}-of-2" for number in (1, 2)]
 
     def stop(done, total, note=""):
@@ -148,12 +150,6 @@ def test_a_shard_that_was_killed_goes_on_and_a_merge_that_was_killed_is_repeated
     same_files(whole_of("signflip"), tmp_path / "merged")
 
 
-def _words(command, request):
-    import shlex
-
-    return [word for word in shlex.split(request.command_line("x"))[3:] if not word.startswith("--out=")]
-
-
 def _threads():
     import torch
 
@@ -164,8 +160,7 @@ def _threads():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_stops_a_run_behind_its_chunk(number, tmp_path):
     request = replace(REQUESTS["signflip"], pilot=40)
-    line = [sys.executable, "-m", "interp_core", *_words("signflip", request), f"--out={tmp_path / 'run'}"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Command(words_of(request, tmp_path / "run"))
     wait_for_a_chunk(process, tmp_path / "run")
     process.send_signal(number)
     said = process.communicate(timeout=120)

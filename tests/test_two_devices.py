@@ -15,7 +15,9 @@ import pytest
 pytest.importorskip("accelerate")
 
 from interp_core.__main__ import main
+from tests import two_devices
 from tests.corpus import write_corpus
+from tests.processes import Command, finished
 from tests.tiny import save_qwen2_audio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,14 +42,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--model", str(folder / "model"), "--manifest", str(manifest), "--device", "cpu"]
 
 
-def run_split(arguments: list[str], second: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.two_devices", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "SECOND": second, "OMP_NUM_THREADS": "1"},
-    )
+def run_split(arguments: list[str], second: str) -> Command:
+    environment = {**os.environ, "SECOND": second, "OMP_NUM_THREADS": "1"}
+    return finished(arguments, env=environment, program=two_devices.main)
 
 
 def assert_alike(found: Path, expected: Path) -> int:
@@ -72,7 +69,7 @@ def test_an_experiment_over_two_devices_ends_with_the_numbers_of_one(
     second, options = COMMANDS[name]
     arguments = [name.split()[0], *shared, *options.split()]
     split = run_split([*arguments, "--out", str(tmp_path / "split")], second)
-    assert split.returncode == 0, split.stderr[-2000:]
+    assert split.returncode == 0, split.communicate()[1][-2000:]
     assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     assert assert_alike(tmp_path / "split", tmp_path / "whole") > 50
 

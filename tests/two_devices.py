@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 CPU = torch.device("cpu")
-FIRST, SECOND = "twin:0", os.environ.get("SECOND", "twin:1")
+FIRST = "twin:0"
 # Where one of these reads or writes another device, the library itself carries it over.
 _CROSS = ("copy_", "_copy_from", "_to_copy")
 _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
@@ -143,17 +143,18 @@ def split(hf: Any, blocks: str) -> dict[str, str]:
         Device by dotted name, as accelerate's device maps are.
     """
     places: dict[str, str] = {}
+    second = os.environ.get("SECOND", "twin:1")
 
     def fill(name: str, module: nn.Module) -> None:
         for child_name, child in module.named_children():
             full = f"{name}.{child_name}" if name else child_name
             if full == blocks:
                 half = len(child) // 2  # type: ignore[arg-type]
-                places.update({f"{full}.{i}": SECOND if i >= half else FIRST for i in range(len(child))})  # type: ignore[arg-type]
+                places.update({f"{full}.{i}": second if i >= half else FIRST for i in range(len(child))})  # type: ignore[arg-type]
             elif blocks.startswith(f"{full}."):
                 fill(full, child)
             else:
-                places[full] = SECOND if child_name in ("norm", "lm_head") else FIRST
+                places[full] = second if child_name in ("norm", "lm_head") else FIRST
 
     fill("", hf)
     for name, place in places.items():

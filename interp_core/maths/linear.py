@@ -32,15 +32,13 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def regression(*, balanced: bool = False, warm: bool = False) -> LogisticRegression:
+def regression(*, warm: bool = False) -> LogisticRegression:
     """The multinomial logistic regression of every probe, to be fitted under `one_thread`; C is the caller's to set.
 
     Args:
-        balanced: whether classes weigh alike, whatever their size.
         warm: whether a fit starts where the one before it ended, which changes its time and not its weights.
     """
-    weights = "balanced" if balanced else None
-    return LogisticRegression(class_weight=weights, tol=TOLERANCE, max_iter=MOST_STEPS, warm_start=warm)
+    return LogisticRegression(tol=TOLERANCE, max_iter=MOST_STEPS, warm_start=warm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -299,11 +299,15 @@ def _fitted(learn: Floats, codes: NDArray, score: Floats, strengths: Sequence[fl
     if learn.shape[1] > len(learn):  # the weights lie in the span of the clips: the same probe in fewer dimensions
         basis = np.linalg.qr(learn.T)[0]
         learn, score = learn @ basis, score @ basis
-    probe, predicted = regression(balanced=True, warm=True), []
+    classes, at, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    alike = (len(codes) / (len(classes) * counts))[at]  # every class weighs as much as any other
+    probe, predicted = regression(warm=True), []
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checked once by `_checked`
         for strength in strengths:
             probe.C = strength
-            predicted.append(probe.fit(learn, codes).predict(score))
+            probe.fit(learn, codes, sample_weight=alike)
+            logits = score @ probe.coef_.T + probe.intercept_
+            predicted.append(classes[logits.argmax(axis=1) if len(classes) > 2 else (logits[:, 0] > 0).astype(int)])
     return np.stack(predicted)
 
 

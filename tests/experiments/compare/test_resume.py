@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from interp_core.experiments.compare.run import _probed
 from interp_core.experiments.experiment import run
 from interp_core.jobs import Cancelled
 from interp_core.models.countermeasure.subject import SpoofDetector
+from tests.processes import Command
 from tests.spoof_pairs import save_pair, write_spoof_corpus
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -240,22 +239,16 @@ def command(pair, tmp_path_factory):
 
 def kill_when(arguments, out, ready):
     """Start a process and kill it as soon as `ready()`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "interp_core", *arguments, "--out", str(out)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        # As many threads as here: sums are split among them, which shows in the last digit.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
+    # As many threads as here: sums are split among them, which shows in the last digit.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = Command([*arguments, "--out", str(out)], env=environment)
     end = time.monotonic() + 240
     while not ready():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, "it never got that far"
         time.sleep(0.002)
     process.kill()
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait(timeout=60) == -signal.SIGKILL
 
 
 def lines(out):

@@ -59,14 +59,13 @@ def made_by(name):
 
 SHOWN: dict[Path, Watched] = {}
 """What the run into a folder showed while it went on."""
-OPENED: dict = {}
-PROBES: dict = {}
+SHARED = Engine()
 
 
 def fresh_engine() -> Engine:
-    """An engine without a clean run in its cache; models are opened, and probes fitted, once for all of them."""
+    """An engine without a clean run in its cache; models are opened, clips read and probes fitted once for all."""
     engine = Engine()
-    engine._models, engine._probes = OPENED, PROBES
+    engine.models, engine._read, engine._current = SHARED.models, SHARED._read, SHARED._current
     return engine
 
 

@@ -1,6 +1,6 @@
 """kill -9 at random points of every command, gone on with by --resume until done; then every file as without a kill.
 
-python -m benchmarks.kills                  50 kills, about ten minutes
+python -m benchmarks.kills                  50 kills, half an hour
 python -m benchmarks.kills 10 --only heads
 
 A command runs once without a kill. Then it is begun, killed, resumed, killed again, up to five times, and let run to
@@ -152,7 +152,7 @@ def main() -> int:
         sys.stdout.flush()
         all_kills, all_runs = all_kills + tally.kills, all_runs + tally.runs
         faults += [f"{name}: {fault}" for fault in tally.faults]
-    print(f"{all_kills.total()} kills ({dict(all_kills)}), {all_runs} runs gone on with, {len(faults)} faults")
+    print(f"{all_kills.total()} kills ({dict(all_kills)}), {all_runs} runs to their end, {len(faults)} faults")
     print("\n".join(faults))
     return int(bool(faults) or all_kills.total() < asked.kills)
 

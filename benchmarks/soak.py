@@ -27,18 +27,19 @@ from pathlib import Path
 
 import psutil
 
+from interp_core.cache import nbytes_of
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.experiments.experiment import run, start
 from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.jobs import Cancelled
+from interp_core.jobs import Cancelled, JobManager
 from interp_core.models.shelf import weight_bytes
 from tests.corpus import full_request, quick_request, write_corpus
 from tests.tiny import save_qwen2_audio
 
-CACHE_BYTES = 3 << 20
-"""Less than the clean runs of one model take."""
+CACHE_BYTES, RESULT_BYTES = 3 << 20, 2 << 20
+"""Less than the clean runs of one model take; and a few results of finished jobs, so that both are full soon."""
 SITES = ("resid_post", "resid_pre", "attn_out", "mlp_out")
 GROWTH, SLACK_MB = 1.03, 20.0
 HOOKS = "interp_core.trace.hooks"
@@ -119,6 +120,7 @@ def main() -> int:
         probe.jobs.close()
         probe.openings.close()
         engine = Engine(cache_bytes=CACHE_BYTES, model_bytes=int(1.5 * of_one))
+        engine.jobs = JobManager(max_bytes=RESULT_BYTES, measure=nbytes_of)
         ended: Counter[str] = Counter()
         memory: list[tuple[float, float]] = []
         most_cache = most_models = number = 0

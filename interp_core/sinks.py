@@ -10,7 +10,6 @@ import json
 import re
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from interp_core.errors import InterpError
 from interp_core.runs import RunWriter
 from interp_core.shards import Shard
-from interp_core.storage import dump_line, replace_file
+from interp_core.storage import dump_line, replace_file, sealed_bytes, unsealed
 
 Arrays = Mapping[str, NDArray[Any]]
 Records = list[dict[str, Any]]
@@ -203,10 +202,13 @@ class FolderSink:
 
     def arrays(self, name: str, chunk: int) -> Arrays | None:
         try:
-            with np.load(self._file(name, chunk), allow_pickle=False) as kept:
-                return {key: kept[key] for key in kept.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):  # not there, or not whole
+            whole = unsealed(self._file(name, chunk).read_bytes())
+        except OSError:  # not there, or not to be read
             return None
+        if whole is None:  # cut short, changed, or of a version that wrote no checksum
+            return None
+        with np.load(io.BytesIO(whole), allow_pickle=False) as kept:
+            return {key: kept[key] for key in kept.files}
 
     def show(self, curves: Curves) -> None:
         if self._watched is not None:
@@ -220,7 +222,7 @@ class FolderSink:
     def keep_arrays(self, name: str, chunk: int, arrays: Arrays) -> Arrays:
         npz = io.BytesIO()
         np.savez(npz, **arrays)  # type: ignore[arg-type]
-        replace_file(self._file(name, chunk), npz.getvalue())
+        replace_file(self._file(name, chunk), sealed_bytes(npz.getvalue()))
         return arrays
 
     def skips(self, group: int) -> bool:

@@ -156,6 +156,17 @@ def _as_written(lines: Sequence[bytes]) -> bool:
     return len(bare) == len(lines) and seals[0][1].decode() == _seal_of(bare)  # type: ignore[index]
 
 
+def sealed_bytes(data: bytes) -> bytes:
+    """The data with its SHA-256 behind it, by which `unsealed` tells whether it is as it was written."""
+    return data + hashlib.sha256(data).digest()
+
+
+def unsealed(data: bytes) -> bytes | None:
+    """What `sealed_bytes` was given; None where a byte of it is another one, or missing."""
+    whole = data[: -hashlib.sha256().digest_size]
+    return whole if data and sealed_bytes(whole) == data else None
+
+
 def _seal_of(lines: Sequence[bytes]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 
-from interp_core.data.clips import Clip, ClipLimits, decode, resampled, rms, seconds_of, voiced_f0
+from interp_core.data.clips import BadAudio, Clip, ClipLimits, decode, resampled, rms, seconds_of, voiced_f0
 from interp_core.digests import check_same
 from interp_core.errors import InterpError
 
@@ -175,7 +175,11 @@ def read_clip(clip: Clip, sample_rate: int, limits: ClipLimits | None = None) ->
         BadEdit: an edit that cannot be made on this recording.
     """
     limits = limits or ClipLimits()
-    samples, rate = decode(clip.path, limits)
+    try:
+        samples, rate = decode(clip.path, limits)
+    except BadAudio:
+        check_same(clip.path, clip.file_digest)  # it could be read when it was looked at first
+        raise
     check_same(clip.path, clip.file_digest)  # after reading, so that what was read is what the digest says
     if clip.edit:
         edit = parse_edit(clip.edit)

@@ -232,6 +232,7 @@ def read_picture(clip: Clip) -> np.ndarray:
         with Image.open(clip.path) as image:
             picture = np.asarray(image.convert("RGB"))
     except OSError as error:
+        check_same(clip.path, clip.digest)  # removed or changed since it was looked at first
         raise InterpError(f"{clip.path} is no picture that can be read ({error}); restore it.") from error
     check_same(clip.path, clip.digest)
     return picture

@@ -1,6 +1,6 @@
 """kill -9 at random points of every command, gone on with by --resume until done; then every file as without a kill.
 
-python -m benchmarks.kills                  50 kills, half an hour
+python -m benchmarks.kills                  50 kills, some 40 minutes
 python -m benchmarks.kills 10 --only heads
 
 A command runs once without a kill. Then it is begun, killed, resumed, killed again, up to five times, and let run to

@@ -360,7 +360,7 @@ def test_a_manifest_that_cannot_be_read_says_why(command, tmp_path, refused, nam
         (["--max-clips", "0"], "--max-clips 0 is too small; give 1 or more"),
         (["--max-seconds", "0"], "leave no clip"),
         (["--device", "tpu"], "device 'tpu'"),
-        (["--dtype", "int4"], "dtype 'int4' is none of auto, float32"),
+        (["--dtype", "int3"], "dtype 'int3' is none of auto, float32"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -217,7 +217,7 @@ def test_the_engines_own_limit_is_kept_in_the_config(quick, engine):
         ({"manifest": "nowhere.csv"}, "the manifest nowhere.csv does not exist"),
         ({"model": "nothing"}, "'nothing' is no bundled model"),
         ({"device": "tpu"}, "device 'tpu'"),
-        ({"dtype": "int8"}, "dtype 'int8' is none of auto"),
+        ({"dtype": "int3"}, "dtype 'int3' is none of auto"),
     ],
     ids=str,
 )

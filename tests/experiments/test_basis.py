@@ -17,7 +17,7 @@ from interp_core.data.manifest import Manifest, read_manifest
 from interp_core.data.relabel import as_answers, relabelled
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
-from interp_core.experiments import experiment_of
+from interp_core.experiments import experiment_of, sharded  # noqa: F401 (imported before Engine is replaced below)
 from interp_core.experiments.basis import line, of_clips, of_labels
 from interp_core.experiments.experiment import open_result
 from interp_core.models.bundled import demos
@@ -113,7 +113,8 @@ def rewritten(folder: Path, request: Request, spell: Callable[[int, str], str]) 
 def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
     tmp_path: Path, engine: Engine, command: str
 ) -> None:
-    experiment, asked = experiment_of(command), REQUESTS[command]
+    asked = REQUESTS[command]
+    experiment = experiment_of(asked.command)
     plain = experiment.prepare(engine, rewritten(tmp_path, asked, lambda i, label: label))
     mixed = experiment.prepare(engine, rewritten(tmp_path, asked, lambda i, label: label.title() if i % 2 else label))
     assert [dict(clip.labels) for clip in mixed.manifest.clips] == [dict(c.labels) for c in plain.manifest.clips]
@@ -121,14 +122,14 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
     assert [clip.clip_id for clip in mixed.used] == [clip.clip_id for clip in plain.used]
 
     short = rewritten(tmp_path, asked, lambda i, label: label[:3])
-    if command == "probes":  # a probe reads any label, whether the model can answer it or not
+    if asked.command == "probes":  # a probe reads any label, whether the model can answer it or not
         assert "cannot answer" not in line(experiment.prepare(engine, short).config)
         return
     if command == "patch":  # its maps of right answers need labels that are answers; the rest does without
         with pytest.raises(InterpError, match="--map-labels"):
             experiment.prepare(engine, short)
         short = replace(short, maps=("time", "heads"), back_every=None, stated="")
-    if command in ("heads", "steer"):  # what is named, or ablated, has to be among both labels and answers
+    if asked.command in ("heads", "steer"):  # what is named, or ablated, has to be among both labels and answers
         with pytest.raises(InterpError, match="--map-labels") as refused:
             experiment.prepare(engine, short)
         said = str(refused.value)

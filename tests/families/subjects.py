@@ -157,14 +157,16 @@ def subject_of(case: Case, path: Path, dtype: str = "float32") -> Subject:
 
 
 def open_case(case: Case, path: Path, *, dtype: str = "float32", clips: Sequence[str] = tuple(CLIPS)) -> Opened:
-    """Open a written case and run its clips, one at a time."""
-    subject = subject_of(case, path, dtype)
+    """Open a written case and run its clips, one at a time; in whatever mode the test is that asks first."""
+    with torch.inference_mode(False):
+        subject = subject_of(case, path, dtype)
     if case.reads == "pictures":
         samples = {name: picture(*case.clips[name]) for name in clips}
     else:
         samples = {name: tone(*case.clips[name], subject.sample_rate) for name in clips}
     if case.reads == "probe":
-        subject = with_probe(subject, samples[clips[0]])
+        with torch.inference_mode(False):
+            subject = with_probe(subject, samples[clips[0]])
     prompt = subject.default_prompts[0]
     stems = {name: prompt_clip(subject, samples[name], prompt, name) for name in clips}
     runs = {name: clean_runs(subject, [stem], subject.kinds)[0] for name, stem in stems.items()}

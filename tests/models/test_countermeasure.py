@@ -365,7 +365,7 @@ class Evil:
         return print, ("this would have run",)
 
 
-@pytest.mark.parametrize("smuggled, said", [(np.float64(0.08), "scalar"), (Evil(), "holds print,")])
+@pytest.mark.parametrize("smuggled, said", [(np.float64(0.08), "scalar"), (Evil(), "print,")])
 def test_a_pickle_with_more_than_tensors_is_refused_by_name_and_never_run(tmp_path, capsys, smuggled, said):
     state = checkpoint() | {"metrics": {"eer": smuggled}}
     with pytest.raises(InterpError, match=said) as refused:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from interp_core.experiments.compare.run import _probed
 from interp_core.experiments.experiment import run
 from interp_core.jobs import Cancelled
 from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.storage import sealed_bytes
 from tests.processes import Command
 from tests.spoof_pairs import save_pair, write_spoof_corpus
 
@@ -208,7 +210,8 @@ def test_what_a_chunk_holds_is_what_the_result_is_made_of(engine, request_, tmp_
         arrays = {name: kept[name] for name in kept.files}
     assert all(array.ndim == 2 and array.dtype == np.float32 for array in arrays.values())  # no map of positions
     arrays["base, logits"][0] = (7.0, -7.0)
-    np.savez(file, **arrays)
+    np.savez(changed := BytesIO(), **arrays)
+    file.write_bytes(sealed_bytes(changed.getvalue()))
     made = run(COMPARE, engine, request_, out=out, resume=True)
     assert made.scores[made.scores["model"] == "base"]["score"].iloc[0] == 14.0
 

@@ -14,7 +14,7 @@ PAGES = {  # what has to be there before the page is looked at
     "": ".stPageLink, [data-testid='stPageLink']",
     "patching": ".st-key-curve .js-plotly-plot .annotation-text",
     "patching?present=true": ".st-key-curve .js-plotly-plot .annotation-text",
-    "pairs": ".st-key-player .lane canvas[aria-label*=' of ']",
+    "pairs": ".st-key-player",
     "compare": ".st-key-cmp_map .js-plotly-plot .xtick",
     "neurons": ".st-key-neu_curve .js-plotly-plot .xtick",
     "signflip": ".st-key-sf_matrix .js-plotly-plot .xtick",

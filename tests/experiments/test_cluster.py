@@ -46,6 +46,15 @@ def engine():
     return made
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As a worker with a core has it: the last digits of a number depend on how many threads added it up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def ray(monkeypatch):
     made = StandIn()

@@ -132,12 +132,12 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
             lengths.setdefault(("full wavefront", alike), []).append((n_pos, i))
     padding = _PADDING_OF_WINDOWS if _are_windows(subject, patches) else _PADDING
     # Patches of one batch gain nothing from one another on a CPU, but where recipients' clean states are shared.
-    shared = {"full wavefront": _recipients(patches) < len(patches), "shortcut": False, "wavefront": False}
-    most = {
-        route: None if alike or subject.device.type != "cpu" else POSITIONS_AT_ONCE for route, alike in shared.items()
-    }
+    share_states = _recipients(patches) < len(patches)
+    most = POSITIONS_AT_ONCE if subject.device.type == "cpu" else None
     return [
-        (route, group) for (route, _), members in lengths.items() for group in by_length(members, padding, most[route])
+        (route, group)
+        for (route, _), members in lengths.items()
+        for group in by_length(members, padding, None if route == "full wavefront" and share_states else most)
     ]
 
 

@@ -46,7 +46,7 @@ def test_a_link_from_before_the_start_page_still_opens_its_view(server):
 def test_the_models_and_pages_of_the_examples_are_there(example):
     assert (ROOT / "pages" / f"{example.page}.py").is_file()
     assert (bundled.ASSETS / example.model / "demo.json").is_file()
-    assert (Path(example.view.get(state.RUN, bundled.ASSETS)) / ".").is_dir()
+    assert Path(example.view.get(state.RUN, bundled.ASSETS)).is_dir()
 
 
 def test_what_is_chosen_in_the_sidebar_does_not_lead_away_from_the_start_page(server):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from interp_core.choices import During, NeuronEdit, words_conflicts
 from interp_core.errors import InterpError
+from interp_core.experiments.word_options import during_option, word_clips_option
 from interp_core.options import option
 from interp_core.request import Request
 
@@ -69,15 +70,8 @@ class AblateRequest(Request):
         "the K of the verdict",
         least=0, most=1000, label="Answer in words, tokens", rare=True,
     )  # fmt: skip
-    word_clips: int = option(
-        0, "clips whose answers are written in words; 0 for all", least=0, label="Clips in words", rare=True
-    )
-    during: During = option(
-        "prefill",
-        "where the edit holds while the model writes: over the prompt alone (prefill), or at every position that is "
-        "written too (all)",
-        label="The edit holds", words={"prefill": "over the prompt", "all": "while it writes, too"}, rare=True,
-    )  # fmt: skip
+    word_clips: int = word_clips_option()
+    during: During = during_option()
     epoch: str = option("", "--model is a folder of checkpoints: a number, all, best-id, or peak-ood (which peeks)")
 
     command: ClassVar[str] = "ablate"

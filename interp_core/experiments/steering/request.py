@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from interp_core.choices import During, words_conflicts
+from interp_core.experiments.word_options import during_option, word_clips_option
 from interp_core.options import option
 from interp_core.request import Request
 
@@ -94,15 +95,8 @@ class SteerRequest(Request):
         "Every label's vector behind every layer, at the strength of the controls, under the first question",
         least=0, most=1000, label="Answer in words, tokens", rare=True,
     )  # fmt: skip
-    word_clips: int = option(
-        0, "clips whose answers are written in words; 0 for all", least=0, label="Clips in words", rare=True
-    )
-    during: During = option(
-        "prefill",
-        "where the edit holds while the model writes: over the prompt alone (prefill), or at every position that is "
-        "written too (all)",
-        label="The edit holds", words={"prefill": "over the prompt", "all": "while it writes, too"}, rare=True,
-    )  # fmt: skip
+    word_clips: int = word_clips_option()
+    during: During = during_option()
     checks: bool = option(True, "check before the run that fast = reference and that alpha 0 is null", decides=False)
     batch_size: int = option(64, "steered copies of a clip in one pass", least=1, decides=False)
 

@@ -1,8 +1,7 @@
 """AASIST as a subject: its residual units as blocks, bands of the spectrum by time as positions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,19 +13,17 @@ from interp_core.models.block_model import Place
 from interp_core.models.countermeasure.detector import Detector
 from interp_core.models.countermeasure.published import CUT
 from interp_core.models.countermeasure.raw import BANDS, RATE, RawNet
-from interp_core.models.prompted import Prompted, Stem
-from interp_core.sites import STAGES, Kind, Site
+from interp_core.models.encoders.images import ImageBlocks
+from interp_core.models.prompted import Prompted
+from interp_core.sites import Kind
 
 RAW = EncoderArch(blocks="blocks", sizes="", attn=None, attn_proj=None, mlp=None, mlp_proj=None, causal=False)
 
 
 @dataclass(eq=False)
-class RawDetector(Detector):
-    """AASIST or AASIST-L; `hf` is its `RawNet`. Later units have a third of the frames and other widths."""
-
-    one_shape: ClassVar[bool] = True
-    whole_only: ClassVar[bool] = True
-    timed: ClassVar[bool] = False
+class RawDetector(ImageBlocks, Detector):
+    """AASIST or AASIST-L; `hf` is its `RawNet`. Later units have a third of the frames and other widths, so
+    a frame means another time behind every unit."""
 
     @classmethod
     def of(cls, name: str, weights_hash: str, net: RawNet, device: torch.device) -> "RawDetector":
@@ -46,35 +43,10 @@ class RawDetector(Detector):
             raise InterpError("the clip is empty; give one with sound.")
         return self.on_device({"waveform": torch.from_numpy(np.resize(samples, CUT))[None]})
 
-    def seconds_per_position(self) -> float:
-        return 0.0  # a band has none, and a frame means another time behind every unit
-
     # ---- the blocks --------------------------------------------------------------------------------------------------
 
     def between(self, layer: int, hidden: Tensor) -> Tensor:
         return hidden.transpose(1, 2).unflatten(2, (BANDS, -1))
-
-    def rows_of(self, value: Tensor) -> Tensor:
-        return value.flatten(2).transpose(1, 2)
-
-    def locate(self, site: Site) -> Place:
-        place = super().locate(site)
-        return place if site.kind in STAGES else place._replace(image=True)
-
-    def prompted(self, stem: Stem) -> Prompted:
-        image, *rest = stem.args
-        return super().prompted(replace(stem, args=(self.rows_of(image), *rest)))
-
-    def lens_refusal(self) -> str | None:
-        return "its layers differ in width"
-
-    @property
-    def n_heads(self) -> int:
-        return 0
-
-    @property
-    def d_head(self) -> int:
-        return 0
 
     # ---- the readout -------------------------------------------------------------------------------------------------
 

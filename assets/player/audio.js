@@ -7,7 +7,8 @@
 const SWITCH_S = 0.012; // crossfade between A and B
 const RELAUNCH_S = 0.012; // crossfade between an old and a new pair of voices (seek, new region, new B)
 const LEAD_S = 0.03; // how far ahead A and B are scheduled: told too late, they would start apart
-const SWITCH_LEAD_S = 0.008; // the same for the two gains of a switch
+const SWITCH_LEAD_S = 0.008; // the same for a switch
+const GAIN_POINTS = 1025; // of the curves that turn a share into the two gains
 const EDGE_S = 0.003; // fade at the edges of a region, so that its cut does not click
 const LEVEL_TIME_CONSTANT_S = 0.005;
 const QUIETEST_RMS = 1e-4; // -80 dB: a clip below this is silence, and silence has no level to match
@@ -145,7 +146,17 @@ class Duo {
     this.levels = [0, 1].map(() => this.context.createGain());
     this.mixers = [0, 1].map(() => this.context.createGain());
     this.mixers.forEach((mixer, side) => mixer.connect(this.levels[side]).connect(this.output));
+    // One signal from -1 (A) to 1 (B) makes both gains, so that no pause of the page can come between the two.
+    this.fader = this.context.createConstantSource();
+    this.mixers.forEach((mixer, side) => {
+      const gain = (share) => (side === 0 ? Math.cos((share * Math.PI) / 2) : Math.sin((share * Math.PI) / 2));
+      const shaper = this.context.createWaveShaper();
+      shaper.curve = Float32Array.from({ length: GAIN_POINTS }, (_, k) => gain(k / (GAIN_POINTS - 1)));
+      mixer.gain.value = 0;
+      this.fader.connect(shaper).connect(mixer.gain);
+    });
     this.#applySwitch(0);
+    this.fader.start();
   }
 
   // ---- transport -----------------------------------------------------------------------------------------------
@@ -299,17 +310,10 @@ class Duo {
     const to = this.active;
     const at = now + SWITCH_LEAD_S;
     this.lastSwitch = { from, to, at, seconds };
-    const steps = 33;
-    this.mixers.forEach((mixer, side) => {
-      const gain = (share) => (side === 0 ? Math.cos((share * Math.PI) / 2) : Math.sin((share * Math.PI) / 2));
-      mixer.gain.cancelScheduledValues(0);
-      if (seconds === 0) {
-        mixer.gain.setValueAtTime(gain(to), now);
-        return;
-      }
-      const curve = Float32Array.from({ length: steps }, (_, k) => gain(from + ((to - from) * k) / (steps - 1)));
-      mixer.gain.setValueCurveAtTime(curve, at, seconds);
-    });
+    const { offset } = this.fader;
+    offset.cancelScheduledValues(0);
+    if (seconds === 0) offset.setValueAtTime(2 * to - 1, now);
+    else offset.setValueCurveAtTime([2 * from - 1, 2 * to - 1], at, seconds);
   }
 
   #share(now) {
@@ -347,8 +351,12 @@ class Duo {
     if (this.playing) this.pause();
     const shared = sharedAudio();
     if (shared.playing === this) shared.playing = null;
-    const output = this.output;
-    if (output) setTimeout(() => output.disconnect(), 2000 * RELAUNCH_S);
+    const { output, fader } = this;
+    const silence = () => {
+      output.disconnect();
+      fader.stop();
+    };
+    if (output) setTimeout(silence, 2000 * RELAUNCH_S);
     this.output = null;
   }
 }

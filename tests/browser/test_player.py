@@ -118,9 +118,9 @@ def test_keys_and_clicks_switch_between_the_clips_and_say_so(player):
     driver.press("Space")  # after a click with the mouse the keys belong to the player, not to the button
     driver.wait("duo.playing")
     driver.press("a")
-    driver.wait("duo.mixers[0].gain.value > 0.999 && duo.mixers[1].gain.value < 0.001")
+    driver.wait("duo.fader.offset.value < -0.999")
     driver.press("b")
-    driver.wait("duo.mixers[0].gain.value < 0.001 && duo.mixers[1].gain.value > 0.999")
+    driver.wait("duo.fader.offset.value > 0.999")
     active = driver.root.locator(".track.active")
     assert active.count() == 1 and active.get_attribute("data-side") == "1"
 
@@ -165,9 +165,7 @@ def test_twenty_switches_leave_every_impulse_on_its_sample(player):
     assert {PERIOD} in gaps(found)
     # A and B are equal here, so the crossfade's gains cos and sin may add up to sqrt 2 and never fall under 1.
     assert min(value for *_, value in found) >= 0.499
-    # Their gains are scheduled one after the other: on a busy machine the audio thread may once come in between.
-    assert len([value for *_, value in found if value > 0.5 * 2**0.5 + 1e-3]) <= 1
-    assert max(value for *_, value in found) <= 1.0
+    assert max(value for *_, value in found) <= 0.5 * 2**0.5 + 1e-3
 
 
 def test_a_switch_is_12_ms_long_and_keeps_the_power(player):
@@ -178,7 +176,7 @@ def test_a_switch_is_12_ms_long_and_keeps_the_power(player):
     driver.root.evaluate(START_TAP)
     driver.page.wait_for_timeout(100)
     driver.press("b")
-    driver.wait("duo.mixers[1].gain.value > 0.999")
+    driver.wait("duo.fader.offset.value > 0.999")
     driver.page.wait_for_timeout(100)
     taken = np.array(driver.root.evaluate("element => element.taken.flatMap(block => [...block.values])"))
     pairs = taken[: len(taken) // 2 * 2].reshape(-1, 2) / 0.5  # A speaks on even samples and B on odd ones, or so

@@ -130,7 +130,7 @@ def back_cost(subject: Subject, run: CleanRun, first: int, layers: Sequence[int]
     blocks = sum(subject.n_layers - 1 - target for _, target in cells)
     n_pos = run.prompted.n_pos
     share = (n_pos - first_computed(subject, n_pos, first)) / n_pos if cached else 1.0
-    return blocks * share / subject.n_layers + (not cached)
+    return blocks * share / subject.n_layers + (not cached and run.calls is None)
 
 
 def _groups(subject: Subject, runs: Sequence[CleanRun], positions: Sequence[Tensor], cached: bool) -> list[list[int]]:
@@ -185,7 +185,7 @@ def _travel(
         starts = [first_computed(subject, run.prompted.n_pos, int(at[0])) for run, at in clips]
         runner = CachedPrefixRows(subject, runs, runs, starts, len(cells))
     else:
-        runner = BlockRows(subject, [run.prompted for run in runs])
+        runner = BlockRows(subject, [run.prompted for run in runs], runs)
     rows: Rows | None = None
     last = subject.n_layers - 1
 

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp_core.cache import nbytes_of
 from interp_core.errors import InterpError
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.subject import Subject
 from interp_core.sites import Kind, Site
+from interp_core.trace.arguments import BlockCall, beside_states
 from interp_core.trace.finite import attempt, check_finite, finite_run
-from interp_core.trace.hooks import captured
+from interp_core.trace.hooks import Captured, captured
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,9 @@ class CleanRun:
         keys, values: [n_layers, n_kv_heads, pos, d_head] as the blocks cached them; None where the model keeps none.
         sites: activations at further kinds of site, n_layers tensors [pos, width] each.
         logits: [n_classes] float32 at the readout.
+        calls: of a clip that ran by itself, the arguments of each block, for rows that no keys stand in for; None where
+            the model keeps keys, and where the arguments (a bias for each pair of positions) would take more memory
+            than the residual stream.
     """
 
     prompted: Prompted
@@ -37,6 +42,7 @@ class CleanRun:
     values: Tensor | None
     sites: Mapping[Kind, tuple[Tensor, ...]]
     logits: Tensor
+    calls: tuple[BlockCall, ...] | None = None
 
     def at(self, kind: Kind, layer: int) -> Tensor:
         """Return the activation [pos, width] at a site; layer -1 of `resid_post` is what enters block 0."""
@@ -100,7 +106,8 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
         logits, cached = subject.run_keeping_keys(prompted)
         return logits
 
-    with torch.inference_mode(), captured(subject, sites) as store:
+    alone = len(prompted) == 1 and subject.shortcut_refusal() is not None
+    with torch.inference_mode(), captured(subject, sites, calls=list(subject.blocks) if alone else ()) as store:
         logits = finite_run(subject, [p.clip_id for p in prompted], run)
     main = store[sites[subject.n_layers]].device
     runs = []
@@ -120,6 +127,7 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
                 values=_of_clip([values for _, values in cached], row, p, main) if cached else None,
                 sites={kind: tuple(real(store[Site(kind, la)]) for la in layers) for kind in extra},
                 logits=logits[row],
+                calls=_small_calls(subject, store) if alone else None,
             )
         )
         for layer, state in enumerate(runs[-1].resid):  # also where the answer does not read it
@@ -129,6 +137,12 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
 
 def _left_by(prompted: Prompted, layer: int) -> str:
     return f"what {f'layer {layer} leaves' if layer >= 0 else 'enters layer 0'} of clip {prompted.clip_id!r}"
+
+
+def _small_calls(subject: Subject, store: Captured) -> tuple[BlockCall, ...] | None:
+    calls = tuple(beside_states(*store.calls[block]) for block in subject.blocks)
+    states = sum(store[Site("resid_pre", layer)].nbytes for layer in range(subject.n_layers))
+    return calls if nbytes_of(calls) <= states else None
 
 
 def _of_clip(states: Sequence[Tensor], row: int, prompted: Prompted, device: torch.device) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor
 from interp_core.errors import InterpError
 from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
-from interp_core.sites import Site
+from interp_core.sites import Kind, Site
+from interp_core.trace.arguments import beside_states, in_one_batch, repeated
 from interp_core.trace.clean import CleanRun
 from interp_core.trace.finite import finite_run
 from interp_core.trace.hooks import captured
@@ -85,30 +86,40 @@ class BlockRows:
     Args:
         subject: the model.
         batch: the recipients; of one length where the model cannot pad.
+        runs: their clean runs, if there are: what these kept of the blocks' arguments saves a pass, where it stands for
+            the whole batch.
     """
 
     reads_last = False
 
-    def __init__(self, subject: Subject, batch: Sequence[Prompted]) -> None:
+    def __init__(self, subject: Subject, batch: Sequence[Prompted], runs: Sequence[CleanRun] = ()) -> None:
         self.n = len(batch)
         self.subject = subject
         self._batch = list(batch)
         longest = max(prompted.n_pos for prompted in batch)
         self._pads = [longest - prompted.n_pos for prompted in batch]
-        self._behind = sorted({subject.n_layers - 1} | subject.merges_after)
-        left = [Site("resid_post", layer) for layer in self._behind]
-        with captured(subject, left, calls=list(subject.blocks)) as store:
-            finite_run(subject, [p.clip_id for p in self._batch], lambda: subject.run_blocks(self._batch))
-        self._calls = [store.calls[block] for block in subject.blocks]
-        self._left = {layer: store[site] for layer, site in zip(self._behind, left, strict=True)}
         self._shares = subject.layer_shares()
         self._summed: tuple[int, Tensor] | None = None
+        kept = [run.calls for run in runs if run.calls is not None]
+        self._runs = list(runs) if len(kept) == self.n and max(self._pads) == 0 else []
+        if self._runs and (calls := in_one_batch(subject, kept)) is not None:
+            self._calls = calls
+            return
+        self._runs = []
+        behind = sorted({subject.n_layers - 1} | subject.merges_after)
+        left = [Site("resid_post", layer) for layer in behind]
+        with captured(subject, left, calls=list(subject.blocks)) as store:
+            finite_run(subject, [p.clip_id for p in self._batch], lambda: subject.run_blocks(self._batch))
+        given = [store.calls[block] for block in subject.blocks]
+        self._calls = [beside_states(*call) for call in given]
+        self._states = [subject.rows_of(args[0] if args else kwargs["hidden_states"]) for args, kwargs in given]
+        self._left = {layer: store[site] for layer, site in zip(behind, left, strict=True)}
 
     def clean(self, layer: int) -> Tensor:
-        if layer - 1 in self._left:
-            return self._left[layer - 1]
-        args, kwargs = self._calls[layer]
-        return self.subject.rows_of(args[0] if args else kwargs["hidden_states"])
+        if self._runs:
+            kind: Kind = "resid_post" if layer else "resid_pre"
+            return torch.stack([run.at(kind, max(0, layer - 1)) for run in self._runs])
+        return self._left[layer - 1] if layer - 1 in self._left else self._states[layer]
 
     def start(self, layer: int, hidden: Tensor) -> Rows:
         return Rows(hidden, None if self._shares is None else self._passed(layer).repeat(len(hidden) // self.n, 1, 1))
@@ -122,12 +133,10 @@ class BlockRows:
         args, kwargs = self._calls[layer]
         repeats, flat = len(hidden) // self.n, self.subject.batch_first
         rest = {
-            k: v if k in self.subject.shared else _repeated(v, self.n, repeats, k in flat)
-            for k, v in kwargs.items()
-            if k != "hidden_states"
+            k: v if k in self.subject.shared else repeated(v, self.n, repeats, k in flat) for k, v in kwargs.items()
         }
         hidden = self.subject.between(layer, hidden)
-        out = self.subject.blocks[layer](hidden, *(_repeated(a, self.n, repeats) for a in args[1:]), **rest)
+        out = self.subject.blocks[layer](hidden, *(repeated(a, self.n, repeats) for a in args), **rest)
         return self.subject.rows_of(_hidden(out))
 
     def finish(self, rows: Rows) -> Rows:
@@ -361,16 +370,6 @@ def _left_aligned(states: Sequence[Tensor | None], starts: Sequence[int], before
         assert state is not None, "prefixes are runs that kept their keys"
         out[:, i, :, :start] = state[:, :, :start]
     return out
-
-
-def _repeated(value: Any, n: int, repeats: int, batch_first: bool = False) -> Any:
-    """Repeat what has one entry a recipient, or several side by side; leave what all rows share."""
-    if isinstance(value, Tensor):
-        shared = value.ndim == 0 or (value.shape[0] != n and not batch_first)
-        return value if shared else value.repeat(repeats, *[1] * (value.ndim - 1))
-    if isinstance(value, tuple | list):
-        return type(value)(_repeated(v, n, repeats, batch_first) for v in value)
-    return value
 
 
 def _hidden(output: Any) -> Tensor:

@@ -192,7 +192,8 @@ def _run_group(
 def _runner(subject: Subject, patches: list[Patch], route: str, rows: int) -> RowRunner:
     runs = [patch.recipient for patch in patches]
     if route == "full wavefront":
-        return BlockRows(subject, [run.prompted for run in runs[: _recipients(patches)]])
+        recipients = runs[: _recipients(patches)]
+        return BlockRows(subject, [run.prompted for run in recipients], recipients)
     if route == "shortcut":
         donors = [patch.donor for patch in patches if patch.donor is not None]
         stops = [int(patch.positions[-1]) + 1 for patch in patches]
@@ -319,8 +320,9 @@ def _replacing(subject: Subject, whole: Patch, donor: Tensor | None, layer: int,
 def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast") -> float:
     """Estimate what a patch costs, in clean forward passes of its recipient through the blocks.
 
-    Counts block-positions, which is what linear layers cost; the clean runs themselves are not counted, nor the keys
-    and values of the last block, which only its readout position passes to the end.
+    Counts block-positions, which is what linear layers cost; the clean runs themselves are not counted (but the pass
+    that tells again what each block is given, where they did not keep it), nor the keys and values of the last block,
+    which only its readout position passes to the end.
     """
     n_pos, n_layers = patch.recipient.prompted.n_pos, subject.n_layers
     if method == "reference":
@@ -334,4 +336,4 @@ def cost(subject: Subject, patch: Patch, spec: SiteSpec, method: Method = "fast"
     rows = [sum(layer < block + spec.inside for layer in spec.layers) for block in range(n_layers)]
     whole = (spec.inside and last in spec.layers) if keeps_keys else rows[last]  # of the last block's rows
     computed = (sum(rows[:last]) + whole) * (n_pos - start) + rows[last] - whole
-    return computed / (n_layers * n_pos) + (0 if keeps_keys else 1)
+    return computed / (n_layers * n_pos) + (0 if keeps_keys or patch.recipient.calls is not None else 1)

@@ -11,6 +11,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.patching.positions import align_positions
 from interp_core.experiments.patching.windows import Span
 from interp_core.sites import OF_HEADS, Kind, Site
+from interp_core.trace import clean as clean_module
 from interp_core.trace import rows as rows_module
 from interp_core.trace import sweep as sweep_module
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
@@ -276,6 +277,35 @@ def test_a_row_brings_the_mix_of_all_layers_before_it_whichever_layers_are_patch
             found = swept(one, patches, SiteSpec(kind, layers=layers), "fast")
             assert gap(found, whole[:, list(layers)]) < CLOSE, (kind, layers)
         assert gap(whole[:, 1], whole[:, last]) > 10 * CLOSE  # control: it matters at which layer
+
+
+def test_what_clean_runs_keep_of_their_blocks_arguments_stands_for_a_pass_of_their_batch(
+    one: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [one.runs["short"], one.runs["twin"]]
+    if any(run.calls is None for run in runs):  # of a width as small as this, the arguments may take more than states
+        runs = [replace(run, calls=alone.calls) for run, alone in zip(runs, with_large_calls(one, runs), strict=True)]
+    with torch.inference_mode(), one.subject.lock:
+        for batch in (runs, runs[:1], [runs[1], runs[0], runs[1]]):
+            prompted = [run.prompted for run in batch]
+            right = BlockRows(one.subject, prompted)
+            with monkeypatch.context() as patched:
+                patched.setattr(type(one.subject), "run_blocks", lambda *_: pytest.fail("a pass was made"))
+                kept = BlockRows(one.subject, prompted, batch)
+            for layer in range(one.subject.n_layers + 1):
+                assert gap(kept.clean(layer), right.clean(layer)) < CLOSE, layer
+            for layer in range(one.subject.n_layers):
+                new = right.clean(layer)
+                rows = [runner.start(layer, torch.cat([new, 0.9 * new])) for runner in (kept, right)]
+                done = [runner.run(layer, some) for runner, some in zip((kept, right), rows, strict=True)]
+                assert gap(done[0].hidden, done[1].hidden) < CLOSE, layer
+
+
+def with_large_calls(one: Opened, runs: list[CleanRun]) -> list[CleanRun]:
+    """The same clips, run with whatever the blocks' arguments take."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(clean_module, "nbytes_of", lambda _: 0)
+        return [clean_runs(one.subject, [run.prompted])[0] for run in runs]
 
 
 @pytest.mark.parametrize("name", MIXED)

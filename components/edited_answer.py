@@ -9,6 +9,7 @@ import streamlit as st
 
 from components import texts
 from components.guard import readable_errors
+from components.widgets import folded
 from components.words import md
 from interp_core.choices import During
 from interp_core.experiments.edited_words import said_of
@@ -35,7 +36,7 @@ def fold(
         write: up to so many tokens: the answer as it is, and under the edit.
     """
     key, tokens, going_on = keys
-    part = st.expander(title, icon=":material/notes:", key=key, on_change="rerun")
+    part = folded(title, ":material/notes:", key=key)
     if not part.open:
         return
     with part, readable_errors():
@@ -75,7 +76,7 @@ def of_run(table: pd.DataFrame, what: str, key: str) -> None:
     """
     if not len(table):
         return
-    part = st.expander("Answers in words of the run", icon=":material/table:", key=key, on_change="rerun")
+    part = folded("Answers in words of the run", ":material/table:", key=key)
     if not part.open:
         return
     with part:

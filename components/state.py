@@ -40,6 +40,11 @@ PRESENT = "present"
 HEADS_WORDS, HEADS_DURING, HEADS_TOKENS = "heads_words", "heads_during", "heads_tokens"
 WORDS, WORDS_TOKENS, WORDS_LAYERS, WORDS_CURVE = "words", "words_tokens", "words_layers", "words_curve"
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
+# Parts of a page that are drawn while they are open.
+FOLD_TIME, FOLD_HAND, FOLD_BLIND, FOLD_DOSE = "time-map", "hand_fold", "blind", "dose"
+FOLD_STATED, FOLD_STATED_HERE, FOLD_LATER, FOLD_LATER_HERE = "stated-over", "stated-alone", "back-over", "back-alone"
+FOLD_NUMBERS, FOLD_COMPUTED, FOLD_COMPARE = "numbers", "computed", "heads_compare"
+FOLD_NEURONS, FOLD_NEU_COMPUTED = "neu_top", "neu_computed"
 # Heads.
 HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE = "heads_view", "heads_kind", "heads_at", "heads_side"
 HEADS_A, HEADS_B = "heads_a", "heads_b"
@@ -108,14 +113,14 @@ PAGE, SHARED, SET_FOR = "page", "shared_between_pages", "settings_are_for_the_mo
 TEXTS_OF_A_MODEL = (ADAPTER, PROBE, CLIPS, WINDOW)
 CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, HEADS_B, CMP_POINT, CMP_ARM, CMP_CLIP,
                       CMP_BESIDE, NEU_K, NEU_CLIP, HAND_PROMPT, SF_FLIPPED, SF_AT, SF_CLIP,
-                      ST_LABEL, ST_LAYER, ST_CLIP, ST_ALPHA,
+                      ST_LABEL, ST_LAYER, ST_CLIP, ST_ALPHA, HEADS_OTHER, BACK_CELL,
                       PB_TARGET, PB_AT, PB_LAYER, PB_CLIP, PB_CELL, PB_WORD)  # fmt: skip
 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
     *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW),
-    *(HEAD, TIME_STRIP),
-    *(HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE, HEADS_A, HEADS_B),
+    *(HEAD, TIME_STRIP, BACK_CELL),
+    *(HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE, HEADS_A, HEADS_B, HEADS_OTHER),
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),
     *(SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY, HAND_A, HAND_B, HAND_LAYER, HAND_PROMPT),

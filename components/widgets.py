@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 from streamlit.navigation.page import StreamlitPage
 
 from components import page_style, state
@@ -79,6 +80,11 @@ def picking_table(
             on_pick(ids[chosen[0]])
 
     st.dataframe(rows, hide_index=True, key=key, on_select=picked, selection_mode="single-row", **settings)
+
+
+def folded(label: str, icon: str, *, key: str) -> ExpanderContainer:
+    """A part of a page that is drawn only while it is `.open`, which the link says."""
+    return st.expander(label, icon=icon, key=key, on_change="rerun", bind=state.BOUND)
 
 
 def halves(name: str, ratio: tuple[float, float]) -> tuple[DeltaGenerator, DeltaGenerator]:

@@ -15,12 +15,13 @@ from components.charts import heatmap
 from components.charts.clicks import Cell
 from components.heads import charts as heads_charts
 from components.shown import Shown
+from components.widgets import folded
 from interp_core.maths.stats import SIGNIFICANT
 
 
 def compare(shown: Shown, selected: Cell, on_cell: Callable[[Cell], None]) -> None:
     """Another map beside that of the run on show, on demand; a click on a cell is a click on the map."""
-    fold = st.expander("Compare with another map", icon=":material/difference:", key="heads_compare", on_change="rerun")
+    fold = folded("Compare with another map", ":material/difference:", key=state.FOLD_COMPARE)
     if not fold.open:
         return
     with fold:
@@ -29,7 +30,7 @@ def compare(shown: Shown, selected: Cell, on_cell: Callable[[Cell], None]) -> No
             st.caption("No other run of a model of this geometry is there. Change the settings or the model, and run.")
             return
         names = [f"{_name(one)} ({number})" for number, one in enumerate(others, 1)]
-        chosen = st.selectbox("The other map", names, key=state.HEADS_OTHER)
+        chosen = st.selectbox("The other map", names, key=state.HEADS_OTHER, bind=state.BOUND)
         other = others[names.index(chosen) if chosen in names else 0].result
         heads, theirs = shown.result.points("head"), other.points("head")
         rho = spearmanr(heads["fisher_f"], theirs["fisher_f"]).statistic

@@ -20,7 +20,7 @@ from components.neurons import in_words
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
-from components.widgets import choice, choosing, chosen_of, halves, picking_table, stepped
+from components.widgets import choice, choosing, chosen_of, folded, halves, picking_table, stepped
 from components.words import md
 from interp_core.errors import InterpError
 from interp_core.experiments.neurons.erase import erasure_sentence
@@ -213,7 +213,7 @@ def _first_that_changes(result: AblationResult, name: str, k: int) -> None:
 
 
 def _neurons(result: AblationResult) -> None:
-    fold = st.expander("Top neurons", icon=":material/table:", key="neu_top", on_change="rerun")
+    fold = folded("Top neurons", ":material/table:", key=state.FOLD_NEURONS)
     if not fold.open:  # tables that nobody sees would be sent and laid out at each click
         return
     with fold:
@@ -236,9 +236,7 @@ def _neurons(result: AblationResult) -> None:
 
 def _computed(result: AblationResult) -> None:
     report = result.report
-    fold = st.expander(
-        "How this was computed, and the numbers", icon=":material/fact_check:", key="neu_computed", on_change="rerun"
-    )
+    fold = folded("How this was computed, and the numbers", ":material/fact_check:", key=state.FOLD_NEU_COMPUTED)
     if not fold.open:
         return
     with fold:

@@ -13,6 +13,7 @@ import streamlit as st
 from components import export, state
 from components.player import clip_audio
 from components.player.blind_player import blind_player, decibels, level_gains
+from components.widgets import folded
 from components.words import md
 from interp_core.data.pairs import Pair
 from interp_core.maths.stats import guessing_p
@@ -48,7 +49,7 @@ class Answer:
 
 def draw(pair: Pair, subject: Subject) -> None:
     """The test, where its fold is open: the player, the two answers, and what has been answered so far."""
-    fold = st.expander("Blind test: is X A or B?", icon=":material/hearing:", key="blind", on_change="rerun")
+    fold = folded("Blind test: is X A or B?", ":material/hearing:", key=state.FOLD_BLIND)
     if not fold.open:
         return
     with fold:

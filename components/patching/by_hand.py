@@ -18,7 +18,7 @@ from components.patching.answers import prompt_names
 from components.patching.pairs import PATCHING_PAGE
 from components.player import clip_audio
 from components.player.ab_player import ab_player
-from components.widgets import choice
+from components.widgets import choice, folded
 from components.words import layer_of, layer_text, layer_title, md, option
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
@@ -50,7 +50,7 @@ def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar:
         asked: the settings of the run.
         sidebar: those of the next one, which a pair that is kept is for.
     """
-    opened = st.expander("Two clips by hand", icon=":material/touch_app:", key="hand_fold", on_change="rerun")
+    opened = folded("Two clips by hand", ":material/touch_app:", key=state.FOLD_HAND)
     if opened.open and len(clips) > 1:
         with opened, readable_errors():
             st.caption(f"Any clip as A, any as B, with the settings of this run; {_needed(asked)}.")

@@ -8,8 +8,10 @@ from collections.abc import Collection
 import pandas as pd
 import streamlit as st
 
+from components import state
 from components.patching.results import Indexed
 from components.shown import Shown
+from components.widgets import folded
 from components.words import md
 from interp_core.experiments.patching.limits import LIMITS
 
@@ -59,7 +61,7 @@ def donor(shown: Shown) -> None:
 
 def numbers(index: Indexed, kind: str, prompt: int, alpha: float) -> None:
     """The curve as a table."""
-    fold = st.expander("Numbers behind the curve", icon=":material/table:", key="numbers", on_change="rerun")
+    fold = folded("Numbers behind the curve", ":material/table:", key=state.FOLD_NUMBERS)
     if not fold.open:  # a table that nobody sees would be sent and laid out at each click
         return
     with fold:
@@ -76,7 +78,7 @@ def computed(shown: Shown, index: Indexed) -> None:
     """Methods, checks, intervals and versions of the run."""
     config, reports = shown.result.config, shown.result.reports
     metrics = shown.result.metrics
-    fold = st.expander("How this was computed", icon=":material/fact_check:", key="computed", on_change="rerun")
+    fold = folded("How this was computed", ":material/fact_check:", key=state.FOLD_COMPUTED)
     if not fold.open:
         return
     with fold:

@@ -12,7 +12,7 @@ from components import server, state, texts
 from components.charts import clicks
 from components.guard import readable_errors
 from components.patching import charts
-from components.widgets import ROW_PX
+from components.widgets import ROW_PX, folded
 from components.words import layer_text, layer_title, md
 from interp_core.data.pairs import Pair
 from interp_core.experiments.edited_words import TEXT
@@ -37,7 +37,7 @@ def draw(
         asked: the run's settings, with the positions that are patched. layers: of the run; layer: the selected one.
         prompt, alpha: as they are selected.
     """
-    fold = st.expander("Answer in words", icon=":material/notes:", key=state.WORDS, on_change="rerun")
+    fold = folded("Answer in words", ":material/notes:", key=state.WORDS)
     if not fold.open:
         return
     with fold, readable_errors():

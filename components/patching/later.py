@@ -19,7 +19,7 @@ from components.charts import heatmap
 from components.guard import readable_errors
 from components.patching.results import Indexed
 from components.player import clip_audio
-from components.widgets import choice
+from components.widgets import choice, folded
 from components.words import layer_text, md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.patching.back_map import changes
@@ -48,9 +48,7 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
     if table.empty:
         return
     table = table[table["prompt"] == prompt]
-    fold = st.expander(
-        "Later layers in earlier ones, over clips", icon=":material/undo:", key="back-over", on_change="rerun"
-    )
+    fold = folded("Later layers in earlier ones, over clips", ":material/undo:", key=state.FOLD_LATER)
     if not fold.open or table.empty:
         return
     with fold, readable_errors():
@@ -87,9 +85,7 @@ def of_clip(made: PatchRequest, subject: Subject, index: Indexed, clip: Clip, pr
     of a model whose layers merge positions."""
     if subject.merges_after or subject.whole_only:
         return
-    fold = st.expander(
-        "Later layers of A in its earlier ones", icon=":material/undo:", key="back-alone", on_change="rerun"
-    )
+    fold = folded("Later layers of A in its earlier ones", ":material/undo:", key=state.FOLD_LATER_HERE)
     if not fold.open:
         return
     with fold, readable_errors():
@@ -126,10 +122,12 @@ def _choose(rows: pd.DataFrame) -> tuple[int, int]:
     cells = _off_diagonal(rows)
     names = [_name(*cell) for cell in cells]
     first = _name(*_best(rows))
-    st.session_state.setdefault(state.BACK_CELL, first)
-    if st.session_state[state.BACK_CELL] not in names:
+    if st.session_state.get(state.BACK_CELL, first) not in names:
         st.session_state[state.BACK_CELL] = first
-    chosen = st.selectbox(f"Cell, of {len(names)}: click one", names, key=state.BACK_CELL, width=190)
+    chosen = st.selectbox(
+        f"Cell, of {len(names)}: click one", names, index=names.index(first), key=state.BACK_CELL, bind=state.BOUND,
+        width=190,
+    )  # fmt: skip
     return cells[names.index(chosen)]
 
 

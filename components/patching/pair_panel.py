@@ -21,7 +21,7 @@ from components.patching.results import Indexed, indexed
 from components.player import clip_audio
 from components.player.ab_player import Playlist, Region, ab_player
 from components.shown import Shown
-from components.widgets import choice, choosing
+from components.widgets import choice, choosing, folded
 from components.words import md
 from interp_core.data.clips import Clip
 from interp_core.data.pairs import Pair
@@ -231,7 +231,7 @@ def _swept(
 
 def _pair_dose(shown: Shown, made: PatchRequest, pair: Pair, look: Look, positions: str | None) -> None:
     """The dose-response of this pair at the selected layer, on demand."""
-    fold = st.expander("Dose-response of this pair", icon=":material/show_chart:", key="dose", on_change="rerun")
+    fold = folded("Dose-response of this pair", ":material/show_chart:", key=state.FOLD_DOSE)
     if not fold.open:
         return
     with fold:

@@ -16,7 +16,7 @@ from components.charts.words import plain
 from components.guard import readable_errors
 from components.patching.results import Indexed
 from components.player import clip_audio
-from components.widgets import choice
+from components.widgets import choice, folded
 from components.words import md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.patching.conflict_figures import look_of, shown_items, sources_of
@@ -39,9 +39,7 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
     if shares.empty:
         return
     shares = shares[shares["prompt"] == prompt]
-    fold = st.expander(
-        "Voice, words, or what the prompt states", icon=":material/rule:", key="stated-over", on_change="rerun"
-    )
+    fold = folded("Voice, words, or what the prompt states", ":material/rule:", key=state.FOLD_STATED)
     if not fold.open or shares.empty:
         return
     with fold, readable_errors():
@@ -71,9 +69,7 @@ def of_clip(made: PatchRequest, subject: Subject, clip: Clip, prompt: int) -> No
     of a model that reads no prompt."""
     if not subject.asks or "question" not in subject.spans:
         return
-    fold = st.expander(
-        "State an answer to A in the prompt", icon=":material/rule:", key="stated-alone", on_change="rerun"
-    )
+    fold = folded("State an answer to A in the prompt", ":material/rule:", key=state.FOLD_STATED_HERE)
     if not fold.open:
         return
     with fold, readable_errors():

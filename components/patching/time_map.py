@@ -19,7 +19,7 @@ from components.charts import clicks, heatmap
 from components.charts.parts import FONT_PX
 from components.guard import readable_errors
 from components.patching.results import Indexed
-from components.widgets import choice
+from components.widgets import choice, folded
 from components.words import layer_text, layer_title, md
 from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.experiment import map_by_hand
@@ -48,7 +48,7 @@ def of_pair(
     Args:
         layer, marked: what is selected: a layer, and the time window as it is typed.
     """
-    fold = st.expander("Which moment carries it", icon=":material/timeline:", key="time-map", on_change="rerun")
+    fold = folded("Which moment carries it", ":material/timeline:", key=state.FOLD_TIME)
     if not fold.open:
         return
     with fold, readable_errors():

@@ -16,7 +16,7 @@ from tests.pages.test_head_map import traces
 from tests.pages.test_patching import _numbers
 from tests.pages.tiny_demo import N_LAYERS, NAME
 
-FOLDS = ("back-over", "back-alone", "stated-over", "stated-alone")
+FOLDS = (state.FOLD_LATER, state.FOLD_LATER_HERE, state.FOLD_STATED, state.FOLD_STATED_HERE)
 
 
 @pytest.fixture
@@ -77,10 +77,28 @@ def test_the_map_of_a_run_is_its_table_and_a_click_shows_the_clips_answers_befor
     assert answers["logit after"].tolist() == pytest.approx(logits, abs=0.006)
 
 
+def test_a_link_names_the_parts_that_are_open_and_the_cell_that_is_selected(open_app, with_both):
+    folder, result = with_both
+    table = result.conflict.back_map
+    cells = [(int(row.source), int(row.target)) for row in table.itertuples() if row.source > row.target]
+    said = {state.FOLD_LATER: "true", state.FOLD_NUMBERS: "true", state.BACK_CELL: "2 into 1"}
+    at = open_app(run=str(folder), **said)
+    assert (2, 1) in cells and faults(at) == []
+    assert {fold.label for fold in at.expander if fold.proto.expanded} >= {
+        "Later layers in earlier ones, over clips",
+        "Numbers behind the curve",
+    }
+    assert at.selectbox(key=state.BACK_CELL).value == "2 into 1"
+    assert matrix(at, state.BACK_MAP).size
+    click_point(at, state.BACK_MAP, "cells", 3)  # row 0, column 3
+    assert at.query_params[state.BACK_CELL] in ("2 into emb", ["2 into emb"])
+    assert at.query_params[state.FOLD_LATER] in ("true", ["true"])
+
+
 def test_the_shares_of_a_run_are_drawn_with_every_answer_beside_them(open_app, with_both):
     folder, result = with_both
     at = open_app(run=str(folder))
-    at.session_state["stated-over"] = True
+    at.session_state[state.FOLD_STATED] = True
     at.run()
     assert faults(at) == []
     table = result.conflict.stated_shares
@@ -110,7 +128,7 @@ def test_a_run_without_either_has_only_the_folds_of_one_clip_and_they_compute_wh
     assert "Later layers in earlier ones, over clips" not in folds
     assert "Voice, words, or what the prompt states" not in folds
     assert "Later layers of A in its earlier ones" in folds and "State an answer to A in the prompt" in folds
-    at.session_state["back-alone"] = at.session_state["stated-alone"] = True
+    at.session_state[state.FOLD_LATER_HERE] = at.session_state[state.FOLD_STATED_HERE] = True
     at.run()
     assert faults(at) == []
     assert np.nan_to_num(np.diag(matrix(at, state.BACK_OF_CLIP)), nan=1).tolist() == [0] * (N_LAYERS + 1)

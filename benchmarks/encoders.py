@@ -46,7 +46,7 @@ from interp_core.models.load import open_model
 from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
 from interp_core.sites import Kind
-from interp_core.trace.clean import clean_runs, prompt_clip
+from interp_core.trace.clean import clean_run, clean_runs, prompt_clip
 from interp_core.trace.patch import Patch, SiteSpec
 from interp_core.trace.sweep import sweep
 
@@ -143,10 +143,8 @@ def ours(
     cut: Callable[..., list[Patch]],
 ) -> Tensor:
     """[layers, patches, n_classes] of pairs of clips, each clip run once; sweeps of 8 pairs."""
-    runs = [
-        clean_runs(subject, [prompt_clip(subject, clip, subject.default_prompts[0], str(i))], [kind])[0]
-        for i, clip in enumerate(clips)
-    ]
+    prompt = subject.default_prompts[0]
+    runs = [clean_run(subject, clip, prompt, str(i), [kind]) for i, clip in enumerate(clips)]
     spec = SiteSpec(kind, layers=tuple(range(subject.n_layers)))
     found = []
     for first in range(0, len(pairs), 8):

@@ -89,6 +89,11 @@ class ByteCache:
             self._held.move_to_end(key)
             return self._held[key][0]
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether there is a value under `key`; no question that the counts know of."""
+        with self._lock:
+            return key in self._held
+
     def put(self, key: Hashable, value: Any, nbytes: int | None = None) -> bool:
         """Keep `value`, dropping what was under `key` and as many others as it takes; False if it is too large to keep.
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -92,9 +93,15 @@ def group_of(module: str) -> str | None:
     return "ground" if part in GROUND else "cli" if part in CLI else part
 
 
-def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
+@cache
+def nodes_of(source: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file; many tests ask."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
+def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
     """Yield (line, module) of every import in a file, wherever it stands; `from p import name` also as p.name."""
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -117,7 +124,7 @@ def package_of(module: str, known: Container[str]) -> str:
 def wrong_imports(source: str, module: str, packages: Container[str] = ()) -> list[str]:
     """Imports that go against the arrows, streamlit or plotly below the components, and another experiment's own."""
     own, found = group_of(module), set()
-    for line, name in imports(ast.parse(source), module):
+    for line, name in imports(source, module):
         top = name.partition(".")[0]
         if module.startswith("interp_core") and top in ("streamlit", "plotly"):
             found.add(f"{module}:{line} imports {top}")
@@ -132,7 +139,7 @@ def wrong_imports(source: str, module: str, packages: Container[str] = ()) -> li
 
 def uses(source: str, pattern: str) -> list[int]:
     """Lines with an attribute or a name that matches."""
-    nodes = ast.walk(ast.parse(source))
+    nodes = nodes_of(source)
     named = (
         (n, n.attr if isinstance(n, ast.Attribute) else n.id) for n in nodes if isinstance(n, ast.Attribute | ast.Name)
     )
@@ -144,13 +151,12 @@ def private_reaches(source: str) -> list[str]:
 
     What a file defines itself (a class's own members, met on another instance) is its own.
     """
-    tree = ast.parse(source)
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    for node in ast.walk(tree):
+    own = {node.name for node in nodes_of(source) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in nodes_of(source):
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
             own.add(node.id if isinstance(node, ast.Name) else node.attr)
     found = []
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         names = []
         if isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names]
@@ -167,9 +173,8 @@ def own_keys(source: str) -> list[int]:
         return getattr(node, "attr", getattr(node, "id", "")) in ("session_state", "query_params")
 
     found = set()
-    tree = ast.parse(source)
-    calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
+    calls = {id(node.func): node for node in nodes_of(source) if isinstance(node, ast.Call)}
+    for node in nodes_of(source):
         key: ast.AST | None = None
         if isinstance(node, ast.Subscript) and is_store(node.value):
             key = node.slice
@@ -238,7 +243,7 @@ def test_what_experiments_share_and_the_registry_are_for_all_of_them():
 
 def import_circle(sources: Mapping[str, str]) -> list[str]:
     """The modules of a circle of imports, wherever in a file they stand, also those for type checkers; or none."""
-    arrows = {module: {n for _, n in imports(ast.parse(text), module) if n in sources} - {module}
+    arrows = {module: {n for _, n in imports(text, module) if n in sources} - {module}
               for module, text in sources.items()}  # fmt: skip
     while leaves := [module for module, used in arrows.items() if not used & arrows.keys()]:
         for module in leaves:
@@ -269,7 +274,7 @@ def subject_classes(sources: Iterable[str]) -> set[str]:
     bases = {
         node.name: {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
         for text in sources
-        for node in ast.walk(ast.parse(text))
+        for node in nodes_of(text)
         if isinstance(node, ast.ClassDef)
     }
     found = {"Subject"}
@@ -281,7 +286,7 @@ def subject_classes(sources: Iterable[str]) -> set[str]:
 def class_checks(source: str, classes: set[str]) -> list[int]:
     """Lines that ask whether something is of one of the classes: isinstance, issubclass, type(x) is, case X()."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         asked: list[ast.AST] = []
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
             asked = list(node.args[1:])
@@ -386,7 +391,7 @@ def test_requests_options_and_the_parser_import_no_heavy_library():
     assert len(LIGHT) == 5 + len(EXPERIMENTS)
     assert loaded("\n".join(f"import {module}" for module in LIGHT)) == set()
     assert loaded("import interp_core.models.bundled") == set(), "which the forms ask what ships"
-    assert "torch" in loaded("import interp_core.engine"), "otherwise nothing would be tested"
+    assert "scipy" in loaded("import interp_core.maths.stats"), "otherwise nothing would be tested"
 
 
 def test_help_of_the_program_and_of_every_command_imports_no_heavy_library():

@@ -41,6 +41,8 @@ class Subject(BlockModel):
     """Whether clips of unequal length can share a batch and come out as they would alone."""
     one_shape: ClassVar[bool] = False
     """Whether the stem cuts or fills up every clip to one length, so that any clips can share a batch."""
+    runs_from_inputs: ClassVar[bool] = True
+    """Whether `run_blocks` of a clip is the model's own forward from its inputs, stem included."""
     whole_only: ClassVar[bool] = False
     """Whether blocks merge positions, so that only the whole recording can be followed through them."""
     takes: ClassVar[Literal["recordings", "pictures"]] = "recordings"

@@ -67,14 +67,32 @@ def prompt_clip(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str
     inputs = clip_inputs(subject, samples, prompt, clip_id)
     with torch.inference_mode(), captured(subject, calls=[subject.entry], stop=True) as store:
         attempt(subject, [clip_id], lambda: subject.forward(inputs))
-    content = hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes() + b"|" + prompt.encode())
-    stem = Stem(content.hexdigest(), clip_id, len(samples), inputs, *store.calls[subject.entry])
-    return attempt(subject, [clip_id], lambda: subject.prompted(stem))
+    return _described(subject, samples, prompt, clip_id, inputs, store)
 
 
 def clip_inputs(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str) -> dict[str, Tensor]:
     """The library model's own arguments for one clip; see `Subject.model_inputs`. InterpError names the clip."""
     return attempt(subject, [clip_id], lambda: subject.model_inputs(samples, prompt))
+
+
+def clean_run(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str, kinds: Sequence[Kind] = ()) -> CleanRun:
+    """Run one clip unedited from its samples: `prompt_clip`, then `clean_runs`.
+
+    Both are one pass where the blocks run from the inputs in any case: see `in_one_pass`.
+    """
+    if not in_one_pass(subject):
+        return clean_runs(subject, [prompt_clip(subject, samples, prompt, clip_id)], kinds)[0]
+    subject.check_ready()
+    inputs = clip_inputs(subject, samples, prompt, clip_id)
+    calls = list(dict.fromkeys((subject.entry, *subject.blocks)))
+    with torch.inference_mode(), captured(subject, _sites(subject, kinds), calls=calls) as store:
+        logits = finite_run(subject, [clip_id], lambda: subject.forward(inputs))
+    return _kept_runs(subject, [_described(subject, samples, prompt, clip_id, inputs, store)], kinds, store, logits)[0]
+
+
+def in_one_pass(subject: Subject) -> bool:
+    """Whether the stem and the clean run of a clip are one forward pass of the model."""
+    return subject.runs_from_inputs and subject.shortcut_refusal() is not None
 
 
 def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[Kind] = ()) -> list[CleanRun]:
@@ -92,24 +110,53 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
     if not prompted:
         return []
     subject.check_ready()
-    layers = range(subject.n_layers)
-    extra = [kind for kind in kinds if kind not in ("resid_pre", "resid_post")]
-    behind = sorted({subject.n_layers - 1} | subject.merges_after)
-    sites = [Site("resid_pre", layer) for layer in layers] + [Site("resid_post", layer) for layer in behind]
-    sites += [Site(kind, layer) for kind in extra for layer in layers]
     cached: Sequence[tuple[Tensor, Tensor]] = ()
+    keeps_keys = subject.shortcut_refusal() is None
 
     def run() -> Tensor:
         nonlocal cached
-        if subject.shortcut_refusal() is not None:
+        if not keeps_keys:
             return subject.run_blocks(prompted)
         logits, cached = subject.run_keeping_keys(prompted)
         return logits
 
-    alone = len(prompted) == 1 and subject.shortcut_refusal() is not None
-    with torch.inference_mode(), captured(subject, sites, calls=list(subject.blocks) if alone else ()) as store:
+    calls = list(subject.blocks) if len(prompted) == 1 and not keeps_keys else []
+    with torch.inference_mode(), captured(subject, _sites(subject, kinds), calls=calls) as store:
         logits = finite_run(subject, [p.clip_id for p in prompted], run)
-    main = store[sites[subject.n_layers]].device
+    return _kept_runs(subject, prompted, kinds, store, logits, cached)
+
+
+def _sites(subject: Subject, kinds: Sequence[Kind]) -> list[Site]:
+    layers = range(subject.n_layers)
+    behind = sorted({subject.n_layers - 1} | subject.merges_after)
+    sites = [Site("resid_pre", layer) for layer in layers] + [Site("resid_post", layer) for layer in behind]
+    return sites + [Site(kind, layer) for kind in _extra(kinds) for layer in layers]
+
+
+def _extra(kinds: Sequence[Kind]) -> list[Kind]:
+    return [kind for kind in kinds if kind not in ("resid_pre", "resid_post")]
+
+
+def _described(
+    subject: Subject, samples: np.ndarray, prompt: str, clip_id: str, inputs: dict[str, Tensor], store: Captured
+) -> Prompted:
+    content = hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes() + b"|" + prompt.encode())
+    stem = Stem(content.hexdigest(), clip_id, len(samples), inputs, *store.calls[subject.entry])
+    return attempt(subject, [clip_id], lambda: subject.prompted(stem))
+
+
+def _kept_runs(
+    subject: Subject,
+    prompted: Sequence[Prompted],
+    kinds: Sequence[Kind],
+    store: Captured,
+    logits: Tensor,
+    cached: Sequence[tuple[Tensor, Tensor]] = (),
+) -> list[CleanRun]:
+    """What a pass showed, clip by clip."""
+    layers = range(subject.n_layers)
+    last = Site("resid_post", subject.n_layers - 1)
+    main = store[last].device
     runs = []
     for row, p in enumerate(prompted):
 
@@ -120,14 +167,13 @@ def clean_runs(subject: Subject, prompted: Sequence[Prompted], kinds: Sequence[K
         runs.append(
             CleanRun(
                 prompted=p,
-                resid=tuple(real(store[Site("resid_pre", la)]) for la in layers)
-                + (real(store[Site("resid_post", subject.n_layers - 1)]),),
+                resid=tuple(real(store[Site("resid_pre", la)]) for la in layers) + (real(store[last]),),
                 merged={la: real(store[Site("resid_post", la)]) for la in sorted(subject.merges_after)},
                 keys=_of_clip([keys for keys, _ in cached], row, p, main) if cached else None,
                 values=_of_clip([values for _, values in cached], row, p, main) if cached else None,
-                sites={kind: tuple(real(store[Site(kind, la)]) for la in layers) for kind in extra},
+                sites={kind: tuple(real(store[Site(kind, la)]) for la in layers) for kind in _extra(kinds)},
                 logits=logits[row],
-                calls=_small_calls(subject, store) if alone else None,
+                calls=_small_calls(subject, store) if store.calls else None,
             )
         )
         for layer, state in enumerate(runs[-1].resid):  # also where the answer does not read it

@@ -27,6 +27,17 @@ from interp_core.trace.hooks import captured
 POSITIONS_AT_ONCE = 1024
 
 
+def positions_at_once(subject: Subject) -> int | None:
+    """How many positions a block is given in one call, rows together; None for all there are.
+
+    Torch's one function for attention turns a batch of several rows around, which makes as many small products of its
+    projections as there are positions: each row by itself costs less.
+    """
+    if subject.device.type != "cpu":
+        return None
+    return POSITIONS_AT_ONCE if subject.arch.attn_proj_called else 1
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Rows between two blocks.
@@ -125,7 +136,7 @@ class BlockRows:
         return Rows(hidden, None if self._shares is None else self._passed(layer).repeat(len(hidden) // self.n, 1, 1))
 
     def run(self, layer: int, rows: Rows, *, together: bool = False) -> Rows:
-        piece = len(rows) if together else rows_at_once(self.n, rows.hidden)
+        piece = len(rows) if together else _rows_at_once(self.subject, self.n, rows.hidden)
         left = [self._block(layer, some) for some in rows.hidden.split(piece)]
         return Rows(left[0] if len(left) == 1 else torch.cat(left), self._with(layer, rows))
 
@@ -234,7 +245,7 @@ class CachedPrefixRows:
         return Rows(hidden)
 
     def run(self, layer: int, rows: Rows, mask: Tensor | None = None, *, together: bool = False) -> Rows:
-        piece = len(rows) if together else rows_at_once(self.n, rows.hidden)
+        piece = len(rows) if together else _rows_at_once(self._subject, self.n, rows.hidden)
         parts = rows.hidden.split(piece)
         masks = [None] * len(parts) if mask is None else mask.split(piece)
         frozen = self._frozen(layer)
@@ -350,9 +361,10 @@ def _masks_itself(subject: Subject) -> bool:
     return getattr(subject.sizes, "_attn_implementation", None) == "sdpa"
 
 
-def rows_at_once(n: int, hidden: Tensor) -> int:
+def _rows_at_once(subject: Subject, n: int, hidden: Tensor) -> int:
     """How many of the rows [rows * n, pos, d_model] a block is given in one call, a multiple of `n`."""
-    together = POSITIONS_AT_ONCE // (n * hidden.shape[1]) if hidden.device.type == "cpu" else len(hidden)
+    most = positions_at_once(subject)
+    together = len(hidden) if most is None else most // (n * hidden.shape[1])
     return n * max(1, together)
 
 

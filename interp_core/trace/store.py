@@ -11,7 +11,7 @@ from interp_core.data.edits import read_clip
 from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
 from interp_core.sites import Kind
-from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
+from interp_core.trace.clean import CleanRun, clean_run, clean_runs, in_one_pass, prompt_clip
 
 T = TypeVar("T")
 
@@ -41,14 +41,28 @@ class CleanStore:
 
     def prompted(self, clip: Clip, prompt: str) -> Prompted:
         """Return the clip's stem under a prompt."""
-        key = ("stem", self.subject.key, clip.digest, prompt)
-        return self._cache.get_or_make(key, lambda: prompt_clip(self.subject, self.samples(clip), prompt, clip.clip_id))
+
+        def made() -> Prompted:
+            return prompt_clip(self.subject, self.samples(clip), prompt, clip.clip_id)
+
+        return self._cache.get_or_make(self._stem_key(clip, prompt), made)
 
     def run(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:
         """Return the clip's clean run under a prompt, with the activations of further kinds of site."""
         extra = _beside_the_stream(kinds)
         key = ("run", self.subject.key, clip.digest, prompt, extra)
-        return self._cache.get_or_make(key, lambda: clean_runs(self.subject, [self.prompted(clip, prompt)], extra)[0])
+        return self._cache.get_or_make(key, lambda: self._run(clip, prompt, extra))
+
+    def _run(self, clip: Clip, prompt: str, kinds: Sequence[Kind]) -> CleanRun:
+        stem = self._stem_key(clip, prompt)
+        if not in_one_pass(self.subject) or self._cache.holds(stem):
+            return clean_runs(self.subject, [self.prompted(clip, prompt)], kinds)[0]
+        run = clean_run(self.subject, self.samples(clip), prompt, clip.clip_id, kinds)
+        self._cache.put(stem, run.prompted)
+        return run
+
+    def _stem_key(self, clip: Clip, prompt: str) -> Hashable:
+        return ("stem", self.subject.key, clip.digest, prompt)
 
     def kept(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         """Something small that follows from clips, kept beside their runs; made where it is not there any more."""
@@ -61,7 +75,7 @@ class CleanStore:
         def made() -> CleanRun:
             silent = np.zeros(n_samples, np.float32)
             name = f"silence as long as {clip.clip_id}"
-            return clean_runs(self.subject, [prompt_clip(self.subject, silent, prompt, name)], extra)[0]
+            return clean_run(self.subject, silent, prompt, name, extra)
 
         return self._cache.get_or_make(("silence", self.subject.key, n_samples, prompt, extra), made)
 

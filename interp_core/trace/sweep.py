@@ -29,7 +29,7 @@ from interp_core.trace.clean import CleanRun
 from interp_core.trace.finite import check_finite, finite_run
 from interp_core.trace.hooks import Edit, captured, edited
 from interp_core.trace.patch import Patch, SiteSpec
-from interp_core.trace.rows import POSITIONS_AT_ONCE, BlockRows, CachedPrefixRows, RowRunner, Rows, first_computed
+from interp_core.trace.rows import BlockRows, CachedPrefixRows, RowRunner, Rows, first_computed, positions_at_once
 
 # A group of patches may grow by this much through padding to its longest member.
 _PADDING = 1.25
@@ -133,7 +133,7 @@ def _routes(subject: Subject, patches: Sequence[Patch], spec: SiteSpec, method: 
     padding = _PADDING_OF_WINDOWS if _are_windows(subject, patches) else _PADDING
     # Patches of one batch gain nothing from one another on a CPU, but where recipients' clean states are shared.
     share_states = _recipients(patches) < len(patches)
-    most = POSITIONS_AT_ONCE if subject.device.type == "cpu" else None
+    most = positions_at_once(subject)
     return [
         (route, group)
         for (route, _), members in lengths.items()

@@ -13,8 +13,7 @@ from interp_core.experiments.patching.windows import Span
 from interp_core.sites import OF_HEADS, Kind, Site
 from interp_core.trace import clean as clean_module
 from interp_core.trace import rows as rows_module
-from interp_core.trace import sweep as sweep_module
-from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
+from interp_core.trace.clean import CleanRun, clean_run, clean_runs, in_one_pass, prompt_clip
 from interp_core.trace.hooks import edited
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.rows import BlockRows, Rows
@@ -301,6 +300,33 @@ def test_what_clean_runs_keep_of_their_blocks_arguments_stands_for_a_pass_of_the
                 assert gap(done[0].hidden, done[1].hidden) < CLOSE, layer
 
 
+def test_a_clip_from_its_samples_is_its_stem_and_its_clean_run_in_one_pass(
+    one: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, passes = one.runs["short"], []
+    forward = type(one.subject).forward
+    monkeypatch.setattr(type(one.subject), "forward", lambda *args: passes.append(1) or forward(*args))
+    kinds = one.subject.kinds
+    run = clean_run(one.subject, one.samples["short"], one.prompt, right.prompted.clip_id, kinds)
+    assert len(passes) == 1 if in_one_pass(one.subject) else one.subject.arch.causal
+    assert run.prompted.key == right.prompted.key and torch.equal(run.logits, right.logits)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(run.resid, right.resid, strict=True))
+    assert (run.calls is None) == (right.calls is None)
+    for kind in kinds:
+        layers = range(one.subject.n_layers)
+        assert all(torch.equal(run.at(kind, layer), right.at(kind, layer)) for layer in layers), kind
+
+
+@pytest.mark.parametrize("name", ["wavlm-base", "wav2vec2-base"])
+def test_rows_of_an_attention_that_turns_batches_around_run_by_themselves(name: str, open_once: Open) -> None:
+    one = open_once(name)
+    sizes: list[int] = []
+    handle = one.subject.blocks[-1].register_forward_pre_hook(lambda _m, args: sizes.append(len(args[0])))
+    swept(one, [everywhere(one.runs["short"], one.runs["twin"])] * 2, spec_of(one, "resid_post"), "fast")
+    handle.remove()
+    assert max(sizes) == 1 if name == "wavlm-base" else max(sizes) > 1
+
+
 def with_large_calls(one: Opened, runs: list[CleanRun]) -> list[CleanRun]:
     """The same clips, run with whatever the blocks' arguments take."""
     with pytest.MonkeyPatch.context() as patched:
@@ -336,6 +362,5 @@ def test_rows_given_to_a_block_one_at_a_time_equal_rows_at_once(
             spec, (patches, at_once, _) = spec_of(one, kind), both_ways(one, kind)
             few = len(list(some_patches(one)))
             with monkeypatch.context() as patched:
-                for module in (rows_module, sweep_module):
-                    patched.setattr(module, "POSITIONS_AT_ONCE", 1)
+                patched.setattr(rows_module, "POSITIONS_AT_ONCE", 1)
                 assert gap(swept(one, patches[:few], spec, "fast"), at_once[:few]) < CLOSE

@@ -28,6 +28,7 @@ class AudioLLM(Subject):
     processor: Any = field(default=None, repr=False)
 
     pads: ClassVar[bool] = True
+    runs_from_inputs: ClassVar[bool] = False
 
     @property
     def decoder(self) -> nn.Module:

@@ -154,6 +154,18 @@ async def opened(page: Page, address: str, seen: Seen, chart: str = "") -> bool:
     return await at_rest(page, seen, "opened")
 
 
+async def drawn_on(page: Page) -> Any:
+    """The numbers of all charts, as soon as two looks see the same: a browser draws after the page is at rest."""
+    now = await page.evaluate(DRAWN)
+    for _ in range(20):
+        before = now
+        await asyncio.sleep(0.25)
+        now = await page.evaluate(DRAWN)
+        if now == before:
+            break
+    return now
+
+
 async def wander(page: Page, address: str, seen: Seen, rng: random.Random, until: float) -> None:
     """Visit pages until the time is over."""
     while time.monotonic() < until:
@@ -171,7 +183,7 @@ async def wander(page: Page, address: str, seen: Seen, rng: random.Random, until
                 return
             seen.seconds.append(time.monotonic() - started)
             seen.pressed += 1
-            seen.note(page.url.removeprefix(address), await page.evaluate(DRAWN))
+            seen.note(page.url.removeprefix(address), await drawn_on(page))
             await asyncio.sleep(rng.uniform(0.1, 1))
         for _ in range(3):
             words = await page.evaluate(ANYTHING)
@@ -208,8 +220,7 @@ async def measure(address: str, asked: argparse.Namespace, seen: Seen) -> None:
         alone = await visitor(browser, seen)
         for where in list(seen.drawn)[: asked.reopened]:
             if await opened(alone, address + where, seen, VIEWS.get(where.lstrip("/").partition("&layer")[0], "")):
-                await asyncio.sleep(0.5)
-                seen.note(where, await alone.evaluate(DRAWN))
+                seen.note(where, await drawn_on(alone))
         await browser.close()
 
 

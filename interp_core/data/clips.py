@@ -101,7 +101,8 @@ def check_file(path: Path | str) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadAudio(path, "does not exist; fix the path") from error
     except (OSError, ValueError) as error:  # too long a name, a loop of links, a zero byte in the name
-        said = (isinstance(error, OSError) and error.strerror) or str(error)
+        zero = "its name holds a zero byte" if isinstance(error, ValueError) else ""
+        said = zero or (isinstance(error, OSError) and error.strerror) or str(error)
         raise BadAudio(path, f"cannot be opened ({said}); fix the path") from error
     if stat.S_ISDIR(found.st_mode):
         raise BadAudio(path, "is a folder; give an audio file")

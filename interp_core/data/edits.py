@@ -16,7 +16,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -80,15 +80,15 @@ class Edit:
         text: as it is written, each edit in one way only: `pitch=+4`, `band=300-3400`, `codec=mp3:0.5`.
         curve: names the edits of which this is one dose: the knob, and the codec.
         dose: the number; of a band its width in Hz; NaN where there is none.
-        low, high: of a band, Hz.
+        low, high: of a band, Hz; both 0 of any other edit.
     """
 
     knob: str
     text: str
     curve: str
-    dose: float
-    low: float = math.nan
-    high: float = math.nan
+    dose: float = field(compare=False)  # the text says it, and NaN is not even itself
+    low: float = 0.0
+    high: float = 0.0
 
     @property
     def does_nothing(self) -> bool:

@@ -59,6 +59,12 @@ def test_an_edit_is_written_in_one_way_however_it_was_given(given, text, curve, 
     assert parse_edit(edit.text) == edit
 
 
+@pytest.mark.parametrize("text", ["silence", "codec=mulaw"])
+def test_an_edit_without_a_dose_is_equal_to_the_same_edit(text):
+    edit = parse_edit(text)
+    assert np.isnan(edit.dose) and parse_edit(text) == edit and len({edit, parse_edit(text)}) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -194,7 +194,7 @@ def test_all_bad_rows_are_listed_at_once_by_their_line_in_the_file(tmp_path: Pat
         "- row 13: gone.wav has the clip_id 'ok' of row 2; make it unique; and does not exist "
         "(looked in the manifest's folder); fix the path",
         "- row 14: . is a folder; give an audio file",
-        "- row 15: a\0.wav cannot be opened (embedded null byte); fix the path",
+        "- row 15: a\0.wav cannot be opened (its name holds a zero byte); fix the path",
         "- row 16: a.wav has 2 values for 3 columns; put a value that holds a comma in double quotes",
     ]
     assert lines[1:-1] == expected

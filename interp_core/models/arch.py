@@ -83,6 +83,8 @@ class Arch(Blocks):
     """Whether the processor cuts what is longer than the extractor's window, without a word."""
     adapter: str | None = None
     """The folder below the model's, "" for that folder itself, of the LoRA weights that belong to hearing."""
+    unheard: tuple[str, ...] = ()
+    """Folders below the model's of LoRA weights that belong to other senses, and so to no model that hears."""
 
 
 def _chunks_of_13(_config: Any) -> float:
@@ -141,6 +143,7 @@ ARCHS: dict[str, Arch] = {
         frames_per_position=lambda config: config.audio_config.time_reduction * config.audio_config.downsample_rate,
         cuts=False,
         adapter="speech-lora",
+        unheard=("vision-lora",),
     ),
     "omnispeech": Arch(  # OpenS2S: opens2s_net.py
         blocks="llm_model.model.layers",

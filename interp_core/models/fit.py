@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from interp_core.errors import InterpError, few
-from interp_core.models.source import reading, refuse_absent, weight_files
+from interp_core.models.inside import weight_files
+from interp_core.models.source import reading, refuse_absent
 
 _COUNTS = re.compile(r"(layers|blocks|depths?|experts|stages|codebooks|quantizers|n_layer)$")
 _SIZES = re.compile(r"size|dim|width|channels|embd|d_model|features|positions|buckets|bins")
@@ -36,6 +37,13 @@ _EXTRACTOR = {
 """The most that a setting of a feature extractor may be; beyond, a table or a padded clip would fill the memory."""
 _WRAPPED = {r"^((module|_orig_mod)\.)+": "", r"\._orig_mod\.": "."}
 """What data parallel and compiled models put before the names of their weights."""
+
+
+def unwrapped(name: str) -> str:
+    """The name of a weight without what data parallel and compiled models put before it."""
+    for wrapped, plain in _WRAPPED.items():
+        name = re.sub(wrapped, plain, name)
+    return name
 
 
 def load_weights(name: str, source: str, model_class: Any, config: Any, **how: Any) -> Any:

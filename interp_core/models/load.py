@@ -25,12 +25,14 @@ from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.encoders.listener import Listener
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper
+from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_bands, check_extractor_files, load_weights
 from interp_core.models.hub import fetched
+from interp_core.models.inside import weight_files, weights_hash
 from interp_core.models.lacking import refuse_lacking
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
-from interp_core.models.source import reading, resolve, weight_files, weights_hash
+from interp_core.models.source import reading, resolve
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import open_weight_file, weight_file_of
 
@@ -182,7 +184,9 @@ def open_model(
     if not Path(source).exists():
         source = str(fetched(source, progress))
     file = weight_file_of(source)
+    check_files(name, file or Path(source))
     base, folder = with_base(name, source, adapter)
+    check_parts(name, Path(base), folder)
     with _turn(progress):
         if file is not None:
             if folder is not None:
@@ -257,9 +261,10 @@ def _check_adapter(opening: Opening, asked: str, own: str | None) -> None:
         own: the folder below the model's of the adapter that its type is made with; None for no such thing.
     """
     folder = Path(opening.source)
-    if own is None or own:
-        if not asked and opening.adapter is None:
-            refuse_beside(opening.name, folder)
+    if not asked and opening.adapter is None:
+        refuse_beside(opening.name, folder)
+        for base in bases_of(opening.name, folder).values():
+            refuse_beside(str(base), base)
     if own is not None and opening.adapter is not None and opening.adapter.resolve() == (folder / own).resolve():
         raise InterpError(
             f"the adapter in {opening.name} belongs to the model and is always merged; leave --adapter out."

@@ -129,6 +129,18 @@ def test_names_of_data_parallel_and_compiled_models_lead_to_the_same_weights(
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("save", [save_opens2s, save_ultravox])
+def test_they_do_in_layouts_of_their_own_too(save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    whole = open_model(str(folder), device="cpu").hf.state_dict()
+    for place, prefix in ((folder, "module."), (folder / "Llama-3.2-1B-Instruct", "_orig_mod.")):
+        for file in place.glob("*.safetensors"):
+            weights = {prefix + k: v.clone() for k, v in load_file(file).items()}
+            save_file(weights, file, {"format": "pt"})
+    found = open_model(str(folder), device="cpu").hf.state_dict()
+    assert found.keys() == whole.keys() and all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path) -> None:
     folder = save_whisper(tmp_path / "whisper")
     file = folder / "preprocessor_config.json"

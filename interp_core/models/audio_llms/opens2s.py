@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, Whis
 
 from interp_core.errors import InterpError
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
-from interp_core.models.audio_llms.own_weights import check_weights, stored_in
+from interp_core.models.audio_llms.own_weights import check_weights, slices, stored_in
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.fit import check_counts
 from interp_core.models.prompted import Prompted, Stem
@@ -145,9 +145,15 @@ def load_opens2s(
     config = _config(folder)
     check_counts(str(folder), config)
     processor = _processor(folder, config)
-    check_weights(folder, stored_in(folder), lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
+    stored = stored_in(folder)
+    check_weights(folder, stored, lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
     hf = OpenS2SModel.from_pretrained(
-        folder, config=config, dtype=dtype, device_map=device_map, quantization_config=quantization_config
+        None,
+        config=config,
+        state_dict=slices(stored, NOT_READ),
+        dtype=dtype,
+        device_map=device_map,
+        quantization_config=quantization_config,
     )
     if (folder / GENERATION).is_file():  # the library reads it for models that generate by themselves alone
         try:

@@ -44,6 +44,11 @@ class Blocks:
     """Below a block: the attention to the encoder's output."""
     cross_proj: str | None = None
     causal: bool = True
+    rate: int = 16_000
+    """Samples a second of the sound that models of this type are trained on, which their configs do not say."""
+    frame: tuple[str, int] = ("num_mel_bins", 1)
+    """The entry of the config that says how many numbers a frame has that the stem takes, and how many of the feature
+    extractor's stand side by side in it, where that does not say so itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,7 @@ _GRANITE_SPEECH = Arch(
     frames_per_position=lambda config: 2 * config.window_size / (config.window_size // config.downsample_rate),
     cuts=False,
     adapter="",
+    frame=("input_dim", 2),
 )
 
 ARCHS: dict[str, Arch] = {
@@ -125,6 +131,7 @@ ARCHS: dict[str, Arch] = {
         cuts=False,
     ),
     "vibevoice_asr": Arch(
+        rate=24_000,
         fixed={"sample": False},  # else the stem adds noise, and no two runs are alike
         frames_per_position=lambda config: config.acoustic_tokenizer_encoder_config.hop_length,  # samples, its frames
         cuts=False,
@@ -144,6 +151,7 @@ ARCHS: dict[str, Arch] = {
         cuts=False,
         adapter="speech-lora",
         unheard=("vision-lora",),
+        frame=("input_size", 1),
     ),
     "omnispeech": Arch(  # OpenS2S: opens2s_net.py
         blocks="llm_model.model.layers",
@@ -252,7 +260,9 @@ ENCODERS: dict[str, EncoderArch] = {
         shared=frozenset({"relative_pos", "rel_embeddings"}),
     ),
     "wav2vec2-conformer": _CONFORMER,
-    "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
+    "wav2vec2-bert": replace(
+        _CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames, frame=("feature_projection_input_dim", 2)
+    ),
     "parakeet_encoder": _PARAKEET,
     **dict.fromkeys(("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), replace(_PARAKEET, sizes="encoder_config")),
     "whisper": EncoderArch(
@@ -282,6 +292,7 @@ ENCODERS: dict[str, EncoderArch] = {
         mlp_proj="output.dense",
         mid="layernorm_after",
         norm="audio_encoder.norm",
+        rate=48_000,
     ),
 }
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokeni
 from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, arch_of
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, EncoderArch, arch_of
 from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
@@ -26,7 +26,7 @@ from interp_core.models.encoders.listener import Listener
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper
 from interp_core.models.files import check_files, check_parts
-from interp_core.models.fit import check_bands, check_extractor_files, load_weights
+from interp_core.models.fit import check_extractor, check_extractor_files, check_tokens, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
 from interp_core.models.lacking import refuse_lacking
@@ -300,7 +300,7 @@ def _encoder(opening: Opening) -> Subject:
     if model_class is None:
         raise InterpError(f"transformers {transformers.__version__} ships no model class {wanted}.")
     kind = OPENED_AS.get(opening.config.model_type, Encoder)
-    extractor = _extractor(opening)
+    extractor = _extractor(opening, arch)
     return kind(
         opening.name, opening.weights_hash, opening.placed(opening.weights(model_class)), arch, extractor=extractor
     )
@@ -311,8 +311,10 @@ def _listener(opening: Opening) -> Subject:
     if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
     row, opened_as = LISTENERS[kind], {"whisper": Whisper}.get(kind, Listener)
-    tokenizer = _tokenizer(opening)
-    extractor = _extractor(opening)
+    tokenizer, config = _tokenizer(opening), opening.config
+    start = config.decoder_start_token_id
+    check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=opened_as.begins)
+    extractor = _extractor(opening, row.encoder)
     hf = opening.placed(opening.weights(getattr(transformers, row.model_class)))
     return opened_as(
         opening.name, opening.weights_hash, hf, row.encoder, extractor=extractor, tokenizer=tokenizer, row=row
@@ -323,12 +325,14 @@ def _clap(opening: Opening) -> Subject:
     whole = (opening.config.architectures or [""])[0] == "ClapModel"
     arch = replace(ENCODERS["clap"], body="audio_model") if whole else ENCODERS["clap"]
     tokenizer = _tokenizer(opening) if whole else None
-    extractor = _extractor(opening)
+    if tokenizer is not None:
+        check_tokens(opening.name, tokenizer, opening.config.text_config.vocab_size)
+    extractor = _extractor(opening, arch)
     hf = opening.placed(opening.weights(transformers.ClapModel if whole else transformers.ClapAudioModel))
     return ClapAudio(opening.name, opening.weights_hash, hf, arch, extractor=extractor, tokenizer=tokenizer)
 
 
-def _extractor(opening: Opening) -> Any:
+def _extractor(opening: Opening, row: EncoderArch) -> Any:
     if not any(
         (Path(opening.source) / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
     ):
@@ -338,7 +342,7 @@ def _extractor(opening: Opening) -> Any:
     extractor = opening.read(
         "feature extractor", lambda: AutoFeatureExtractor.from_pretrained(opening.source, trust_remote_code=False)
     )
-    check_bands(opening.name, opening.config, extractor)
+    check_extractor(opening.name, opening.config, extractor, row)
     return extractor
 
 

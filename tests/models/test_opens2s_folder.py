@@ -166,9 +166,12 @@ def untrained_words(folder: Path) -> None:
         (folder / name).write_text(text.replace("<|im_tts_start|>", "<|im_xyz_start|>"))
 
 
-def other_extractor(folder: Path) -> None:
-    path = folder / "audio" / "preprocessor_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "feature_size": 80}))
+def other_extractor(**settings: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "audio" / "preprocessor_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,8 @@ def other_extractor(folder: Path) -> None:
         ),
         (lambda f: (f / INDEX).unlink(), "lacks the weights model.safetensors; fetch"),
         (lambda f: shutil.rmtree(f / "audio"), "has no audio/preprocessor_config.json, .* copy the audio/ folder"),
-        (other_extractor, "makes 80 mel bands and 3000 frames a window, but the encoder takes 16 and 3000"),
+        (other_extractor(feature_size=80), "makes 80 mel bands, but its config says that the model takes 16"),
+        (other_extractor(chunk_length=20), "makes 2000 frames a window, but the encoder takes 3000"),
         (lambda f: (f / "chat_template.jinja").unlink(), "has no chat template; copy tokenizer_config.json"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "the tokenizer of .* cannot be read"),
         (untrained_words, r"the tokenizer of .* lacks <\|im_tts_start\|>; it is another model's"),

@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, WhisperFeatureExtractor
 
 from interp_core.errors import InterpError
+from interp_core.models.arch import ARCHS
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
 from interp_core.models.audio_llms.own_weights import check_weights, slices, stored_in
 from interp_core.models.audio_llms.subject import AudioLLM
-from interp_core.models.fit import check_counts
+from interp_core.models.fit import check_counts, check_extractor
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.source import first_line
 
@@ -186,13 +187,12 @@ def _processor(folder: Path, config: OpenS2SConfig) -> OpenS2SProcessor:
             "of the original model into it."
         )
     extractor = WhisperFeatureExtractor.from_pretrained(folder / "audio")
-    encoder = config.audio_encoder_config
-    made = (extractor.feature_size, extractor.nb_max_frames)
-    taken = (encoder.num_mel_bins, 2 * encoder.max_source_positions)
+    check_extractor(str(folder / "audio"), config, extractor, ARCHS[config.model_type])
+    made, taken = extractor.nb_max_frames, 2 * config.audio_encoder_config.max_source_positions
     if made != taken:
         raise InterpError(
-            f"audio/ of {folder} makes {made[0]} mel bands and {made[1]} frames a window, but the encoder takes "
-            f"{taken[0]} and {taken[1]}; copy the audio/ folder of the original model into it."
+            f"audio/ of {folder} makes {made} frames a window, but the encoder takes {taken}; copy the audio/ folder "
+            "of the original model into it."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from interp_core.errors import InterpError
-from interp_core.models.lacking import refuse_lacking
 from interp_core.sites import Kind
 
 Side = Literal["input", "output", "folded"]
@@ -376,14 +374,3 @@ def kinds_of(row: Blocks) -> tuple[Kind, ...]:
     return tuple(
         kind for kind, (column, _) in SITE_MODULES.items() if column is None or getattr(row, column) is not None
     )
-
-
-def arch_of(config: Any) -> Arch:
-    """Return the row of a Hugging Face config's model type; InterpError when the table has none."""
-    row = ARCHS.get(config.model_type)
-    if row is None:
-        refuse_lacking(config.model_type)
-    if row is None:
-        known = ", ".join(sorted(ARCHS | ENCODERS | LISTENERS))
-        raise InterpError(f"no row for model_type={config.model_type!r} in arch.ARCHS (known: {known}); add one there.")
-    return row

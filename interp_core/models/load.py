@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokeni
 from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, EncoderArch, arch_of
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, EncoderArch
 from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
@@ -29,7 +29,7 @@ from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_extractor, check_extractor_files, check_tokens, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
-from interp_core.models.lacking import refuse_lacking
+from interp_core.models.lacking import refuse_unknown
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
 from interp_core.models.source import reading, resolve
@@ -233,7 +233,9 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
         found = _own_layout(opening, own)
         found.bits = opening.bits
         return found
-    reading(name, "config", lambda: refuse_lacking(str(PreTrainedConfig.get_config_dict(source)[0].get("model_type"))))
+    about = reading(name, "config", lambda: PreTrainedConfig.get_config_dict(source)[0])
+    if (kind := str(about.get("model_type"))) not in ARCHS and kind not in OPENERS:
+        refuse_unknown(name, about)
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     row = ARCHS.get(config.model_type)
     stored = stored_bits(name, config)
@@ -272,7 +274,7 @@ def _check_adapter(opening: Opening, asked: str, own: str | None) -> None:
 
 
 def _audio_llm(opening: Opening) -> Subject:
-    arch = arch_of(opening.config)
+    arch = ARCHS[opening.config.model_type]
     hf, processor = open_audio_llm(
         opening.name,
         opening.source,

@@ -192,6 +192,8 @@ class EncoderArch(Blocks):
     frames: Callable[[Any, Any], tuple[int, int]] | None = None
     """Samples that fill a first position, and samples from one position to the next, given the feature extractor and
     the sizes; None where the convolutions of the config say it."""
+    classifier: bool = True
+    """Whether the library has a classifier over it."""
     causal: bool = False
 
 
@@ -233,6 +235,7 @@ _PARAKEET = EncoderArch(
     mlp="feed_forward2",
     mlp_proj="feed_forward2.linear2",
     mid="norm_feed_forward2",
+    classifier=False,
     frames=lambda extractor, sizes: (2 * extractor.hop_length, sizes.subsampling_factor * extractor.hop_length),
 )
 

@@ -80,6 +80,8 @@ class Arch(Blocks):
     the system turn because the template drops the user's text."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the model's forward."""
+    processing: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the processor that are to be other than in the folder."""
     frames_per_position: Callable[[Any], float] = lambda config: 4
     """Frames of the feature extractor that one audio position covers, given the config."""
     cuts: bool = True
@@ -123,6 +125,13 @@ ARCHS: dict[str, Arch] = {
     "audioflamingo3": Arch(),
     "musicflamingo": Arch(),
     "glmasr": Arch(frames_per_position=lambda config: 8),
+    "fun_asr_nano": Arch(reader="audio half", frames_per_position=lambda config: 6, cuts=False),
+    "moss_transcribe_diarize": Arch(
+        # Its processor writes the seconds into the recording's positions, which would then be several spans.
+        processing={"time_marker_every_seconds": 0},
+        frames_per_position=lambda config: 2 * config.audio_merge_size,
+        cuts=False,
+    ),
     "voxtral": Arch(
         reader="voxtral",
         frames_per_position=lambda config: 2 * config.audio_config.intermediate_size // config.audio_config.hidden_size,

@@ -193,7 +193,7 @@ def test_an_extractor_with_another_rate_or_other_frames_is_refused_at_the_door(n
     assert changed and open_model(str(folder), device="cpu").sample_rate == made_for
 
 
-@pytest.mark.parametrize("save", [save_whisper, save_moonshine, save_clap, FAMILIES["qwen2_audio"]])
+@pytest.mark.parametrize("save", [save_whisper, save_moonshine, save_clap, save_opens2s, FAMILIES["qwen2_audio"]])
 def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(save: Save, tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -22,7 +22,7 @@ from interp_core.models.arch import ARCHS
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
 from interp_core.models.audio_llms.own_weights import check_weights, slices, stored_in
 from interp_core.models.audio_llms.subject import AudioLLM
-from interp_core.models.fit import check_counts, check_extractor
+from interp_core.models.fit import check_counts, check_extractor, check_tokens
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.source import first_line
 
@@ -203,6 +203,7 @@ def _processor(folder: Path, config: OpenS2SConfig) -> OpenS2SProcessor:
             f"the tokenizer of {folder} has no chat template; copy tokenizer_config.json (and chat_template.jinja, "
             "if there is one) of the original model into it."
         )
+    check_tokens(str(folder), tokenizer, config.llm_config.vocab_size)
     known = tokenizer.get_vocab()
     if absent := [token for token in (AUDIO_START, AUDIO_END, TTS_START) if token not in known]:
         raise InterpError(

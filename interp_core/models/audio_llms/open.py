@@ -1,6 +1,7 @@
 """Opening an audio LLM from its folder: processor, library class, weights, and the adapters that belong to hearing."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +68,7 @@ def open_audio_llm(
     if arch.adapter is not None:  # weights that were saved under an adapter carry its name for what it wraps
         adapting["key_mapping"] = {r"\.base_layer\.": "."}
     hf = load_weights(name, source, model_class, config, dtype=dtype, **adapting, **placing)
-    check_tokens(name, processor.tokenizer, hf.get_input_embeddings().num_embeddings)
+    check_tokens(name, processor.tokenizer, (attrgetter(arch.sizes)(hf.config) if arch.sizes else hf.config).vocab_size)
     in_words = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
     if (in_config := audio_token_id(hf.config, arch, processor)) != in_words:
         raise InterpError(

@@ -1,6 +1,6 @@
 """The command line: `python -m interp_core COMMAND --model M --manifest clips.csv --out DIR`.
 
-Exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted (go on with --resume).
+Exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted (go on with --resume), 141 nobody reads its output.
 """
 
 import logging
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from interp_core.cli import BAD_INPUT, CHECK_FAILED, INTERRUPTED, parser
+from interp_core.cli import BAD_INPUT, CHECK_FAILED, INTERRUPTED, UNREAD, parser
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.options import joined_words
 from interp_core.terminal import stopping
@@ -24,7 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _quiet_libraries()
         with stopping() if getattr(args, "stops", False) else nullcontext():
-            return args.run(args)
+            code: int = args.run(args)
+        sys.stdout.flush()  # here, where it can be answered
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return UNREAD
     except CheckFailed as error:
         print(f"check failed: {error}", file=sys.stderr)
         return CHECK_FAILED

@@ -18,7 +18,7 @@ from interp_core.shards import Shard
 from interp_core.slurm import script
 from interp_core.terminal import ProgressLine, tell
 
-DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 CHECK_PAIRS = 5
 NOTE = (
     "The fast routes are held to the reference (the model's own forward, one hook at a time) to 1e-4 in float32, on "

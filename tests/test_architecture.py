@@ -46,6 +46,7 @@ GROUND = {
     "runs",
     "shards",
     "sinks",
+    "stand_ins",
 }
 CLI = {"cli", "api", "slurm", "terminal", "__main__"}
 """The ways in beside the pages: the command line and Python."""

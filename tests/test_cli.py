@@ -1,6 +1,8 @@
 """The command line: what it prints, its exit codes, and one sentence for everything that can be wrong with it."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,15 @@ def test_stereo_at_48_khz_is_taken_as_the_same_sound(command, corpus, tmp_path):
     columns = ["recipient", "donor", "span_covered"]
     stereo, mono = (open_result(PATCHING, tmp_path / name).records[columns] for name in ("run", "mono"))
     assert stereo.equals(mono), "the clips take the same number of positions"
+
+
+def test_a_reader_that_stops_reading_ends_a_command_without_a_word(monkeypatch, capsys):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(["models"]) == 141
+    assert not capsys.readouterr().err
 
 
 def test_the_models_command_lists_what_can_be_opened(capsys):

@@ -16,9 +16,10 @@ import numpy as np
 import soundfile
 from numpy.lib.stride_tricks import sliding_window_view
 
-from interp_core.data.containers import UNKNOWN_FRAMES, Recording, stand_in
+from interp_core.data.containers import UNKNOWN_FRAMES, Recording
 from interp_core.digests import digest_of
 from interp_core.errors import InterpError
+from interp_core.stand_ins import stand_in
 
 F0_RANGE_HZ = (60.0, 600.0)  # creaky male to excited female or child speech
 LOUDEST = 2.0**31  # full scale of the widest integers; resampling overflows far beyond it

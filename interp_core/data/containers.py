@@ -20,19 +20,6 @@ STREAMED = 0x7FFFF000
 UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 frames of a FLAC that does not say its length
 MOST_CHUNKS = 1000
 BLOCK_VALUES = 1 << 20  # frames times channels that are decoded at a time
-_POINTERS = (
-    (b"version https://git-lfs.github.com/spec/", "is a Git LFS pointer; fetch the large files (git lfs pull)"),
-    (b"/annex/objects/", "is a git-annex pointer; fetch the file (git annex get)"),
-    (b"<!doctype html", "is a web page, not what was to be downloaded; fetch the file again"),
-    (b"<html", "is a web page, not what was to be downloaded; fetch the file again"),
-)
-
-
-def stand_in(path: Path | str) -> str:
-    """What a file is that stands in the place of the one meant, as the rest of a sentence; "" where it is none."""
-    with open(path, "rb") as file:
-        head = file.read(64).lstrip().lower()
-    return next((said for begins, said in _POINTERS if head.startswith(begins)), "")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp_core.data.clips import BadAudio, file_digest
-from interp_core.data.containers import stand_in
 from interp_core.errors import InterpError, few
+from interp_core.stand_ins import stand_in
 
 NEEDED = ("clip_id", "path")
 ALSO_CALLED = {

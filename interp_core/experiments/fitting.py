@@ -26,5 +26,6 @@ def example(family: Family, command: str) -> str:
     name = family.like or family.name
     given: dict[str, Any] = {"model": f"/models/{name}", "part": family.part}
     given |= PICTURES if family.subject.takes == "pictures" else CLIPS
+    given |= {} if family.classifier else {"probe": "label"}
     given |= {"donor": f"/models/another-{name}"} if command == "compare" else {}
     return EXPERIMENTS[command].request(**given).command_line(f"runs/{command}")

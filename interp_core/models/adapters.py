@@ -10,20 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from interp_core.digests import digest_of
-from interp_core.errors import InterpError
+from interp_core.errors import InterpError, few
 from interp_core.models.bases import find_base, local_base_of, shown
+from interp_core.models.inside import OF_ADAPTERS, OF_TRAINING, SETTINGS, adapter_files, other_adapters
 
 NONE = "none"
 """What `--adapter` takes to leave out the adapter that lies beside a model's weights."""
-SETTINGS = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _OF_A_MODEL = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-_NO_WEIGHTS = frozenset({*WEIGHTS, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"})
-
-
-def adapter_files(folder: Path) -> list[Path]:
-    """The files of the adapter in a folder, its settings first; [] where there is none."""
-    return [path for path in (folder / name for name in (SETTINGS, *WEIGHTS)) if path.is_file()]
+_NO_WEIGHTS = frozenset({*OF_ADAPTERS, *OF_TRAINING})
 
 
 def is_alone(folder: Path) -> bool:
@@ -106,12 +100,19 @@ def local_base(name: str) -> Path | None:
 
 
 def refuse_beside(name: str, folder: Path) -> None:
-    """Refuse a model folder with an adapter in it about which nothing was said: it stands for two models."""
-    if found := adapter_files(folder):
-        raise InterpError(
-            f"{name} holds weights and beside them an adapter ({found[0].name}), so it stands for two models; open it "
-            f"with the adapter (--adapter {name}) or without (--adapter none)."
-        )
+    """Refuse a model folder with an adapter in it, or in a folder below, about which nothing was said: it stands for
+    several models."""
+    if not (found := other_adapters(folder)):
+        return
+    if found == [folder]:
+        where, way = f"beside them an adapter ({adapter_files(folder)[0].name})", name
+    else:
+        below = [str(one.relative_to(folder)) for one in found if one != folder]
+        where, way = f"below them {'an adapter' if len(below) == 1 else 'adapters'} ({few(below)})", str(found[-1])
+    raise InterpError(
+        f"{name} holds weights and {where}, so it stands for {'two' if len(found) == 1 else 'several'} models; open it "
+        f"with the adapter (--adapter {way}) or without (--adapter none)."
+    )
 
 
 def settings_of(name: str, folder: Path) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from interp_core.errors import InterpError
-from interp_core.models.lacking import refuse_lacking
 from interp_core.sites import Kind
 
 Side = Literal["input", "output", "folded"]
@@ -44,6 +42,11 @@ class Blocks:
     """Below a block: the attention to the encoder's output."""
     cross_proj: str | None = None
     causal: bool = True
+    rate: int = 16_000
+    """Samples a second of the sound that models of this type are trained on, which their configs do not say."""
+    frame: tuple[str, int] = ("num_mel_bins", 1)
+    """The entry of the config that says how many numbers a frame has that the stem takes, and how many of the feature
+    extractor's stand side by side in it, where that does not say so itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +80,16 @@ class Arch(Blocks):
     the system turn because the template drops the user's text."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the model's forward."""
+    processing: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the processor that are to be other than in the folder."""
     frames_per_position: Callable[[Any], float] = lambda config: 4
     """Frames of the feature extractor that one audio position covers, given the config."""
     cuts: bool = True
     """Whether the processor cuts what is longer than the extractor's window, without a word."""
     adapter: str | None = None
     """The folder below the model's, "" for that folder itself, of the LoRA weights that belong to hearing."""
+    unheard: tuple[str, ...] = ()
+    """Folders below the model's of LoRA weights that belong to other senses, and so to no model that hears."""
 
 
 def _chunks_of_13(_config: Any) -> float:
@@ -105,6 +112,7 @@ _GRANITE_SPEECH = Arch(
     frames_per_position=lambda config: 2 * config.window_size / (config.window_size // config.downsample_rate),
     cuts=False,
     adapter="",
+    frame=("input_dim", 2),
 )
 
 ARCHS: dict[str, Arch] = {
@@ -117,12 +125,20 @@ ARCHS: dict[str, Arch] = {
     "audioflamingo3": Arch(),
     "musicflamingo": Arch(),
     "glmasr": Arch(frames_per_position=lambda config: 8),
+    "fun_asr_nano": Arch(reader="audio half", frames_per_position=lambda config: 6, cuts=False),
+    "moss_transcribe_diarize": Arch(
+        # Its processor writes the seconds into the recording's positions, which would then be several spans.
+        processing={"time_marker_every_seconds": 0},
+        frames_per_position=lambda config: 2 * config.audio_merge_size,
+        cuts=False,
+    ),
     "voxtral": Arch(
         reader="voxtral",
         frames_per_position=lambda config: 2 * config.audio_config.intermediate_size // config.audio_config.hidden_size,
         cuts=False,
     ),
     "vibevoice_asr": Arch(
+        rate=24_000,
         fixed={"sample": False},  # else the stem adds noise, and no two runs are alike
         frames_per_position=lambda config: config.acoustic_tokenizer_encoder_config.hop_length,  # samples, its frames
         cuts=False,
@@ -141,6 +157,8 @@ ARCHS: dict[str, Arch] = {
         frames_per_position=lambda config: config.audio_config.time_reduction * config.audio_config.downsample_rate,
         cuts=False,
         adapter="speech-lora",
+        unheard=("vision-lora",),
+        frame=("input_size", 1),
     ),
     "omnispeech": Arch(  # OpenS2S: opens2s_net.py
         blocks="llm_model.model.layers",
@@ -183,6 +201,8 @@ class EncoderArch(Blocks):
     frames: Callable[[Any, Any], tuple[int, int]] | None = None
     """Samples that fill a first position, and samples from one position to the next, given the feature extractor and
     the sizes; None where the convolutions of the config say it."""
+    classifier: bool = True
+    """Whether the library has a classifier over it."""
     causal: bool = False
 
 
@@ -224,6 +244,7 @@ _PARAKEET = EncoderArch(
     mlp="feed_forward2",
     mlp_proj="feed_forward2.linear2",
     mid="norm_feed_forward2",
+    classifier=False,
     frames=lambda extractor, sizes: (2 * extractor.hop_length, sizes.subsampling_factor * extractor.hop_length),
 )
 
@@ -249,7 +270,9 @@ ENCODERS: dict[str, EncoderArch] = {
         shared=frozenset({"relative_pos", "rel_embeddings"}),
     ),
     "wav2vec2-conformer": _CONFORMER,
-    "wav2vec2-bert": replace(_CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames),
+    "wav2vec2-bert": replace(
+        _CONFORMER, body="wav2vec2_bert", norm=None, frames=_stacked_frames, frame=("feature_projection_input_dim", 2)
+    ),
     "parakeet_encoder": _PARAKEET,
     **dict.fromkeys(("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), replace(_PARAKEET, sizes="encoder_config")),
     "whisper": EncoderArch(
@@ -279,6 +302,7 @@ ENCODERS: dict[str, EncoderArch] = {
         mlp_proj="output.dense",
         mid="layernorm_after",
         norm="audio_encoder.norm",
+        rate=48_000,
     ),
 }
 
@@ -362,14 +386,3 @@ def kinds_of(row: Blocks) -> tuple[Kind, ...]:
     return tuple(
         kind for kind, (column, _) in SITE_MODULES.items() if column is None or getattr(row, column) is not None
     )
-
-
-def arch_of(config: Any) -> Arch:
-    """Return the row of a Hugging Face config's model type; InterpError when the table has none."""
-    row = ARCHS.get(config.model_type)
-    if row is None:
-        refuse_lacking(config.model_type)
-    if row is None:
-        known = ", ".join(sorted(ARCHS | ENCODERS | LISTENERS))
-        raise InterpError(f"no row for model_type={config.model_type!r} in arch.ARCHS (known: {known}); add one there.")
-    return row

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, Arch, Blocks, ListenerArch, kinds_of
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, Arch, EncoderArch, ListenerArch, kinds_of
 from interp_core.models.audio_llms.layouts import LAYOUTS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
@@ -54,6 +54,8 @@ class Family:
     part: str = ""
     like: str = ""
     verified: str = TESTED
+    classifier: bool = True
+    """Whether checkpoints of it can answer by themselves; one that cannot takes a probe."""
     trained: str = ""
     """A bundled model, trained for Patchbay, on which they were checked too."""
 
@@ -75,6 +77,7 @@ class Family:
 
 _FULL = ("wavefront", "reference")
 _FOLDER = "folder, hub id"
+_PROBE = "a fitted probe (--probe COLUMN), because no checkpoint of the type has a classifier"
 _CLASSES = "the checkpoint's classes; a fitted probe (--probe COLUMN) where it has no classifier"
 
 
@@ -150,7 +153,7 @@ def of_records(family: Family, records: Iterable[Verified], known: Iterable[Fami
     """The records of checkpoints that an entry stands for, told by type and sites; each belongs to one entry."""
 
     def owner(record: Verified) -> Family | None:
-        same = [one for one in known if record.model_type in one.types]
+        same = [one for one in known if record.model_type in (*one.types, one.name.casefold())]
         return next((one for one in same if set(one.inside) == set(record.sites)), None)
 
     known = list(known)
@@ -177,12 +180,13 @@ def _audio_llm(name: str, row: Arch) -> Family:
     )
 
 
-def _encoder(name: str, row: Blocks, shown: str = "") -> Family:
+def _encoder(name: str, row: EncoderArch, shown: str = "") -> Family:
     sites: tuple[Kind, ...] = (*kinds_of(row), "pooled", "logits")
-    kind = OPENED_AS.get(name, Encoder)
+    kind, readout = OPENED_AS.get(name, Encoder), _CLASSES if row.classifier else _PROBE
     return Family(
-        shown or name, "speech encoder", (name,), _FOLDER, kind, sites, row.causal, _FULL, _CLASSES, like=name
-    )
+        shown or name, "speech encoder", (name,), _FOLDER, kind, sites, row.causal, _FULL, readout, like=name,
+        classifier=row.classifier,
+    )  # fmt: skip
 
 
 def _published(system: System) -> Family:

@@ -7,21 +7,17 @@ from huggingface_hub import snapshot_download
 
 from interp_core.digests import digest_or_none
 from interp_core.errors import InterpError
-from interp_core.models.adapters import adapter_files, with_base
+from interp_core.models.adapters import is_alone, with_base
 from interp_core.models.bases import bases_of
+from interp_core.models.inside import OF_ADAPTERS, OF_TRAINING, SETTINGS, adapter_files, check_whole, own_adapter
 from interp_core.models.source import resolve
 from interp_core.models.weight_files import weight_file_of
 
 ENDINGS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".json", ".txt", ".jinja", ".model", ".tiktoken"}
 )
-BELOW = ("audio", "checkpoints", "speech-lora", "tokenizer")
-"""Folders inside a model's that hold parts of it; of others only adapters count."""
-OF_TRAINING = frozenset(
-    {"trainer_state.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"}
-    | {f"{part}_results.json" for part in ("all", "eval", "train", "predict", "test")}
-)
-"""What a trainer leaves beside a model and nothing reads."""
+BELOW = ("audio", "checkpoints", "tokenizer")
+"""Folders inside a model's that hold parts of it, beside the adapters that its type is made with."""
 PAPERS = ("readme", "license", "notice")
 
 
@@ -55,18 +51,37 @@ def deciding_files(name: str, adapter: str = "") -> dict[str, str]:
     return {name: digest for name, digest in sorted(found.items()) if digest is not None}
 
 
+def check_files(name: str, source: Path) -> None:
+    """Refuse a model or an adapter where something else stands in the place of a file of it, before any is read.
+
+    Args:
+        name: for messages.
+        source: the folder, or the weight file.
+    Raises:
+        InterpError: a pointer to a file, or a shard that is not here, by its name.
+    """
+    check_whole(name, source, [*_files(source), *(adapter_files(source) if is_alone(source) else ())])
+
+
+def check_parts(name: str, base: Path, adapter: Path | None) -> None:
+    """The same of the folder that the weights are in, of those that its config names, and of the adapter's."""
+    for part in (base, *bases_of(name, base).values()):
+        check_files(name, part)
+    if adapter is not None:
+        check_whole(str(adapter), adapter, adapter_files(adapter))
+
+
 def _files(source: Path) -> Iterator[Path]:
     if source.is_file():  # a captioner's tokenizer lies beside it, or what a countermeasure's weights do not show
         yield source
         yield source.with_suffix(".json")
         yield from _of_folder(source.parent / "tokenizer")
         return
-    yield from _of_folder(source)
-    for folder in _listed(source):
-        if folder.name in BELOW:
-            yield from _of_folder(folder)
-        elif not folder.is_file():
-            yield from (folder / name for name in ("adapter_config.json", "adapter_model.safetensors"))
+    # Of adapters only what is a part of the model: any other decides nothing until it is merged.
+    yield from (file for file in _of_folder(source) if file.name not in (SETTINGS, *OF_ADAPTERS))
+    yield from own_adapter(source)
+    for folder in BELOW:
+        yield from _of_folder(source / folder)
 
 
 def _of_folder(folder: Path) -> Iterator[Path]:

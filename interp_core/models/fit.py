@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from interp_core.errors import InterpError, few
-from interp_core.models.source import reading, refuse_absent, weight_files
+from interp_core.models.arch import Blocks
+from interp_core.models.inside import weight_files
+from interp_core.models.source import reading, refuse_absent
 
 _COUNTS = re.compile(r"(layers|blocks|depths?|experts|stages|codebooks|quantizers|n_layer)$")
 _SIZES = re.compile(r"size|dim|width|channels|embd|d_model|features|positions|buckets|bins")
@@ -36,6 +38,13 @@ _EXTRACTOR = {
 """The most that a setting of a feature extractor may be; beyond, a table or a padded clip would fill the memory."""
 _WRAPPED = {r"^((module|_orig_mod)\.)+": "", r"\._orig_mod\.": "."}
 """What data parallel and compiled models put before the names of their weights."""
+
+
+def unwrapped(name: str) -> str:
+    """The name of a weight without what data parallel and compiled models put before it."""
+    for wrapped, plain in _WRAPPED.items():
+        name = re.sub(wrapped, plain, name)
+    return name
 
 
 def load_weights(name: str, source: str, model_class: Any, config: Any, **how: Any) -> Any:
@@ -93,15 +102,47 @@ def check_extractor_files(name: str, folder: Path) -> None:
                 )
 
 
-def check_bands(name: str, config: Any, extractor: Any) -> None:
-    """Refuse a feature extractor that makes another number of mel bands than the model takes."""
+def check_extractor(name: str, config: Any, extractor: Any, row: Blocks) -> None:
+    """Refuse a feature extractor that makes other frames, or takes another sampling rate, than the model was made for.
+
+    Args:
+        row: of the model's type.
+    """
+    copy_it = "copy preprocessor_config.json of the original model into its folder."
+    entry, side_by_side = row.frame
+    side_by_side = getattr(extractor, "stride", side_by_side)
     made = getattr(extractor, "num_mel_bins", None) or getattr(extractor, "feature_size", None)
-    taken = next((value for key, value in _numbers(config.to_dict()) if key == "num_mel_bins"), None)
-    if taken is not None and isinstance(made, int) and made != taken:
+    taken = next((value for key, value in _numbers(config.to_dict()) if key == entry), None)
+    if taken is not None and isinstance(made, int) and made * side_by_side != taken:
         raise InterpError(
             f"the feature extractor of {name} makes {made} mel bands, but its config says that the model takes "
-            f"{taken:g}; copy preprocessor_config.json of the original model into its folder."
+            f"{taken / side_by_side:g}; {copy_it}"
         )
+    if (took := getattr(extractor, "sampling_rate", row.rate)) != row.rate:
+        raise InterpError(
+            f"the feature extractor of {name} takes {took} samples a second, but models of its type are made for "
+            f"{row.rate}; {copy_it}"
+        )
+
+
+def check_tokens(name: str, tokenizer: Any, known: int, *, start: int | None = None, word: str = "") -> None:
+    """Refuse the tokenizer of another model.
+
+    Args:
+        known: how many tokens the model has a vector for.
+        start: the token that every text begins with. word: what it is called, where every model of the type has the
+            same name for it.
+    """
+    most = max(tokenizer.get_vocab().values(), default=-1)
+    said = ""
+    if most >= known:
+        said = f"has tokens up to {most}, but the model knows {known}"
+    elif start is not None and tokenizer.convert_ids_to_tokens(start) is None:
+        said = f"has no token {start}, with which the model begins every text"
+    elif start is not None and word and tokenizer.convert_tokens_to_ids(word) != start:
+        said = f"has {tokenizer.convert_ids_to_tokens(start)} at token {start}, where the model begins with {word}"
+    if said:
+        raise InterpError(f"the tokenizer of {name} {said}; copy the tokenizer files of the original model into it.")
 
 
 def check_counts(name: str, config: Any) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokeni
 from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, arch_of
+from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, EncoderArch
 from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
@@ -25,12 +25,14 @@ from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.encoders.listener import Listener
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper
-from interp_core.models.fit import check_bands, check_extractor_files, load_weights
+from interp_core.models.files import check_files, check_parts
+from interp_core.models.fit import check_extractor, check_extractor_files, check_tokens, load_weights
 from interp_core.models.hub import fetched
-from interp_core.models.lacking import refuse_lacking
+from interp_core.models.inside import weight_files, weights_hash
+from interp_core.models.lacking import refuse_unknown
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
-from interp_core.models.source import reading, resolve, weight_files, weights_hash
+from interp_core.models.source import reading, resolve
 from interp_core.models.subject import Subject
 from interp_core.models.weight_files import open_weight_file, weight_file_of
 
@@ -182,7 +184,9 @@ def open_model(
     if not Path(source).exists():
         source = str(fetched(source, progress))
     file = weight_file_of(source)
+    check_files(name, file or Path(source))
     base, folder = with_base(name, source, adapter)
+    check_parts(name, Path(base), folder)
     with _turn(progress):
         if file is not None:
             if folder is not None:
@@ -229,7 +233,9 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
         found = _own_layout(opening, own)
         found.bits = opening.bits
         return found
-    reading(name, "config", lambda: refuse_lacking(str(PreTrainedConfig.get_config_dict(source)[0].get("model_type"))))
+    about = reading(name, "config", lambda: PreTrainedConfig.get_config_dict(source)[0])
+    if (kind := str(about.get("model_type"))) not in ARCHS and kind not in OPENERS:
+        refuse_unknown(name, about)
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     row = ARCHS.get(config.model_type)
     stored = stored_bits(name, config)
@@ -257,9 +263,10 @@ def _check_adapter(opening: Opening, asked: str, own: str | None) -> None:
         own: the folder below the model's of the adapter that its type is made with; None for no such thing.
     """
     folder = Path(opening.source)
-    if own is None or own:
-        if not asked and opening.adapter is None:
-            refuse_beside(opening.name, folder)
+    if not asked and opening.adapter is None:
+        refuse_beside(opening.name, folder)
+        for base in bases_of(opening.name, folder).values():
+            refuse_beside(str(base), base)
     if own is not None and opening.adapter is not None and opening.adapter.resolve() == (folder / own).resolve():
         raise InterpError(
             f"the adapter in {opening.name} belongs to the model and is always merged; leave --adapter out."
@@ -267,7 +274,7 @@ def _check_adapter(opening: Opening, asked: str, own: str | None) -> None:
 
 
 def _audio_llm(opening: Opening) -> Subject:
-    arch = arch_of(opening.config)
+    arch = ARCHS[opening.config.model_type]
     hf, processor = open_audio_llm(
         opening.name,
         opening.source,
@@ -295,7 +302,7 @@ def _encoder(opening: Opening) -> Subject:
     if model_class is None:
         raise InterpError(f"transformers {transformers.__version__} ships no model class {wanted}.")
     kind = OPENED_AS.get(opening.config.model_type, Encoder)
-    extractor = _extractor(opening)
+    extractor = _extractor(opening, arch)
     return kind(
         opening.name, opening.weights_hash, opening.placed(opening.weights(model_class)), arch, extractor=extractor
     )
@@ -306,8 +313,10 @@ def _listener(opening: Opening) -> Subject:
     if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
     row, opened_as = LISTENERS[kind], {"whisper": Whisper}.get(kind, Listener)
-    tokenizer = _tokenizer(opening)
-    extractor = _extractor(opening)
+    tokenizer, config = _tokenizer(opening), opening.config
+    start = config.decoder_start_token_id
+    check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=opened_as.begins)
+    extractor = _extractor(opening, row.encoder)
     hf = opening.placed(opening.weights(getattr(transformers, row.model_class)))
     return opened_as(
         opening.name, opening.weights_hash, hf, row.encoder, extractor=extractor, tokenizer=tokenizer, row=row
@@ -318,12 +327,14 @@ def _clap(opening: Opening) -> Subject:
     whole = (opening.config.architectures or [""])[0] == "ClapModel"
     arch = replace(ENCODERS["clap"], body="audio_model") if whole else ENCODERS["clap"]
     tokenizer = _tokenizer(opening) if whole else None
-    extractor = _extractor(opening)
+    if tokenizer is not None:
+        check_tokens(opening.name, tokenizer, opening.config.text_config.vocab_size)
+    extractor = _extractor(opening, arch)
     hf = opening.placed(opening.weights(transformers.ClapModel if whole else transformers.ClapAudioModel))
     return ClapAudio(opening.name, opening.weights_hash, hf, arch, extractor=extractor, tokenizer=tokenizer)
 
 
-def _extractor(opening: Opening) -> Any:
+def _extractor(opening: Opening, row: EncoderArch) -> Any:
     if not any(
         (Path(opening.source) / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
     ):
@@ -333,7 +344,7 @@ def _extractor(opening: Opening) -> Any:
     extractor = opening.read(
         "feature extractor", lambda: AutoFeatureExtractor.from_pretrained(opening.source, trust_remote_code=False)
     )
-    check_bands(opening.name, opening.config, extractor)
+    check_extractor(opening.name, opening.config, extractor, row)
     return extractor
 
 

@@ -22,7 +22,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from interp_core.errors import InterpError, few
-from interp_core.models.adapters import WEIGHTS, settings_of
+from interp_core.models.adapters import settings_of
+from interp_core.models.inside import OF_ADAPTERS
 from interp_core.models.torch_file import is_state, read_weight_file
 
 _KEY = re.compile(r"(?P<path>.+)\.lora_(?P<half>A|B|magnitude_vector)(?:\.default)?(?:\.weight)?")
@@ -91,9 +92,9 @@ def merge_adapter(hf: nn.Module, folder: Path, name: str) -> int:
 
 
 def _tensors(name: str, folder: Path) -> Mapping[str, Tensor]:
-    file = next((path for path in (folder / one for one in WEIGHTS) if path.is_file()), None)
+    file = next((path for path in (folder / one for one in OF_ADAPTERS) if path.is_file()), None)
     if file is None:
-        raise InterpError(f"the adapter {name} lacks {' or '.join(WEIGHTS)}; copy it as well.")
+        raise InterpError(f"the adapter {name} lacks {' or '.join(OF_ADAPTERS)}; copy it as well.")
     if file.suffix == ".safetensors":
         return load_file(file)
     state = read_weight_file(file, save="save the adapter anew with save_pretrained")

@@ -1,6 +1,5 @@
 """Where a model's name leads, and how what a library says of a broken file becomes one sentence."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -11,15 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from interp_core.digests import digest_of
 from interp_core.errors import InterpError, few
 from interp_core.models.bundled import demos
-
-WEIGHTS = (
-    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth"),
-    *("adapter_config.json", "*/adapter_config.json", "*/adapter_model.safetensors"),
-)
-"""What decides a folder's weights; adapters' settings scale theirs."""
 
 
 def resolve(name: str) -> str:
@@ -111,17 +103,3 @@ def first_line(error: BaseException) -> str:
 
 def _shown(name: str) -> str:
     return name if len(name) <= 200 else f"{name[:80]}... ({len(name)} letters)"
-
-
-def weight_files(source: str) -> list[Path]:
-    """What decides the weights of a folder, or of a file, which is that file itself."""
-    path = Path(source)
-    return [path] if path.is_file() else sorted(f for pattern in WEIGHTS for f in path.glob(pattern) if f.is_file())
-
-
-def weights_hash(source: str) -> str:
-    """Return the sha256 of a weight file, or of the weight files of a folder."""
-    total = hashlib.sha256()
-    for file in weight_files(source):
-        total.update(file.name.encode() + bytes.fromhex(digest_of(file)))
-    return total.hexdigest()

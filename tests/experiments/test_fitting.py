@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from transformers import CONFIG_MAPPING, AutoModelForAudioClassification
 
 from interp_core.cli import parser, request_of
 from interp_core.engine import Engine
@@ -14,6 +15,7 @@ from interp_core.experiments.experiment import run
 from interp_core.experiments.fitting import example, lacks, suited
 from interp_core.experiments.steering.experiment import STEERING
 from interp_core.experiments.steering.request import SteerRequest
+from interp_core.models.arch import ENCODERS
 from interp_core.models.families import families
 from tests.experiments.neurons.test_neurons_experiment import pictures
 
@@ -42,6 +44,13 @@ def test_the_example_of_every_kind_and_experiment_is_a_command_that_parses_and_p
         args = parser().parse_args(shlex.split(line)[3:])
         request_of(args).check()
         assert args.command == command and ("--part=decoder" in line) == ("(decoder)" in name)
+        assert ("--probe=label" in line) == name.startswith("parakeet")  # no class of the library answers for it
+
+
+def test_a_kind_has_a_classifier_where_the_library_ships_one():
+    mapping = AutoModelForAudioClassification._model_mapping
+    heads = {kind for kind in ENCODERS if CONFIG_MAPPING[kind] in mapping.keys()}
+    assert {kind for kind, row in ENCODERS.items() if row.classifier} - {"clap"} == heads
 
 
 def test_what_a_kind_lacks_is_what_its_runs_are_refused_with(tmp_path):

@@ -246,6 +246,55 @@ def save_glmasr(folder: Path, **sizes: Any) -> Path:
     return folder
 
 
+def save_fun_asr_nano(folder: Path, **sizes: Any) -> Path:
+    """The extractor is written as its file: to make it, the library takes torchaudio."""
+    marker = "<|object_ref_start|>"
+    tokenizer, given = qwen([marker]), Sizes(**sizes)
+    blocks = {"num_attention_heads": 2, "num_hidden_layers": 2, **WIDE}
+    config = hf.FunAsrNanoConfig(
+        text_config={
+            "model_type": "qwen3",
+            **given.text(tokenizer, head_dim=given.d_model // given.n_heads, tie_word_embeddings=True),
+        },
+        audio_config={
+            "model_type": "fun_asr_nano_encoder",
+            **{**blocks, "hidden_size": 16, "intermediate_size": 32, "num_mel_bins": MEL},
+            "num_timestamp_prediction_layers": 1,
+        },
+        adaptor_config={
+            **{**blocks, "hidden_size": given.d_model, "intermediate_size": given.d_model // 4},
+            "projector_hidden_size": 24,
+        },
+        audio_token_id=tokenizer.convert_tokens_to_ids(marker),
+    )
+    save_model(folder, hf.FunAsrNanoForConditionalGeneration, config, given)
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(chatml(marker))
+    about = {"feature_extractor_type": "FunAsrNanoFeatureExtractor", "feature_size": MEL, "sampling_rate": 16000}
+    about |= {"frame_length": 25, "frame_shift": 10, "num_frames_lfr": 7, "stride_lfr": 6, "window": "hamming"}
+    save_json(folder, "processor_config.json", processor_class="FunAsrNanoProcessor", feature_extractor=about)
+    return folder
+
+
+def save_moss_transcribe_diarize(folder: Path, **sizes: Any) -> Path:
+    named = ["<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"]
+    tokenizer, given = qwen(named), Sizes(**sizes)
+    config = hf.MossTranscribeDiarizeConfig(
+        text_config={
+            "model_type": "qwen3",
+            **given.text(tokenizer, head_dim=given.d_model // given.n_heads, tie_word_embeddings=True),
+        },
+        audio_config=tower(),
+        audio_token_id=tokenizer.convert_tokens_to_ids("<|audio_pad|>"),
+        audio_chunk_size=4 * 16000,
+    )
+    save_model(folder, hf.MossTranscribeDiarizeForConditionalGeneration, config, given)
+    extractor = hf.MossTranscribeDiarizeFeatureExtractor(feature_size=MEL, chunk_length=4)
+    template = chatml("<|audio_start|><|audio_pad|><|audio_end|>")
+    hf.MossTranscribeDiarizeProcessor(extractor, tokenizer, chat_template=template).save_pretrained(folder)
+    return folder
+
+
 def save_voxtral(folder: Path, **sizes: Any) -> Path:
     """As on the hub: `tekken.json` instead of a tokenizer of the library's kind, and no chat template."""
     from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer
@@ -360,6 +409,8 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "audioflamingo3": save_audioflamingo3,
     "musicflamingo": save_musicflamingo,
     "glmasr": save_glmasr,
+    "fun_asr_nano": save_fun_asr_nano,
+    "moss_transcribe_diarize": save_moss_transcribe_diarize,
     "voxtral": save_voxtral,
     "vibevoice_asr": save_vibevoice_asr,
     "granite_speech": save_granite_speech,

@@ -234,6 +234,51 @@ def test_an_adapter_beside_weights_is_opened_with_it_or_without_it_when_one_says
     assert "stands for two models" in refused(both) and "lacks adapter_model.safetensors" in refused(both, both)
 
 
+def test_an_adapter_in_a_folder_below_is_neither_hashed_nor_passed_over(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    whole = Path(shutil.copytree(base, tmp_path / "whole"))
+    for below in ("checkpoint-500", "runs/lora"):
+        place = whole / below
+        shutil.copytree(adapter, place)
+        message = refused(whole)
+        assert f"below them an adapter ({below})" in message and "stands for two models" in message
+        assert f"(--adapter {place})" in message and "(--adapter none)" in message
+        bare, without = open_model(str(base), device="cpu"), open_model(str(whole), device="cpu", adapter="none")
+        assert without.weights_hash == bare.weights_hash
+        assert deciding_files(str(whole), "none") == deciding_files(str(whole)) == deciding_files(str(base))
+        merged = open_model(str(whole), device="cpu", adapter=str(place))
+        assert merged.weights_hash == open_model(str(base), device="cpu", adapter=str(adapter)).weights_hash
+        assert torch.equal(answer(whole, place), answer(base, adapter))
+        place.rename(tmp_path / "elsewhere")
+        assert torch.equal(answer(whole), answer(base))  # control: without it nothing is in the way
+        shutil.rmtree(tmp_path / "elsewhere")
+    for below in ("checkpoint-500", "checkpoint-900", "."):
+        shutil.copytree(adapter, whole / below, dirs_exist_ok=True)
+    assert "stands for several models" in refused(whole)
+    assert "below them adapters (checkpoint-500, checkpoint-900)" in refused(whole)
+    (whole / "training_args.bin").write_bytes(b"of a trainer")
+    assert open_model(str(whole), device="cpu", adapter="none").weights_hash == bare.weights_hash
+    shutil.copytree(whole / "checkpoint-500", tmp_path / "trained" / "checkpoint-500")
+    shutil.copytree(adapter, tmp_path / "trained", dirs_exist_ok=True)  # a trainer's folder: the last one, and before
+    assert torch.equal(answer(tmp_path / "trained"), answer(base, adapter))
+
+
+def test_adapters_of_other_senses_are_no_part_of_what_hears(tmp_path: Path) -> None:
+    folder = AUDIO_LLMS["phi4_multimodal"](tmp_path / "model")
+    bare = open_model(str(folder), device="cpu")
+    write_adapter(folder / "vision-lora", bare.hf, ("layers.0.self_attn.qkv_proj",))
+    assert open_model(str(folder), device="cpu").weights_hash == bare.weights_hash
+    shutil.copytree(folder / "vision-lora", folder / "speech-lora")  # control: that one is heard
+    heard = open_model(str(folder), device="cpu")
+    assert heard.weights_hash != bare.weights_hash
+    assert "speech-lora/adapter_model.safetensors" in deciding_files(str(folder))
+    name = "model.layers.0.self_attn.qkv_proj.weight"
+    assert not torch.equal(heard.hf.state_dict()[name], bare.hf.state_dict()[name])
+    (folder / "speech-lora").rename(folder / "other-lora")
+    assert "below them an adapter (other-lora)" in refused(folder)
+
+
 def test_an_adapter_alone_opens_on_the_base_that_it_names(base: Path, adapter: Path, tmp_path: Path) -> None:
     expected = answer(base, adapter)
     assert torch.equal(answer(adapter), expected)

@@ -25,6 +25,8 @@ AUDIO_TOKENS = {
     "audioflamingo3": "<sound>",
     "musicflamingo": "<sound>",
     "glmasr": "<|pad|>",
+    "fun_asr_nano": "<|object_ref_start|>",
+    "moss_transcribe_diarize": "<|audio_pad|>",
     "voxtral": "[AUDIO]",
     "granite_speech": "<|audio|>",
     "granite_speech_plus": "<|audio|>",
@@ -41,6 +43,8 @@ POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked b
     "audioflamingo3": 32,
     "musicflamingo": 32,
     "glmasr": 16,  # 130 frames -> 65 -> 65 // 4
+    "fun_asr_nano": 22,  # (20800 - 400) // 160 + 1 = 128 frames, of 6
+    "moss_transcribe_diarize": 17,  # 130 frames -> 65, of 4
     "voxtral": 17,  # of 8 frames, the last one half silence
     "vibevoice_asr": 10,  # of 3200 samples at 24 kHz
     "granite_speech": 15,  # 131 frames -> 65 pairs -> 5 windows of 15, of 3 positions each
@@ -275,6 +279,7 @@ def test_experts_have_no_neurons_that_stand_for_every_position(opened: OpenFamil
         ("musicflamingo", 1200),
         ("glmasr", 655),
         *((name, float("inf")) for name in ("voxtral", "qwen3_asr", "granite_speech", "phi4_multimodal", "ultravox")),
+        *((name, float("inf")) for name in ("fun_asr_nano", "moss_transcribe_diarize")),
     ],
 )
 def test_the_longest_clip_that_is_heard_whole_is_the_processors_own(

@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.audio_utils import mel_filter_bank, spectrogram
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import ARCHS, Arch
+from interp_core.models.audio_llms.fun_asr import FunAsrFbank
 from interp_core.models.audio_llms.granite_speech import GraniteMel
 from interp_core.models.audio_llms.processors import with_fixed_date
 from interp_core.models.audio_llms.subject import AudioLLM
@@ -189,6 +191,43 @@ def test_an_adapter_on_more_than_the_blocks_is_refused(tmp_path: Path) -> None:
 # ---- features and prompts without the packages that the library asks for ---------------------------------------------
 
 
+@pytest.mark.parametrize("n_samples", [100, 400, 7001])
+def test_fun_asrs_filter_bank_is_the_librarys_of_kaldis_settings(n_samples: int) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
+    filters = mel_filter_bank(
+        257, 80, 20, 8000, 16000, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True
+    )  # fmt: skip
+    expected = spectrogram(
+        np.pad(samples, (0, max(0, 400 - n_samples))), np.hamming(400), 400, 160, 512, power=2.0, center=False,
+        preemphasis=0.97,
+        mel_filters=filters, log_mel="log", mel_floor=1.192092955078125e-07, remove_dc_offset=True,
+    ).T  # fmt: skip
+    extractor = FunAsrFbank()
+    found = extractor._extract_fbank_features(torch.from_numpy(samples)).numpy()
+    assert found.shape == expected.shape == (1 + max(0, n_samples - 400) // 160, 80)
+    assert np.abs(found - expected).max() < 1e-4 < np.ptp(found)
+    assert extractor(samples, sampling_rate=16000)["input_features"].shape == (1, -(-len(found) // 6), 560)
+
+
+def test_fun_asrs_filter_bank_is_torchaudios() -> None:
+    """By numbers that `torchaudio.compliance.kaldi.fbank` of torchaudio 2.11 gave: bands 0, 8, 40 and 79."""
+    expected = [[-9.460112, -6.779132, -4.397094, 1.127398], [-7.541518, -6.237679, -3.039608, 0.818237],
+                [-7.296524, -5.766763, -1.244896, 0.690173]]  # fmt: skip
+    found = FunAsrFbank()._extract_fbank_features(torch.from_numpy(tone(0.05, 440)))
+    assert gap(found[:, [0, 8, 40, 79]], torch.tensor(expected)) < 1e-4
+
+
+def test_the_seconds_that_mosss_processor_would_write_into_a_recording_are_left_out(tmp_path: Path) -> None:
+    folder = FAMILIES["moss_transcribe_diarize"](tmp_path / "model")
+    subject = opened(folder)
+    ids = subject.model_inputs(tone(3.3, 300), "What?")["input_ids"][0]
+    start, stop = subject.audio_span(ids, "a")
+    assert stop - start == 42  # 330 frames -> 165, of 4
+    subject.processor.time_marker_every_seconds = 2  # control: as the folder has it
+    with pytest.raises(InterpError, match="has 2 audio spans"):
+        subject.audio_span(subject.model_inputs(tone(3.3, 300), "What?")["input_ids"][0], "a")
+
+
 @pytest.mark.parametrize("n_samples", [16000, 20801, 5000])
 def test_granites_spectrogram_is_librosas_of_the_same_settings(n_samples: int) -> None:
     samples = tone(n_samples / 16000, 440)[:n_samples]
@@ -281,7 +320,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_for_a_new_decoder_type_one_row_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.register()
     folder = made_up.save_made_up(tmp_path / "model")
-    with pytest.raises(InterpError, match="no row for model_type='made_up' in arch.ARCHS"):
+    with pytest.raises(InterpError, match=r"\(type made_up\), which is not known here"):
         opened(folder)
     wrong = Arch(**made_up.ROW | {"mlp_proj": "thinking.down"})
     monkeypatch.setitem(ARCHS, "made_up", wrong)

@@ -5,14 +5,11 @@ import torch
 
 from interp_core.experiments.checks import TOLERANCE
 from interp_core.experiments.patching.positions import align_positions
-from interp_core.sites import Kind
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.sweep import sweep
 from tests.families.subjects import CASES, open_case
 from tests.models.conftest import Open
 from tests.trace.naive import gap
-
-KINDS: tuple[Kind, ...] = ("resid_post", "head_out", "cross_out", "mlp_act")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -28,7 +25,7 @@ def test_fast_and_reference_agree_in_bfloat16(name: str, open_once: Open) -> Non
     assert gap(portable.runs["short"].logits, single.runs["short"].logits) < 0.3  # the same model, roughly
     found = align_positions(a.prompted, b.prompted, "all" if subject.whole_only else "audio")
     patch = Patch(a, b, found.positions, found.source)
-    for kind in [kind for kind in KINDS if kind in subject.kinds]:
+    for kind in subject.kinds:
         spec = SiteSpec(kind, layers=sweep_layers(kind, subject.n_layers))
         fast, reference = (
             sweep(subject, [patch], one.labels, spec, method=method).label_logits for method in ("fast", "reference")

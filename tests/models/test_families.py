@@ -10,7 +10,7 @@ from interp_core.models.families import GROUPS, families, family_of, lacking, of
 from interp_core.models.found import family_at, find_models
 from interp_core.models.lacking import LACKING
 from interp_core.models.load import OPENERS
-from interp_core.models.verified import Verified
+from interp_core.models.verified import Verified, verified
 from tests.families.subjects import CASES, Opened
 
 KNOWN = families()
@@ -57,6 +57,12 @@ def test_a_record_belongs_to_the_entry_with_its_type_and_sites():
     assert of_records(BY_NAME["whisper (decoder)"], records, KNOWN) == records[:1]
     assert of_records(BY_NAME["whisper (encoder)"], records, KNOWN) == records[1:2]
     assert [r for family in KNOWN for r in of_records(family, records, KNOWN)].count(records[2]) == 0
+
+
+def test_what_an_entry_and_the_papers_say_was_checked_on_published_weights_has_a_record():
+    said = {family.name for family in KNOWN if "published weights" in family.checked}
+    sent = list(verified())
+    assert said == {"AASIST"} and {len(of_records(BY_NAME[name], sent, KNOWN)) for name in said} == {2}
 
 
 def test_models_are_found_below_a_folder_and_nothing_else_is(tmp_path):

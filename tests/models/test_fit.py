@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from benchmarks import fuzz_models, fuzzing
 from interp_core.errors import InterpError
 from interp_core.models.load import open_model
 from interp_core.trace.clean import clean_runs, prompt_clip
 from tests.families.audio_llms import FAMILIES
-from tests.families.encoders import save_ast, save_clap, save_wavlm, save_whisper
+from tests.families.encoders import (
+    save_ast,
+    save_clap,
+    save_moonshine,
+    save_parakeet,
+    save_w2v_bert,
+    save_wavlm,
+    save_whisper,
+)
 from tests.families.subjects import CASES
 from tests.tiny import tone
 from tests.tiny_opens2s import save_opens2s
@@ -129,6 +138,18 @@ def test_names_of_data_parallel_and_compiled_models_lead_to_the_same_weights(
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("save", [save_opens2s, save_ultravox])
+def test_they_do_in_layouts_of_their_own_too(save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    whole = open_model(str(folder), device="cpu").hf.state_dict()
+    for place, prefix in ((folder, "module."), (folder / "Llama-3.2-1B-Instruct", "_orig_mod.")):
+        for file in place.glob("*.safetensors"):
+            weights = {prefix + k: v.clone() for k, v in load_file(file).items()}
+            save_file(weights, file, {"format": "pt"})
+    found = open_model(str(folder), device="cpu").hf.state_dict()
+    assert found.keys() == whole.keys() and all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path) -> None:
     folder = save_whisper(tmp_path / "whisper")
     file = folder / "preprocessor_config.json"
@@ -137,6 +158,62 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
     assert f"makes {bands + 8} mel bands, but its config says that the model takes {bands}" in refused(folder)
     change(file, feature_size=bands, chunk_length=10**9)
     assert "says chunk_length=1e+09, expected a number from 1 to 3600" in refused(folder)
+
+
+HEARS: dict[str, Save] = {
+    **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
+    **{"whisper": save_whisper, "moonshine": save_moonshine, "OpenS2S": save_opens2s, **FAMILIES},
+}
+
+
+@pytest.mark.parametrize("name", HEARS)
+def test_an_extractor_with_another_rate_or_other_frames_is_refused_at_the_door(name: str, tmp_path: Path) -> None:
+    folder = HEARS[name](tmp_path / "model")
+    made_for = {"clap": 48_000, "vibevoice_asr": 24_000}.get(name, 16_000)
+    changed = 0
+    for file in (path for path in folder.rglob("*.json") if "processor" in path.name):
+        about = json.loads(file.read_text())
+        for part in (about, about.get("feature_extractor"), about.get("audio_processor")):
+            if isinstance(part, dict) and "sampling_rate" in part:
+                rate, part["sampling_rate"] = part["sampling_rate"], 8_000
+                assert rate == made_for
+                file.write_text(json.dumps(about))
+                assert f"takes 8000 samples a second, but models of its type are made for {rate};" in refused(folder)
+                part["sampling_rate"] = rate
+                bands = {"num_mel_bins", "feature_size"} & part.keys() if name not in ("wavlm", "moonshine") else ()
+                if bands and name != "vibevoice_asr":
+                    whole = {key: part[key] for key in bands}
+                    for key in bands:
+                        part[key] += 8
+                    file.write_text(json.dumps(about))
+                    assert re.search(r"makes \d+ mel bands", refused(folder))
+                    part.update(whole)
+                file.write_text(json.dumps(about))
+                changed += 1
+    assert changed and open_model(str(folder), device="cpu").sample_rate == made_for
+
+
+@pytest.mark.parametrize("save", [save_whisper, save_moonshine, save_clap, save_opens2s, FAMILIES["qwen2_audio"]])
+def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    most = max(tokenizer.get_vocab().values())
+    tokenizer.add_tokens([f"of another model {i}" for i in range(500)])
+    tokenizer.save_pretrained(folder)
+    assert f"has tokens up to {most + 500}, but the model knows" in refused(folder)
+
+
+def test_a_tokenizer_without_the_token_that_starts_a_text_is_refused(tmp_path: Path) -> None:
+    folder = save_moonshine(tmp_path / "model")
+    change(folder / "config.json", decoder_start_token_id=10**4, vocab_size=10**5)
+    assert "has no token 10000, with which the model begins every text" in refused(folder)
+
+
+def test_the_tokenizer_of_another_whisper_is_refused(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path / "model")
+    start = json.loads((folder / "config.json").read_text())["decoder_start_token_id"]
+    change(folder / "config.json", decoder_start_token_id=start + 1)
+    assert f"at token {start + 1}, where the model begins with <|startoftranscript|>; copy the" in refused(folder)
 
 
 def test_what_the_library_fails_on_in_a_run_names_the_clip(wavlm: Path) -> None:

@@ -1,6 +1,7 @@
 """Opening an audio LLM from its folder: processor, library class, weights, and the adapters that belong to hearing."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from interp_core.models.arch import Arch
 from interp_core.models.audio_llms.lora import merge_lora
 from interp_core.models.audio_llms.processors import extractor_of, read_processor
 from interp_core.models.audio_llms.subject import audio_token_id
-from interp_core.models.fit import check_bands, load_weights
+from interp_core.models.fit import check_extractor, check_tokens, load_weights
 
 Reading = Callable[[str, str, Callable[[], Any]], Any]
 
@@ -59,7 +60,7 @@ def open_audio_llm(
     processor = reading(name, "processor", lambda: read_processor(source, config, arch))
     if getattr(processor.tokenizer, "padding_side", "left") != "left":
         processor.tokenizer.padding_side = "left"
-    check_bands(name, config, extractor_of(processor))
+    check_extractor(name, config, extractor_of(processor), arch)
     model_class = _class_of(config, arch.model_class or (config.architectures or [""])[0])
     if model_class is None:
         raise InterpError(f"{name}'s config names no model class that transformers {transformers.__version__} ships.")
@@ -67,6 +68,7 @@ def open_audio_llm(
     if arch.adapter is not None:  # weights that were saved under an adapter carry its name for what it wraps
         adapting["key_mapping"] = {r"\.base_layer\.": "."}
     hf = load_weights(name, source, model_class, config, dtype=dtype, **adapting, **placing)
+    check_tokens(name, processor.tokenizer, (attrgetter(arch.sizes)(hf.config) if arch.sizes else hf.config).vocab_size)
     in_words = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
     if (in_config := audio_token_id(hf.config, arch, processor)) != in_words:
         raise InterpError(

@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, WhisperFeatureExtractor
 
 from interp_core.errors import InterpError
+from interp_core.models.arch import ARCHS
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
-from interp_core.models.audio_llms.own_weights import check_weights, stored_in
+from interp_core.models.audio_llms.own_weights import check_weights, slices, stored_in
 from interp_core.models.audio_llms.subject import AudioLLM
-from interp_core.models.fit import check_counts
+from interp_core.models.fit import check_counts, check_extractor, check_tokens
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.source import first_line
 
@@ -145,9 +146,15 @@ def load_opens2s(
     config = _config(folder)
     check_counts(str(folder), config)
     processor = _processor(folder, config)
-    check_weights(folder, stored_in(folder), lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
+    stored = stored_in(folder)
+    check_weights(folder, stored, lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
     hf = OpenS2SModel.from_pretrained(
-        folder, config=config, dtype=dtype, device_map=device_map, quantization_config=quantization_config
+        None,
+        config=config,
+        state_dict=slices(stored, NOT_READ),
+        dtype=dtype,
+        device_map=device_map,
+        quantization_config=quantization_config,
     )
     if (folder / GENERATION).is_file():  # the library reads it for models that generate by themselves alone
         try:
@@ -180,13 +187,12 @@ def _processor(folder: Path, config: OpenS2SConfig) -> OpenS2SProcessor:
             "of the original model into it."
         )
     extractor = WhisperFeatureExtractor.from_pretrained(folder / "audio")
-    encoder = config.audio_encoder_config
-    made = (extractor.feature_size, extractor.nb_max_frames)
-    taken = (encoder.num_mel_bins, 2 * encoder.max_source_positions)
+    check_extractor(str(folder / "audio"), config, extractor, ARCHS[config.model_type])
+    made, taken = extractor.nb_max_frames, 2 * config.audio_encoder_config.max_source_positions
     if made != taken:
         raise InterpError(
-            f"audio/ of {folder} makes {made[0]} mel bands and {made[1]} frames a window, but the encoder takes "
-            f"{taken[0]} and {taken[1]}; copy the audio/ folder of the original model into it."
+            f"audio/ of {folder} makes {made} frames a window, but the encoder takes {taken}; copy the audio/ folder "
+            "of the original model into it."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -197,6 +203,7 @@ def _processor(folder: Path, config: OpenS2SConfig) -> OpenS2SProcessor:
             f"the tokenizer of {folder} has no chat template; copy tokenizer_config.json (and chat_template.jinja, "
             "if there is one) of the original model into it."
         )
+    check_tokens(str(folder), tokenizer, config.llm_config.vocab_size)
     known = tokenizer.get_vocab()
     if absent := [token for token in (AUDIO_START, AUDIO_END, TTS_START) if token not in known]:
         raise InterpError(

@@ -81,7 +81,6 @@ class OpenS2SModel(PreTrainedModel):
     config_class = OpenS2SConfig
     config: OpenS2SConfig
     main_input_name = "input_ids"
-    _keys_to_ignore_on_load_unexpected = NOT_READ
     _no_split_modules = ["Qwen2AudioEncoderLayer", "Qwen3DecoderLayer", "OpenS2SAdapter"]
     _supports_sdpa = True
     _supports_flash_attn = True

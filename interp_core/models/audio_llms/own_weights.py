@@ -1,7 +1,6 @@
 """Weights of models that come in a layout of their own: what the files hold, told by their headers, against what a
 network wants; tensors are read when they are asked for."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from interp_core.errors import InterpError, few
+from interp_core.models.fit import unwrapped
+from interp_core.models.inside import read_weights
 from interp_core.models.source import first_line
-
-INDEX = "model.safetensors.index.json"
+from interp_core.models.torch_file import SAFE
 
 Renamed = Callable[[str], str | None]
 
@@ -30,31 +30,25 @@ class Stored:
 
 
 def shards(folder: Path) -> list[Path]:
-    """Return the weight files; InterpError when there are none, or one that the index lists is not here."""
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-            raise InterpError(f"{INDEX} in {folder} is broken ({first_line(error)}); fetch it again.") from error
-    else:
-        names = ["model.safetensors"]
-    if absent := [name for name in names if not (folder / name).is_file()]:
-        raise InterpError(f"{folder} lacks the weights {few(absent)}; fetch them again.")
-    return [folder / name for name in names]
+    """Return the weight files; InterpError when there are none."""
+    if found := [file for file in read_weights(folder) if file.suffix == SAFE]:
+        return found
+    raise InterpError(f"{folder} lacks the weights model.safetensors; fetch them again.")
 
 
 def stored_in(folder: Path, renamed: Renamed = lambda name: name) -> dict[str, Stored]:
     """The tensors of a folder's weight files; nothing but the headers is read.
 
     Args:
-        renamed: the name of a tensor in the network, by that in the file; None leaves it out.
+        renamed: the name of a tensor in the network, by that in the file, where a wrapper's prefix is left out
+            already; None leaves it out.
     """
     found: dict[str, Stored] = {}
     for file in shards(folder):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():
-                    if (wanted := renamed(name)) is not None:
+                    if (wanted := renamed(unwrapped(name))) is not None:
                         found[wanted] = Stored(file, name, tuple(opened.get_slice(name).get_shape()))
         except (SafetensorError, OSError) as error:
             raise InterpError(

@@ -15,12 +15,13 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import Arch
+from interp_core.models.audio_llms.fun_asr import FunAsrFbank
 from interp_core.models.audio_llms.granite_speech import GraniteMel
 from interp_core.models.audio_llms.voxtral import VoxtralReader
 
 _A_DAY = date(2025, 1, 1)
 # Extractors that the library cannot make without torchaudio, by the name that stands in the folder.
-_OUR_EXTRACTORS = {"GraniteSpeechFeatureExtractor": GraniteMel}
+_OUR_EXTRACTORS = {"GraniteSpeechFeatureExtractor": GraniteMel, "FunAsrNanoFeatureExtractor": FunAsrFbank}
 
 
 def read_processor(source: str, config: Any, arch: Arch) -> Any:
@@ -41,6 +42,8 @@ def read_processor(source: str, config: Any, arch: Arch) -> Any:
             "preprocessor_config.json and the tokenizer files of the original model into its folder."
         )
     processor.chat_template = with_fixed_date(processor.chat_template)
+    for setting, value in arch.processing.items():
+        setattr(processor, setting, value)
     return processor
 
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, WhisperFeatureExtractor
 
 from interp_core.errors import InterpError
+from interp_core.models.arch import ARCHS
 from interp_core.models.audio_llms.own_weights import Stored, check_weights, slices, stored_in
 from interp_core.models.audio_llms.processors import with_fixed_date
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.audio_llms.ultravox_net import NOT_READ, SWIGLU, UltravoxConfig, UltravoxModel
 from interp_core.models.bases import bases_of, shown
-from interp_core.models.fit import check_bands, check_counts
+from interp_core.models.fit import check_counts, check_extractor
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.source import first_line
 
@@ -234,7 +235,7 @@ def _processor(folder: Path, config: UltravoxConfig, base: Path | None) -> Ultra
     extractor = (
         WhisperFeatureExtractor(feature_size=bands) if told is None else WhisperFeatureExtractor.from_pretrained(told)
     )
-    check_bands(str(folder), config, extractor)
+    check_extractor(str(folder), config, extractor, ARCHS[config.model_type])
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare exceptions

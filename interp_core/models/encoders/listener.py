@@ -54,6 +54,8 @@ class Listener(Encoder):
 
     probed: ClassVar[type[Encoder]] = ProbedEncoder
     """What it is below a probe."""
+    begins: ClassVar[str] = ""
+    """The name of the token that every text begins with, where all models of the type call it the same."""
 
     @property
     def by_part(self) -> "dict[str, type[Listener]]":

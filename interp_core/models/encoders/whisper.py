@@ -19,6 +19,7 @@ class Whisper(Listener, WhisperClassifier):
     """The encoder's blocks of a WhisperForConditionalGeneration."""
 
     probed: ClassVar[type[Encoder]] = ProbedWhisper
+    begins: ClassVar[str] = START
 
     @property
     def by_part(self) -> dict[str, type[Listener]]:
@@ -26,7 +27,7 @@ class Whisper(Listener, WhisperClassifier):
 
     @property
     def start(self) -> str:
-        return START
+        return self.begins
 
     @property
     def default_prompts(self) -> tuple[str, ...]:

@@ -118,10 +118,12 @@ def check_extractor(name: str, config: Any, extractor: Any, row: Blocks) -> None
             f"the feature extractor of {name} makes {made} mel bands, but its config says that the model takes "
             f"{taken / side_by_side:g}; {copy_it}"
         )
-    if (took := getattr(extractor, "sampling_rate", row.rate)) != row.rate:
+    # The weights do not tell: a model that was trained at another rate says so in its config, as some types do anyway.
+    rate = getattr(config, "sampling_rate", None) or row.rate
+    if (took := getattr(extractor, "sampling_rate", rate)) != rate:
         raise InterpError(
             f"the feature extractor of {name} takes {took} samples a second, but models of its type are made for "
-            f"{row.rate}; {copy_it}"
+            f"{rate}; {copy_it} If it was trained at {took}, write \"sampling_rate\": {took} into its config.json."
         )
 
 

@@ -193,6 +193,14 @@ def test_an_extractor_with_another_rate_or_other_frames_is_refused_at_the_door(n
     assert changed and open_model(str(folder), device="cpu").sample_rate == made_for
 
 
+def test_a_model_that_was_trained_at_another_rate_says_so_in_its_config(tmp_path: Path) -> None:
+    folder = save_wavlm(tmp_path / "telephone")
+    change(folder / "preprocessor_config.json", sampling_rate=8_000)
+    assert 'If it was trained at 8000, write "sampling_rate": 8000 into its config.json.' in refused(folder)
+    change(folder / "config.json", sampling_rate=8_000)
+    assert open_model(str(folder), device="cpu").sample_rate == 8_000
+
+
 @pytest.mark.parametrize("save", [save_whisper, save_moonshine, save_clap, save_opens2s, FAMILIES["qwen2_audio"]])
 def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(save: Save, tmp_path: Path) -> None:
     folder = save(tmp_path / "model")

@@ -55,7 +55,8 @@ def steering(seed: int) -> Named:
                         **common, "condition": condition, "label": "a", "layer": layer, "alpha": [4.0] * len(turned),
                         "draw": [None] if condition == "vector" else list(range(draws)),
                         "answer": ["a" if one else "b" for one in turned],
-                        "logits": [[1.0, 0.0] if one else [0.0, 1.0] for one in turned], "label_mass": [1.0] * len(turned),
+                        "logits": [[1.0, 0.0] if one else [0.0, 1.0] for one in turned],
+                        "label_mass": [1.0] * len(turned),
                     })  # fmt: skip
         table = dose_table(rows, clips, LABELS, (), "unit")
         own = table[table["condition"] == "vector"].sort_values("layer")
@@ -199,7 +200,7 @@ def doses(seed: int) -> Named:
             for i in range(n) for layer in range(layers)
         ]  # fmt: skip
         pairs: Any = SimpleNamespace(kinds=[SimpleNamespace(name="edit", edit="level=-6")])
-        table = edit_table(pd.DataFrame(rows), pairs, clips, draws=DRAWS, seed=seed)
+        table = edit_table(pd.DataFrame(rows), pairs, clips)
         own = table[table["answers"] == "all"].sort_values("layer")
         said, truth = f"edit doses, {n_units} units", float(1 - norm.cdf(limit / np.sqrt(2)))
         for name, right in (("flip_rate", truth), ("whole_flip_rate", truth), ("change", 2.0)):
@@ -223,7 +224,7 @@ def stated(seed: int) -> Named:
             for told in range(2):
                 answer = "b" if latent[i, told] > limit else "a"
                 records.append({**common, "stated": "b", "prediction": answer})
-        table = summarise_stated(records, clusters, columns=("prosody_label",), seed=seed)
+        table = summarise_stated(records, clusters, columns=("prosody_label",))
         truth = float(1 - norm.cdf(limit / np.sqrt(2)))
         for items, source in (("text against voice", "text"), ("text against voice", "text dominance")):
             row = table[(table["items"] == items) & (table["source"] == source)].iloc[0]

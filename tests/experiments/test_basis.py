@@ -16,7 +16,7 @@ from interp_core.data.clips import Clip
 from interp_core.data.manifest import Manifest, read_manifest
 from interp_core.data.relabel import as_answers, relabelled
 from interp_core.engine import Engine
-from interp_core.errors import InterpError
+from interp_core.errors import InterpError, Unanswered
 from interp_core.experiments import experiment_of, sharded  # noqa: F401 (imported before Engine is replaced below)
 from interp_core.experiments.basis import line, of_clips, of_labels
 from interp_core.experiments.experiment import open_result
@@ -130,8 +130,10 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
             experiment.prepare(engine, short)
         short = replace(short, maps=("time", "heads"), back_every=None, stated="")
     if asked.command in ("heads", "steer"):  # what is named, or ablated, has to be among both labels and answers
-        with pytest.raises(InterpError, match="--map-labels") as refused:
+        with pytest.raises(Unanswered, match="--map-labels") as refused:
             experiment.prepare(engine, short)
+        assert {"hap", "neu"} <= set(refused.value.sides["labels"])
+        assert {"happy", "neutral"} <= set(refused.value.sides["answers"])
         said = str(refused.value)
     else:
         said = line(experiment.prepare(engine, short).config)

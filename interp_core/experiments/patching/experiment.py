@@ -79,12 +79,15 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             check_clips(store.subject, found, clips_of_pairs(made))
         check_subspace(found, pairs.pairs, made.fitted_on)
         means = [] if made.means is None else made.means.counts(pairs.pairs)
+        targets = dict.fromkeys(kind.target_column for kind in pairs.kinds)
+        sides = [both_sides(manifest.clips, column, found.labels)["labels"] for column in targets]
+        outside = list(dict.fromkeys(label for side in sides for label in side))
         facts = {
             **({"donor_means": means} if means else {}),
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
             "shortcut_refusal": store.subject.shortcut_refusal(),
-            "unanswered": both_sides(manifest.clips, pairs.kinds[0].target_column, found.labels),
+            "unanswered": {"labels": outside, "answers": list(found.labels)},
         }
         notes: list[str] = [*left_out(made), *donor_notes(means, found.controls, found.flow)]
         if found.words:

@@ -269,7 +269,10 @@ def _preview(usual: Request, facts: Callable[[Shown], Collection[str]]) -> None:
     saved = runs.shipped(usual)
     if saved is not None:
         st.caption(f"{runs.origin(saved, *facts(saved))}. Once the model is open it can be clicked and heard.")
+        if since := runs.changed_since(saved, usual):
+            st.warning(f"Not of the files as they are now. Changed since this run: {md('; '.join(since))}.")
         plain(saved, usual, None)
+        st.caption(f"{TITLE}: {md(form.for_a_person(basis(saved.config), type(usual)))}")
 
 
 def _offer_demos(command: str) -> None:

@@ -147,6 +147,18 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
     assert "read as asked" in line(mapped.config) and "cannot answer" not in line(mapped.config)
 
 
+def test_a_run_rests_on_what_balancing_left_out_and_on_answers_that_the_model_does_not_want(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(REQUESTS["heads"], per_class=2, ablate=())
+    said = line(experiment_of("heads").prepare(engine, asked).config)
+    assert re.search(r"left out: \d+ clips so that every class has as many", said)
+    patch = replace(REQUESTS["patch"], maps=(), back_every=None, stated="")
+    assert "of the probability" not in line(experiment_of("patch").prepare(engine, patch).config)
+    monkeypatch.setattr("interp_core.experiments.answers.LOW_MASS", 2.0)
+    assert "of the probability is on the labels" in line(experiment_of("patch").prepare(engine, patch).config)
+
+
 def test_the_command_ends_with_what_its_numbers_rest_on_and_the_config_keeps_it(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

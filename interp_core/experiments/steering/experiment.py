@@ -95,11 +95,8 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
             found, tuple(questions), told, tuple(first), named, tuple(second), targets, layers, partners, vectors,
             columns, about,
         )  # fmt: skip
-        notes += [
-            *filter(None, [why_not]),
-            *_few(named, targets, vectors),
-            *low_mass(questions[0].reader, second, labels),
-        ]
+        low = low_mass(questions[0].reader, second, labels)
+        notes += [*filter(None, [why_not]), *_few(named, targets, vectors), *low]
         if found.words:
             subject.check_writes()
             notes += left_out(subject, clips_in_words(plan))
@@ -110,7 +107,7 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
             "unanswered": both_sides(manifest.clips, task, labels.labels),
             **({"read_directly": [subject.n_layers - 1]} if subject.by_construction else {}),
         }
-        rests_on = [*of_labels(manifest.clips, task, labels.labels), _said(sides, units)]
+        rests_on = [*of_labels(manifest.clips, task, labels.labels), _said(sides, units), *low]
         used = (*first, *second)
         return Ready(request, found, engine, store, manifest, plan, facts, tuple(notes), used, rests_on)
 

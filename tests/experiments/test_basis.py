@@ -15,6 +15,7 @@ from interp_core import cli
 from interp_core.data.clips import Clip
 from interp_core.data.manifest import Manifest, read_manifest
 from interp_core.data.relabel import as_answers, relabelled
+from interp_core.digests import BY_PLACE
 from interp_core.engine import Engine
 from interp_core.errors import InterpError, Unanswered
 from interp_core.experiments import experiment_of, sharded  # noqa: F401 (imported before Engine is replaced below)
@@ -87,6 +88,10 @@ def test_repeated_silent_sung_and_skipped_recordings_are_told_of_the_clips_that_
         "1 are silent once mixed to mono, below -80 dB (c)",
         "song is mixed with speech (1 and 3 clips, vocal_channel)",
     ]
+    large = replace(found, clips=found.clips * 1500)
+    assert sum("now and then" in said for said in of_clips(large, found.clips)) == 1
+    placed = [replace(clip, digest=f"{BY_PLACE}{clip.digest}") for clip in found.clips]
+    assert of_clips(found, placed)[-1] == "pictures are told apart by place, size and time, not by what they hold"
     assert of_clips(found, found.clips[3:]) == ["1 of 4 clips", "1 row that cannot be used left out"]
 
 
@@ -153,7 +158,7 @@ def test_a_run_rests_on_what_balancing_left_out_and_on_answers_that_the_model_do
     asked = replace(REQUESTS["heads"], per_class=2, ablate=())
     said = line(experiment_of("heads").prepare(engine, asked).config)
     assert re.search(r"left out: \d+ clips so that every class has as many", said)
-    patch = replace(REQUESTS["patch"], maps=(), back_every=None, stated="")
+    patch = replace(REQUESTS["patch"], subspace="none", subspace_draws=5, stated="")
     assert "of the probability" not in line(experiment_of("patch").prepare(engine, patch).config)
     monkeypatch.setattr("interp_core.experiments.answers.LOW_MASS", 2.0)
     assert "of the probability is on the labels" in line(experiment_of("patch").prepare(engine, patch).config)

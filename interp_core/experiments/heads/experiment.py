@@ -64,7 +64,8 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
             "left_out": dict(drawn.left_out),
         }
         left_out = [f"left out: {count} {what}" for what, count in drawn.left_out.items() if count]
-        notes, low = list(left_out), ()
+        notes = list(left_out)
+        low: tuple[str, ...] = ()
         if found.ablate:
             demo = engine.demo(request.model)
             usual = (demo.labels if demo is not None else ()) or EMOTIONS

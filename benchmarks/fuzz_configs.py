@@ -6,6 +6,7 @@ python -m benchmarks.fuzz_configs [CASES] [SEED]        5,000 cases take about t
 import json
 import random
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def changed(config: dict[str, Any], rng: random.Random) -> str:
             elif rng.random() < 0.1 and isinstance(at, dict):
                 at[str(name) * 2] = at[name]
             else:
-                at[name] = rng.choice(ODD)
+                at[name] = deepcopy(rng.choice(ODD))
             break
     return json.dumps(config)
 

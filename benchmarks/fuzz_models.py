@@ -1,4 +1,4 @@
-"""Model folders and weight files that are changed at random: a clip is answered, or one sentence says why not.
+"""Model folders and weight files that are changed at random: `heads` runs on them, or one sentence says why not.
 
 python -m benchmarks.fuzz_models [--cases 600] [--seed 0] [--family NAME ...]
 
@@ -14,14 +14,20 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import transformers
 
 from benchmarks.fuzzing import mutated, run
+from interp_core.engine import Engine
+from interp_core.experiments.experiment import run as run_experiment
+from interp_core.experiments.heads.experiment import HEADS
+from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.models.load import open_model
 from interp_core.trace.clean import clean_runs, prompt_clip
 
@@ -72,7 +78,7 @@ def change_json(file: Path, rng: random.Random, most: int = 3) -> None:
         elif how < 0.7 and isinstance(old, int) and not isinstance(old, bool):
             holder[last] = rng.choice((0, -1, 1, old - 1, old + 1, 2 * old, old // 2, 10**5, 10**9))
         else:
-            holder[last] = rng.choice(VALUES)
+            holder[last] = deepcopy(rng.choice(VALUES))
     file.write_text(json.dumps(about), "utf-8")
 
 
@@ -122,9 +128,29 @@ def answer(name: str) -> None:
     clean_runs(subject, [prompt_clip(subject, samples, prompt, "noise")])
 
 
+def clips_to_ablate(folder: Path) -> Path:
+    """A manifest of four seconds of noise, two of a label, for the command that follows an answer."""
+    folder.mkdir()
+    noise = np.random.default_rng(1)
+    lines = ["clip_id,path,label"]
+    for number in range(4):
+        soundfile.write(folder / f"{number}.wav", 0.1 * noise.standard_normal(16_000), 16_000)
+        lines.append(f"c{number},{number}.wav,{'ab'[number % 2]}")
+    (folder / "clips.csv").write_text("\n".join(lines))
+    return folder / "clips.csv"
+
+
+def command(name: str, manifest: Path) -> None:
+    """Answer a clip, then run the smallest `heads` on four."""
+    answer(name)
+    asked = HeadsRequest(name, str(manifest), device="cpu", label="label", per_class=2, draws=19)
+    run_experiment(HEADS, Engine(), asked)
+
+
 def cases(writers: Writers, scratch: Path, count: int, seed: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """Names and work of `count` cases, spread over the families; and one for each odd name."""
     whole = {name: Path(write(scratch / "whole" / name)) for name, write in writers.items()}
+    manifest = clips_to_ablate(scratch / "clips")
     for name in NAMES:
         yield f"the name {name[:20]!r}", lambda name=name: answer(name)  # type: ignore[misc]
     for number in range(count):
@@ -136,7 +162,7 @@ def cases(writers: Writers, scratch: Path, count: int, seed: int) -> Iterator[tu
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(scratch / "whole" / family, folder)
             change(folder, rng)
-            answer(str(folder / whole[family].relative_to(scratch / "whole" / family)))
+            command(str(folder / whole[family].relative_to(scratch / "whole" / family)), manifest)
 
         yield f"{family} {number} of seed {seed}", case
 

@@ -104,7 +104,7 @@ def draw(
         show(fault)
     asked = fill(filled.request)
     if filled.pressed:
-        if begin(asked):
+        if begin(asked, offers=True):
             state.note_begun()
             st.rerun()
         return
@@ -118,14 +118,20 @@ def draw(
     _current(asked, key, explore, facts)
 
 
-def begin(asked: Request) -> bool:
-    """Check a request and start it as a job; False, and a sentence on the page, where something is wrong with it."""
+def begin(asked: Request, offers: bool = False) -> bool:
+    """Check a request and start it as a job; False, and a sentence on the page, where something is wrong with it.
+
+    Args:
+        offers: whether labels that are no answers can be mapped there; a page has room for one such form.
+    """
     try:
         with st.spinner("Checking the model, the clips and the settings …"):
             made = experiment_of(asked.command)
             visitors.asked(start(made, server.engine(), asked, server.runs_folder(), server.runner()))
     except InterpError as error:
         show(error)
+        if offers:
+            label_map.offer_beside(error, asked.command, asked)
         return False
     return True
 
@@ -174,6 +180,7 @@ def _weigh(key: str, asked: Request) -> str | None:
         notes, cost = _prepared(key, asked)
     except InterpError as error:  # to be set before it can run
         st.warning(md(form.for_a_person(str(error), type(asked))))
+        label_map.offer_beside(error, asked.command, asked)
         return None
     for note in notes:
         (st.warning if "dentical" in note else st.caption)(md(note))
@@ -262,7 +269,10 @@ def _preview(usual: Request, facts: Callable[[Shown], Collection[str]]) -> None:
     saved = runs.shipped(usual)
     if saved is not None:
         st.caption(f"{runs.origin(saved, *facts(saved))}. Once the model is open it can be clicked and heard.")
+        if since := runs.changed_since(saved, usual):
+            st.warning(f"Not of the files as they are now. Changed since this run: {md('; '.join(since))}.")
         plain(saved, usual, None)
+        st.caption(f"{TITLE}: {md(form.for_a_person(basis(saved.config), type(usual)))}")
 
 
 def _offer_demos(command: str) -> None:

@@ -10,6 +10,7 @@ import streamlit as st
 from components import state
 from components.words import md
 from interp_core.data.relabel import suggested
+from interp_core.errors import Unanswered
 from interp_core.options import declared
 
 MOST = 24
@@ -18,13 +19,24 @@ MOST = 24
 
 def offer(command: str, request: Any, config: Mapping[str, Any]) -> None:
     """Draw the form below a run whose clips have labels that are no answers; nothing for other runs."""
-    sides = config.get("unanswered") or {}
+    _form(command, request, config.get("unanswered") or {}, folded=True)
+
+
+def offer_beside(error: Exception, command: str, request: Any) -> None:
+    """Draw the form beside a refusal whose reason is that labels are no answers; nothing for other errors."""
+    if isinstance(error, Unanswered):
+        _form(command, request, error.sides, folded=False)
+
+
+def _form(command: str, request: Any, sides: Mapping[str, list[str]], *, folded: bool) -> None:
     labels, answers = sides.get("labels", [])[:MOST], sides.get("answers", [])
     if not labels or not answers:
         return
     near = suggested(labels, answers)
     with (
-        st.expander("Labels that the model cannot answer: read them as answers", icon=":material/label:"),
+        st.expander(
+            "Labels that the model cannot answer: read them as answers", icon=":material/label:", expanded=not folded
+        ),
         st.form(f"map_labels_{command}", border=False),
     ):
         for at, label in enumerate(labels):

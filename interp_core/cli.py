@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=verify_model, registered=EXPERIMENTS["patch"])
     _add_config(command)
     add_options(command, EXPERIMENTS["patch"].request)
-    command.add_argument("--out", metavar="FILE", default="", help="a JSON file for the record, which must be new")
+    command.add_argument("--out", metavar="FILE", help="a JSON file for the record, which must be new")
     text = "write a finished run as one HTML file that opens anywhere"
     command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=report)
@@ -259,7 +259,7 @@ def check(args: argparse.Namespace) -> int:
 
 def verify_model(args: argparse.Namespace) -> int:
     """Check a model as a whole, and write the record."""
-    request, file = request_of(args), new_file(args.out, "verified.json") if args.out else None
+    request, file = request_of(args), None if args.out is None else new_file(args.out, "verified.json")
     from interp_core.engine import Engine
     from interp_core.experiments.patching.verify import verify
     from interp_core.storage import replace_file

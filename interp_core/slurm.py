@@ -54,8 +54,10 @@ def script(command: Sequence[str], out: str, shards: int, limit: str, options: S
         command: its words, --out among them. out: that --out. limit: of each task, as Slurm writes it.
         options: further ones of sbatch. python: the interpreter.
     Raises:
-        InterpError: a number of shards, a limit or an option that Slurm would not take.
+        InterpError: no folder, a number of shards, a limit or an option that Slurm would not take.
     """
+    if not out.strip():
+        raise InterpError("--out is empty; name the run folder, such as runs/first.")
     if not 1 <= shards <= MOST:
         raise InterpError(f"--shards {shards} must be 1 to {MOST}.")
     if not re.fullmatch(r"([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}", limit):

@@ -1,9 +1,11 @@
 """What a run is made of: its key, its resumption and what a reader is told hang on what files hold, not on where."""
 
+import ast
 import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +131,22 @@ def test_what_was_edited_in_place_is_another_run_and_a_resumption_is_refused_by_
         "what is open is opened again where its files changed"
     )
     assert (again.key != subject.key) == said.startswith("the model")
+
+
+@pytest.mark.parametrize("command", EXPERIMENTS)
+def test_every_experiment_s_run_is_another_one_after_an_edit_in_place_also_for_a_server_that_was_started_anew(
+    command, place
+):
+    engine, made = Engine(), EXPERIMENTS[command].request(str(place / "model"), str(place / "clips.csv"), device="cpu")
+    keys, content = {engine.key_of(made)}, engine.content(made)
+    assert {Engine().key_of(made)} == keys, "control: nothing was edited"
+    for number, (edit_it, said) in enumerate(EDITS.values(), 2):
+        edit_it(place)
+        now = engine.content(made)
+        assert changed(content, now) == [said], "which is what --resume refuses by"
+        keys |= {engine.key_of(made), Engine().key_of(made)}
+        assert len(keys) == number, said
+        content = now
 
 
 def test_the_key_does_not_hang_on_where_files_lie_nor_on_what_decides_nothing(place, tmp_path):
@@ -277,3 +295,36 @@ def test_a_request_for_a_demo_by_its_name_is_not_one_for_its_folder():
     by_place = replace(by_name, model=str(demo.model_dir), manifest=str(demo.manifest))
     assert engine.key_of(by_name) != engine.key_of(by_place), "the name brings labels and columns of its own"
     assert engine.key_of(replace(by_name, manifest=str(demo.manifest))) == engine.key_of(by_name)
+
+
+def by_hand_caches():
+    """Every function of a page that keeps what a model says of a clip, with the texts of what names its entries."""
+    hidden = {"_clip", "_pair", "_a"}
+    for path in sorted((Path(__file__).resolve().parents[1] / "components").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        texts = {
+            ast.unparse(node.targets[0]): ast.unparse(node.value) for node in ast.walk(tree) if type(node) is ast.Assign
+        }
+        for made in ast.walk(tree):
+            if not isinstance(made, ast.FunctionDef) or not hidden & {one.arg for one in made.args.args}:
+                continue
+            if not any("cache_data" in ast.unparse(one) for one in made.decorator_list):
+                continue
+            shown = [at for at, one in enumerate(made.args.args) if not one.arg.startswith("_")]
+            for call in ast.walk(tree):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == made.name:
+                    given = [
+                        ast.unparse(one) for at, one in enumerate(call.args) if at in shown or "*" in ast.unparse(one)
+                    ]
+                    named = " ".join(f"{text} {texts.get(text.lstrip('*'), '')}" for text in given)
+                    yield f"{path.parent.name}/{path.stem}.{made.name}", named
+
+
+def test_what_a_page_keeps_of_a_clip_by_hand_is_named_by_the_recording_and_by_the_model_s_files():
+    found = dict(by_hand_caches())
+    wanted = {"patching/time_window._replaced", "probes/lens._nearest", "steering/live._steered", "heads/view._patch"}
+    assert wanted <= set(found)
+    for name, named in found.items():
+        if name == "steering/in_words._written":  # handed the name that live.py made
+            continue
+        assert ".digest" in named and ("key_of(" in named or "subject.key" in named), (name, named)

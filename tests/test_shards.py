@@ -336,6 +336,7 @@ def test_the_slurm_script_submits_array_and_merge_and_requeues_what_was_stopped(
         ["--", "signflip", "--model=demo-events", "--out=x", "--resume"],
         ["--", "signflip", "--model=demo-events", "--out=x", "--cluster=local"],
         ["--", "signflip", "--out=x"],
+        ["--", "signflip", "--model=demo-events", "--out="],
     ],
 )
 def test_slurm_refuses_what_no_cluster_could_run(words, capsys):

@@ -17,7 +17,7 @@ RUNS = {
     "demo-emotion/run": "patch --model demo-emotion --max-pairs 30",
     "demo-emotion/run-maps": "patch --model demo-emotion --max-pairs 20 --kinds prosody --controls random --flow none "
     "--map time,heads,back",
-    "demo-emotion/run-steer": "steer --model demo-emotion --layers 0,2,4,6,8,10 --max-steered 20",
+    "demo-emotion/run-steer": "steer --model demo-emotion --layers 0,2,4,6,8,10 --max-steered 20 --every-draw",
     "demo-emotion/run-probes": "probes --model demo-emotion",
     "demo-emotion-wavlm/run-ablate": "ablate --model demo-emotion-wavlm",
     "demo-emotion-wavlm/run-heads": "heads --model demo-emotion-wavlm --label prosody_label --ablate mean",

@@ -38,8 +38,8 @@ class ClipFacts:
 
 
 @st.cache_data(max_entries=4096, show_spinner=False)
-def measured(path: str, changed_ns: int) -> ClipFacts:
-    """Measure a recording; `changed_ns` is when its file last changed. Errors: BadAudio."""
+def measured(path: str, digest: str) -> ClipFacts:
+    """Measure a recording; `digest` is of its file as it is now. Errors: BadAudio."""
     samples, rate = decode(Path(path), ClipLimits(min_seconds=1e-3, max_seconds=86_400))
     parts = np.array_split(np.abs(samples), min(ENVELOPE_POINTS, len(samples)))
     fault, _ = fault_of(samples)

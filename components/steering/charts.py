@@ -110,7 +110,7 @@ def _hover(row: pd.Series) -> str:
     lines.append(f"{100 * row['changed_rate']:.0f} % of {int(row['n'])} answers change at all")
     lines.append(f"{100 * row['label_mass_mean']:.0f} % of the probability stays on the answers")
     if row["p_adjusted"] == row["p_adjusted"]:
-        lines.append(f"adjusted p = {row['p_adjusted']:.3f} against random vectors")
+        lines.append(f"adjusted p = {row['p_adjusted']:.3f}, ranked among random vectors")
     return "<br>".join(lines)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp_core.data.clips import Clip
 from interp_core.data.relabel import advice, some
-from interp_core.errors import InterpError
+from interp_core.errors import InterpError, Unanswered
 
 LISTED = 1000  # violations and skipped groups named in the report; their counts are always exact
 MAX_CELLS = 10_000_000  # clips times label values; above it the counting tables would take hundreds of megabytes
@@ -223,6 +223,11 @@ class Candidates:
             first = next(reason for counts, reason in zip(left, reasons, strict=True) if counts[g] == 0)
             skipped.append((self.groups[g], "only one clip" if size[g] == 1 else first))
         return skipped
+
+    def refusal(self) -> InterpError:
+        """Why a kind has no pair to draw; with both sides where its clips' labels are no answers."""
+        outside = () if self.valid.any() else tuple(self.outside)
+        return Unanswered(self.why_none(), outside, self.labels) if outside else InterpError(self.why_none())
 
     def why_none(self) -> str:
         """Why a kind has no pair to draw, as a sentence."""

@@ -200,7 +200,7 @@ def _draw(
     every, within = c.by_stratum(c.valid), c.by_stratum(c.valid_within)
     capacity = every if relax_speaker else within
     if not capacity.any():
-        raise InterpError(c.why_none())
+        raise c.refusal()
     strata = [(int(r), int(d)) for r, d in np.argwhere(capacity > 0)]
     strata.sort(key=lambda s: _seed_of(seed, kind.name, "order", c.values[s[0]], c.values[s[1]]))
     share = _shares([int(capacity[s]) for s in strata], most)

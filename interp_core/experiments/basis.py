@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interp_core.data.clips import Clip
+from interp_core.data.current import MANY
 from interp_core.data.manifest import SILENCE_DB, Manifest
 from interp_core.data.relabel import folded, some, unanswered
+from interp_core.digests import BY_PLACE
 
 TITLE = "What these numbers rest on"
 
@@ -35,6 +37,10 @@ def of_clips(manifest: Manifest, used: Sequence[Clip]) -> list[str]:
     channels = Counter(clip.label("vocal_channel") for clip in used)
     if channels["song"] and channels["speech"]:
         said.append(f"song is mixed with speech ({channels['song']} and {channels['speech']} clips, vocal_channel)")
+    if len(manifest.clips) > MANY:
+        said.append(f"of more than {MANY:,} recordings changed files are looked for now and then, not at every look")
+    if any(clip.digest.startswith(BY_PLACE) for clip in used):
+        said.append("pictures are told apart by place, size and time, not by what they hold")
     return [*said, *(note.rstrip(".") for note in manifest.notes)]
 
 

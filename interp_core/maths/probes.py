@@ -20,7 +20,7 @@ from interp_core.errors import InterpError
 from interp_core.maths.arrays import Floats, to_float64
 from interp_core.maths.linear import one_thread, regression
 from interp_core.maths.permutation import FEWEST_ARRANGEMENTS, max_t_test, shuffled_labels
-from interp_core.maths.resampling import grouped_jackknife
+from interp_core.maths.resampling import grouped_jackknife, over_folds
 from interp_core.maths.stats import Interval, MaxTest
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C, for features of spread 1
@@ -36,12 +36,13 @@ class ProbeScore:
 
     accuracy: float  # balanced, over all held-out predictions together
     chance: float  # 1 / number of classes
-    interval: Interval  # 95 % of the accuracy, [1]; how `accuracy` varies with the clips scored, the probes as fitted
+    interval: Interval  # 95 % of the accuracy, [1]; see `over_folds`
     p: float | None  # of the permutation test
     test: str  # names the test, or says why there is none
     strengths: tuple[float, ...]  # C chosen in each fold
     counts: dict[str, int]  # clips of every class
     n_groups: int
+    n_folds: int
     predicted: tuple[str, ...] = field(repr=False)  # [n] held-out predictions
     reason: str
 
@@ -78,7 +79,7 @@ def linear_probe(
     reason, splits = _splits(codes, members, names, folds, seed)
     if reason:
         none = Interval(np.full(1, np.nan), np.full(1, np.nan), f"no interval: {reason}")
-        return ProbeScore(np.nan, 1 / len(names), none, None, f"no test: {reason}", (), counts, n_groups, (), reason)
+        return ProbeScore(np.nan, 1 / len(names), none, None, f"no test: {reason}", (), counts, n_groups, 0, (), reason)
     predicted, chosen = np.empty_like(codes), []
     with one_thread():
         for learn, score in splits:
@@ -86,13 +87,13 @@ def linear_probe(
             predicted[score] = _fitted(x[learn], codes[learn], x[score], [best])[0]
             chosen.append(best)
     right = (predicted == codes)[None]
-    interval = _interval(right, codes, members, lambda values: values)
+    interval = _interval(right, codes, members, len(splits), lambda values: values)
     p, test = (None, "no test was asked for") if not draws else permutation_p(
         x, codes, members, folds=folds, draws=draws, seed=seed
     )  # fmt: skip
     return ProbeScore(
         float(_balanced(right, codes)[0]), 1 / len(names), interval, p, test, tuple(chosen), counts, n_groups,
-        tuple(str(names[code]) for code in predicted), "",
+        len(splits), tuple(str(names[code]) for code in predicted), "",
     )  # fmt: skip
 
 
@@ -232,7 +233,8 @@ def probe_difference(
     truth = names[codes]
     right = np.stack([np.asarray(probe.predicted) == truth for probe in (base, other)])
     both = _balanced(right, codes)
-    return float(both[1] - both[0]), _interval(right, codes, members, lambda values: values[1:] - values[:1])
+    folds = min(base.n_folds, other.n_folds)
+    return float(both[1] - both[0]), _interval(right, codes, members, folds, lambda values: values[1:] - values[:1])
 
 
 def _checked(
@@ -316,8 +318,10 @@ def _balanced(right: NDArray, codes: NDArray) -> Floats:
     return np.stack([right[:, codes == code].mean(axis=1) for code in np.unique(codes)]).mean(axis=0)
 
 
-def _interval(right: NDArray, codes: NDArray, members: NDArray, take: Callable[[Floats], Floats]) -> Interval:
-    """Delete-a-group jackknife of a number made of balanced accuracies, the held-out predictions as they stand."""
+def _interval(
+    right: NDArray, codes: NDArray, members: NDArray, folds: int, take: Callable[[Floats], Floats]
+) -> Interval:
+    """Delete-a-group jackknife of a number made of balanced accuracies, widened for the folds' probes."""
     n_groups, n_classes = int(members.max()) + 1, int(codes.max()) + 1
     sums = np.zeros((n_groups, n_classes, len(right)))
     np.add.at(sums, (members, codes), right.T)
@@ -326,7 +330,7 @@ def _interval(right: NDArray, codes: NDArray, members: NDArray, take: Callable[[
     without = ((sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)).mean(axis=1)  # [n_groups, n_sets]
     deleted = np.stack([take(values) for values in without])
     found = grouped_jackknife(take(_balanced(right, codes)), deleted, np.bincount(members).tolist())
-    return Interval(found.low, found.high, f"{found.method}, of held-out predictions")
+    return over_folds(found, folds)
 
 
 def _ridge_accuracies(

@@ -18,7 +18,7 @@ from interp_core.maths.arrays import Floats, to_float64
 from interp_core.maths.linear import one_thread
 from interp_core.maths.permutation import max_t_test
 from interp_core.maths.probes import FEWEST_GROUPS, scaled
-from interp_core.maths.resampling import grouped_jackknife
+from interp_core.maths.resampling import grouped_jackknife, over_folds
 from interp_core.maths.stats import Interval, MaxTest
 
 RIDGE = 0.1
@@ -30,7 +30,7 @@ class RidgeScore:
     """Held-out R2 of a ridge probe; NaN and empty where `reason` is not."""
 
     r2: float  # 1 - squared errors over squared distances from the mean of all values; below 0 is worse than the mean
-    interval: Interval  # 95 %, [1]: how R2 varies with the clips scored, the probes as fitted
+    interval: Interval  # 95 %, [1]: see `over_folds`
     n_groups: int
     predicted: Floats = field(repr=False)  # [n] held-out predictions
     reason: str
@@ -67,7 +67,7 @@ def ridge_probe(
     r2 = float(_r2(predicted[:, None], y[:, None])[0])
     deleted = np.stack([_r2(predicted[kept, None], y[kept, None]) for kept in _without(members)])
     found = grouped_jackknife(np.array([r2]), deleted, np.bincount(members).tolist())
-    interval = Interval(found.low, found.high, f"{found.method}, of held-out predictions")
+    interval = over_folds(found, min(folds, n_groups))
     return RidgeScore(r2, interval, n_groups, predicted, "")
 
 

@@ -57,7 +57,10 @@ def guessing_p(right: int, n: int) -> float:
 def count_clusters(
     recipient_clusters: Sequence[str], donor_clusters: Sequence[str], support: ArrayLike | None = None
 ) -> NDArray[np.int64]:
-    """How many distinct clusters the supported pairs touch, on either side, for each layer.
+    """How many distinct clusters the supported pairs touch, on both sides together, for each layer.
+
+    Where that would do for an interval and one side has under 6, that side alone is counted: so few donors say little
+    about donors, however many recipients there are, and an interval is refused as the p is.
 
     Args:
         recipient_clusters, donor_clusters: [n_pairs] names.
@@ -67,10 +70,11 @@ def count_clusters(
     """
     recipients, donors, n_clusters = _codes(recipient_clusters, donor_clusters)
     mask = np.ones((len(recipients), 1), bool) if support is None else np.asarray(support, bool)
-    touched = np.zeros((n_clusters, mask.shape[1]), bool)
-    np.logical_or.at(touched, recipients, mask)
-    np.logical_or.at(touched, donors, mask)
-    return touched.sum(axis=0)
+    touched = np.zeros((2, n_clusters, mask.shape[1]), bool)
+    np.logical_or.at(touched[0], recipients, mask)
+    np.logical_or.at(touched[1], donors, mask)
+    fewest, both = touched.sum(axis=1).min(axis=0), touched.any(axis=0).sum(axis=0)
+    return np.where((fewest < FEWEST_FOR_TEST) & (both >= FEWEST_FOR_INTERVAL), fewest, both)
 
 
 def pigeonhole_weights(
@@ -185,6 +189,49 @@ def rate_intervals(
         Interval(np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1), f"{said}, Wilson with effective n"),
         Interval(change - t * spread, change + t * spread, said),
     )
+
+
+def ratio_intervals(
+    tops: ArrayLike, clusters: Sequence[str], bottoms: ArrayLike | None = None, *, rates: bool = False
+) -> Interval:
+    """95 % intervals of several ratios of sums over the same rows, in clusters: cluster-robust, with Student's t.
+
+    As `rate_intervals`, for rows that do not all count, and for what is no rate.
+
+    Args:
+        tops, bottoms: [n, k] values, 0 where a row does not count; None: all count. clusters: [n] names.
+        rates: tops are 0 or 1, and so are bottoms: Wilson's interval with the effective n.
+    Returns:
+        [k]; clusters are those of the rows with a bottom other than 0. NaN under 10 of them.
+    Source: linearised ratio (Cochran 1977, Sampling Techniques, section 6.3) with clusters as the units; Wilson's as
+        in `rate_intervals`.
+    """
+    top = np.asarray(tops, np.float64)
+    bottom = np.ones_like(top) if bottoms is None else np.asarray(bottoms, np.float64)
+    names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    low, high = np.full((2, top.shape[1]), np.nan)
+    fewest = 0
+    for at in range(top.shape[1]):
+        counted = bottom[:, at] != 0
+        n, total = len(np.unique(codes[counted])), bottom[:, at].sum()
+        fewest = n if at == 0 else min(fewest, n)
+        if n < FEWEST_FOR_INTERVAL or not total:
+            continue
+        ratio = top[:, at].sum() / total
+        sums = np.bincount(codes, (top[:, at] - ratio * bottom[:, at]) / total, minlength=len(names))
+        error, t = np.sqrt((sums**2).sum() * n / (n - 1)), stats.t.ppf(0.975, n - 1)
+        low[at], high[at] = ratio - t * error, ratio + t * error
+        if rates:
+            inside = 1e-12 < ratio < 1 - 1e-12
+            most = int(counted.sum())
+            worth = (min(ratio * (1 - ratio) / error**2, most) if error > 0 else most) if inside else n
+            scale, rate = 1 + t**2 / worth, min(max(ratio, 0.0), 1.0)
+            centre = (rate + t**2 / (2 * worth)) / scale
+            reach = t / scale * np.sqrt(rate * (1 - rate) / worth + t**2 / (4 * worth**2))
+            low[at], high[at] = max(0.0, centre - reach), min(1.0, centre + reach)
+    if np.isfinite(low).any():
+        return Interval(low, high, "cluster-robust with t" + ", Wilson with effective n" * rates)
+    return Interval(low, high, f"no interval: {fewest} clusters, {FEWEST_FOR_INTERVAL} needed")
 
 
 @dataclass(frozen=True)

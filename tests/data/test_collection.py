@@ -1,6 +1,7 @@
 """Recordings that somebody brings: what is kept of them, what is refused, and that nothing lands elsewhere."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import soundfile
 from components.clips.facts import measured
 from interp_core.data import collection as made_of
 from interp_core.data.archive import Caps
-from interp_core.data.clips import ClipLimits
+from interp_core.data.clips import ClipLimits, file_digest
 from interp_core.data.collection import Upload
 from interp_core.data.manifest import read_manifest
 from interp_core.errors import InterpError
@@ -225,5 +226,15 @@ def test_the_table_and_the_note_call_a_fault_by_the_same_name(tmp_path):
     ):
         path = tmp_path / f"{name}.wav"
         soundfile.write(path, samples, RATE, subtype="PCM_16")
-        shown, (fault, _) = measured(str(path), 0), made_of.fault_of(soundfile.read(path)[0])
+        shown, (fault, _) = measured(str(path), file_digest(path)), made_of.fault_of(soundfile.read(path)[0])
         assert shown.fault == fault and (shown.words.endswith(fault) if fault else shown.words == "0.50 s, -15 dB")
+
+
+def test_what_is_shown_of_a_recording_is_that_of_the_file_as_it_is_though_its_time_is_set_back(tmp_path):
+    path = tmp_path / "one.wav"
+    soundfile.write(path, tone(), RATE, subtype="PCM_16")
+    before, stat = measured(str(path), file_digest(path)), path.stat()
+    soundfile.write(path, np.zeros(RATE), RATE, subtype="PCM_16")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = measured(str(path), file_digest(path))
+    assert (before.seconds, after.seconds) == (0.5, 1.0) and np.isinf(after.level)

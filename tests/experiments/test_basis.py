@@ -15,8 +15,9 @@ from interp_core import cli
 from interp_core.data.clips import Clip
 from interp_core.data.manifest import Manifest, read_manifest
 from interp_core.data.relabel import as_answers, relabelled
+from interp_core.digests import BY_PLACE
 from interp_core.engine import Engine
-from interp_core.errors import InterpError
+from interp_core.errors import InterpError, Unanswered
 from interp_core.experiments import experiment_of, sharded  # noqa: F401 (imported before Engine is replaced below)
 from interp_core.experiments.basis import line, of_clips, of_labels
 from interp_core.experiments.experiment import open_result
@@ -87,6 +88,10 @@ def test_repeated_silent_sung_and_skipped_recordings_are_told_of_the_clips_that_
         "1 are silent once mixed to mono, below -80 dB (c)",
         "song is mixed with speech (1 and 3 clips, vocal_channel)",
     ]
+    large = replace(found, clips=found.clips * 1500)
+    assert sum("now and then" in said for said in of_clips(large, found.clips)) == 1
+    placed = [replace(clip, digest=f"{BY_PLACE}{clip.digest}") for clip in found.clips]
+    assert of_clips(found, placed)[-1] == "pictures are told apart by place, size and time, not by what they hold"
     assert of_clips(found, found.clips[3:]) == ["1 of 4 clips", "1 row that cannot be used left out"]
 
 
@@ -130,8 +135,10 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
             experiment.prepare(engine, short)
         short = replace(short, maps=("time", "heads"), back_every=None, stated="")
     if asked.command in ("heads", "steer"):  # what is named, or ablated, has to be among both labels and answers
-        with pytest.raises(InterpError, match="--map-labels") as refused:
+        with pytest.raises(Unanswered, match="--map-labels") as refused:
             experiment.prepare(engine, short)
+        assert {"hap", "neu"} <= set(refused.value.sides["labels"])
+        assert {"happy", "neutral"} <= set(refused.value.sides["answers"])
         said = str(refused.value)
     else:
         said = line(experiment.prepare(engine, short).config)
@@ -143,6 +150,18 @@ def test_every_experiment_reads_other_spellings_and_tells_what_it_cannot_read(
     mapped = experiment.prepare(engine, replace(short, map_labels=tuple(mapping[1].split(","))))
     assert [dict(clip.labels) for clip in mapped.manifest.clips] == [dict(c.labels) for c in plain.manifest.clips]
     assert "read as asked" in line(mapped.config) and "cannot answer" not in line(mapped.config)
+
+
+def test_a_run_rests_on_what_balancing_left_out_and_on_answers_that_the_model_does_not_want(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(REQUESTS["heads"], per_class=2, ablate=())
+    said = line(experiment_of("heads").prepare(engine, asked).config)
+    assert re.search(r"left out: \d+ clips so that every class has as many", said)
+    patch = replace(REQUESTS["patch"], subspace="none", subspace_draws=5, stated="")
+    assert "of the probability" not in line(experiment_of("patch").prepare(engine, patch).config)
+    monkeypatch.setattr("interp_core.experiments.answers.LOW_MASS", 2.0)
+    assert "of the probability is on the labels" in line(experiment_of("patch").prepare(engine, patch).config)
 
 
 def test_the_command_ends_with_what_its_numbers_rest_on_and_the_config_keeps_it(

@@ -72,7 +72,9 @@ def test_a_strong_mark_is_read_and_noise_is_not():
     x, labels, groups = versions(effect=3.0)
     found = linear_probe(x, labels, groups)
     assert found.accuracy > 0.9 and found.p == 0.001 and found.reason == ""
-    assert found.interval.low[0] > 0.8 and found.interval.method.endswith("24 groups, of held-out predictions")
+    assert found.interval.low[0] > 0.8 and found.interval.method.endswith(
+        "24 groups, of held-out predictions of 5 folds"
+    )
     assert "999 draws, labels shuffled within 24 groups" in found.test
     x, labels, groups = versions(effect=0.0)
     nothing = linear_probe(x, labels, groups)
@@ -186,7 +188,10 @@ def test_interval_leaves_out_one_group_of_held_out_predictions_at_a_time():
     predicted, (_, sizes) = np.array(found.predicted), np.unique(groups, return_counts=True)
     deleted = [balanced_accuracy_score(labels[groups != u], predicted[groups != u]) for u in np.unique(groups)]
     expected = grouped_jackknife(np.array([found.accuracy]), np.array(deleted)[:, None], sizes)
-    np.testing.assert_allclose([found.interval.low, found.interval.high], [expected.low, expected.high], atol=1e-12)
+    reach = math.sqrt(1 + found.n_folds / (found.n_folds - 1)) * (expected.high - expected.low) / 2
+    wider = [found.accuracy - reach, found.accuracy + reach]
+    np.testing.assert_allclose([found.interval.low, found.interval.high], wider, atol=1e-12)
+    assert found.n_folds == 5 and found.interval.method.endswith("of held-out predictions of 5 folds")
 
 
 def test_a_difference_is_zero_against_itself_and_sharp_for_paired_clips():

@@ -15,6 +15,7 @@ from interp_core.maths.stats import (
     pigeonhole_interval,
     pigeonhole_weights,
     rate_intervals,
+    ratio_intervals,
     sign_flip_max_test,
     wilson,
 )
@@ -42,6 +43,9 @@ def test_clusters_are_counted_once_over_both_sides_and_only_where_a_pair_is_supp
     assert count_clusters(recipients, donors).tolist() == [3]
     support = [[True, False, False], [True, True, False], [False, False, False]]
     assert count_clusters(recipients, donors, support).tolist() == [2, 1, 0]
+    many = [f"r{i}" for i in range(12)]
+    assert count_clusters(many, [f"d{i % 6}" for i in range(12)]).tolist() == [18]
+    assert count_clusters(many, [f"d{i % 5}" for i in range(12)]).tolist() == [5], "five donors allow no interval"
 
 
 def test_pair_weights_multiply_over_two_clusters_and_stay_single_inside_one():
@@ -356,3 +360,27 @@ def test_guessing_p_is_the_share_of_all_answer_sheets_that_are_as_good(right, n)
 def test_guessing_p_refuses_counts_that_cannot_be(right, n):
     with pytest.raises(InterpError, match=f"{right} right of {n}"):
         guessing_p(right, n)
+
+
+def test_ratios_of_sums_agree_with_rates_where_every_row_counts_and_with_the_rows_that_do_elsewhere():
+    rng = np.random.default_rng(3)
+    hits, units = (rng.random((60, 2)) < 0.4).astype(float), [f"u{i % 15}" for i in range(60)]
+    found, expected = ratio_intervals(hits, units, rates=True), rate_intervals(hits, units)[0]
+    np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high], atol=1e-12)
+    kept = np.arange(60) % 15 < 12
+    part = ratio_intervals(hits * kept[:, None], units, np.repeat(kept[:, None], 2, axis=1))
+    alone = ratio_intervals(hits[kept], [unit for unit, keep in zip(units, kept, strict=True) if keep])
+    np.testing.assert_allclose([part.low, part.high], [alone.low, alone.high], atol=1e-12)
+    few = ratio_intervals(hits, [f"u{i % 9}" for i in range(60)])
+    assert np.isnan(few.low).all() and few.method == "no interval: 9 clusters, 10 needed"
+
+
+def test_an_interval_of_a_ratio_over_a_dozen_units_holds_where_a_bootstrap_is_too_narrow():
+    rng, missed = np.random.default_rng(4), np.zeros(2)
+    units = [f"u{i % 12:02d}" for i in range(36)]
+    for _ in range(300):
+        values = rng.normal(size=12)[np.arange(36) % 12] + rng.normal(size=36)
+        weights = pigeonhole_weights(units, units, draws=200, seed=int(rng.integers(1 << 30)))
+        two = ratio_intervals(values[:, None], units), pigeonhole_interval(values, weights, n_clusters=12)
+        missed += [not one.low[0] <= 0 <= one.high[0] for one in two]
+    assert missed[0] <= 27 < missed[1]  # of a rate of .05: more than 27 of 300 has a chance of .002

@@ -61,6 +61,26 @@ def test_a_link_to_a_folder_that_cannot_be_shown_is_one_sentence(open_app, serve
     assert "Back to the settings" in labels(at) and len(at.get("plotly_chart")) == 0
 
 
+def test_where_no_label_is_an_answer_the_refusal_has_the_form_that_maps_them(open_app, server, assets):
+    folder = assets / NAME
+    before = (folder / "manifest.csv").read_text()
+    answers = json.loads((folder / "demo.json").read_text())["labels"]
+    short = {answer: answer[:2] for answer in answers}
+    lines = [[short.get(cell, cell) for cell in line.split(",")] for line in before.splitlines()]
+    (folder / "manifest.csv").write_text("\n".join(map(",".join, lines)))
+    try:
+        at = open_app(**SHORT, patch_kinds="prosody")
+        assert "Read them so" not in labels(at), "control: the run that ships was made of labels that are answers"
+        at = button(at, "Run on all pairs").click().run()
+        assert "that are not among the labels" in words(at)[-1500:] and "Read them so" in labels(at)
+        at = button(at, "Read them so").click().run()
+        filled = at.session_state["patch_map_labels"].split(",")
+        assert faults(at) == [] and set(filled) <= {f"{one[:2]}={one}" for one in answers} and len(filled) > 1
+        assert "Read them so" not in labels(at) and "that are not among the labels" not in words(at)
+    finally:
+        (folder / "manifest.csv").write_text(before)
+
+
 def test_a_run_says_what_it_rests_on_and_a_form_reads_its_unanswered_labels_as_answers(open_app, server, assets):
     kept = server / "runs" / "partly"
     shutil.copytree(assets / NAME / "run", kept)

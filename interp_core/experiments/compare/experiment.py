@@ -61,11 +61,12 @@ class Compare(Experiment[CompareRequest, ComparePlan, Comparison]):
             },
             "clips_compared": len(clips),
         }
-        notes = (*plan.notes, *low_mass(ClipReader(base, plan.task.prompt), clips, plan.task.labels))
+        low = low_mass(ClipReader(base, plan.task.prompt), clips, plan.task.labels)
+        notes = (*plan.notes, *low)
         label, answers = plan.units.columns.label, plan.task.labels.labels
         facts |= {"unanswered": both_sides(clips, label, answers)}
         rests_on = of_labels(clips, label, answers, "leave no accuracy to give") if label else []
-        basis = [plan.units.split, *rests_on]
+        basis = [plan.units.split, *rests_on, *low]
         return Ready(request, plan.settings, engine, base, manifest, plan, facts, notes, clips, basis)
 
     def cost(self, ready: Ready[CompareRequest, ComparePlan]) -> Cost:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from interp_core.choices import HEAD_EDITS
 from interp_core.data.clips import Clip
-from interp_core.data.relabel import advice
-from interp_core.errors import InterpError
+from interp_core.data.relabel import advice, suggested
+from interp_core.errors import InterpError, Unanswered
 from interp_core.experiments.clips import ClipReader, ReadyBatch, plan_batches
 from interp_core.experiments.heads.capture import Vectors
 from interp_core.jobs import Progress, silent
@@ -54,9 +54,18 @@ class Task:
     groups: NDArray | None
 
     @classmethod
-    def of(cls, store: CleanStore, prompt: str, wanted: Sequence[str], groups: Sequence[str] | None) -> "Task":
+    def of(
+        cls,
+        store: CleanStore,
+        prompt: str,
+        wanted: Sequence[str],
+        groups: Sequence[str] | None,
+        usual: Sequence[str] = (),
+    ) -> "Task":
         """Ask about the classes that the clips have.
 
+        Args:
+            usual: answers of a model that is asked in words, which the classes may be short for.
         Raises:
             InterpError: a model that answers nothing, or that knows none of the classes by these names.
         """
@@ -70,10 +79,11 @@ class Task:
         try:
             labels = subject.labels(names, prompt)
         except InterpError as error:
-            if not subject.answers:
+            answers = subject.answers or tuple(usual)
+            outside = sorted(set(wanted) - set(answers))
+            if not subject.answers and not suggested(outside, answers):
                 raise
-            outside = sorted(set(wanted) - set(subject.answers))
-            raise InterpError(f"{str(error).rstrip('.')}; {advice(outside, subject.answers)}.") from error
+            raise Unanswered(f"{str(error).rstrip('.')}; {advice(outside, answers)}.", outside, answers) from error
         truth = np.array([labels.labels.index(name) for name in wanted])
         return cls(prompt, labels, truth, None if groups is None else np.asarray(groups, dtype=str))
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from interp_core.choices import HEAD_EDITS, During
+from interp_core.choices import EMOTIONS, HEAD_EDITS, During
 from interp_core.data.clips import Clip
-from interp_core.data.relabel import as_answers
+from interp_core.data.relabel import as_answers, both_sides
 from interp_core.engine import Engine
 from interp_core.experiments.answers import low_mass
 from interp_core.experiments.basis import of_labels
@@ -65,10 +65,16 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
         }
         left_out = [f"left out: {count} {what}" for what, count in drawn.left_out.items() if count]
         notes = list(left_out)
+        low: tuple[str, ...] = ()
         if found.ablate:
-            task = Task.of(store, found.prompt, drawn.labels, drawn.groups)
-            notes += low_mass(ClipReader(store, found.prompt), drawn.clips, task.labels)
-        rests_on = [*left_out, *of_labels(manifest.clips, found.label)]
+            demo = engine.demo(request.model)
+            usual = (demo.labels if demo is not None else ()) or EMOTIONS
+            task = Task.of(store, found.prompt, drawn.labels, drawn.groups, usual)
+            facts |= {"unanswered": both_sides(manifest.clips, found.label, subject.answers or task.labels.labels)}
+            low = low_mass(ClipReader(store, found.prompt), drawn.clips, task.labels)
+            notes += low
+        of_split = [said for said in left_out if "without a label" not in said]  # of_labels counts these
+        rests_on = [*of_split, *of_labels(drawn.pool, found.label), *low]
         return Ready(request, found, engine, store, manifest, drawn, facts, tuple(notes), drawn.clips, rests_on)
 
     def cost(self, ready: Ready[HeadsRequest, Drawn]) -> Cost:

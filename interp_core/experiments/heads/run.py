@@ -42,7 +42,9 @@ class Drawn:
     Attributes:
         counts: clips of each class: available, drawn.
         grouped_by: the column of the groups, or why there are none.
-        left_out: training clips, and clips without a label, that are not among those available.
+        left_out: clips that were not drawn, by what they are: training clips, those without a label or of another class
+            than those asked for, and what a class has more than is drawn of each.
+        pool: the clips of the split that is used.
     """
 
     clips: tuple[Clip, ...]
@@ -51,6 +53,7 @@ class Drawn:
     counts: pd.DataFrame
     grouped_by: str
     left_out: Mapping[str, int]
+    pool: tuple[Clip, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,8 +125,14 @@ def draw(clips: Sequence[Clip], settings: HeadsRequest) -> Drawn:
     if len(set(labels)) < 2:
         raise InterpError(f"all clips with a {settings.label!r} are {labels[0]!r}; heads separate two classes or more.")
     groups, said = groups_of(chosen, settings.groups, settings.label)
-    left_out = {"training clips": len(clips) - len(kept), "clips without a label": sample.unlabelled}
-    return Drawn(chosen, labels, groups, sample.counts, said, left_out)
+    available = int(sample.counts["available"].sum())
+    left_out = {
+        "training clips": len(clips) - len(kept),
+        "clips without a label": sample.unlabelled,
+        "clips of other classes": len(kept) - sample.unlabelled - available,
+        "clips so that every class has as many": available - len(chosen),
+    }
+    return Drawn(chosen, labels, groups, sample.counts, said, left_out, tuple(kept))
 
 
 def groups_of(clips: Sequence[Clip], column: str, label: str) -> tuple[tuple[str, ...] | None, str]:

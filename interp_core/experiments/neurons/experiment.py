@@ -91,11 +91,12 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             request, task=task, domain=domain, units=units, at=_written(site), prompt=prompt, labels=labels.labels
         )
         made = AblationPlan(used, splits, ClipReader(store, prompt), site, labels)
-        notes = (f"task {task}, domain {domain}, units {units}; {splits.said}", *low_mass(made.reader, used, labels))
+        low = low_mass(made.reader, used, labels)
+        notes = (f"task {task}, domain {domain}, units {units}; {splits.said}", *low)
         notes += left_out(subject, [used[i] for i in clips_in_words(splits, found)])
         facts = {"splits": splits.said, "unanswered": both_sides(used, task, labels.labels)}
         so = "do not count in accuracies"
-        rests_on = [splits.said, *of_labels(used, task, labels.labels, so), *of_labels(used, domain)]
+        rests_on = [splits.said, *of_labels(used, task, labels.labels, so), *of_labels(used, domain), *low]
         return Ready(asked, found, engine, store, manifest, made, facts, notes, used, rests_on)
 
     def cost(self, ready: Ready[AblateRequest, AblationPlan]) -> Cost:

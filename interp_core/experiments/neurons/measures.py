@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp_core.experiments.neurons.scores import LinearProbe, NeuronSet
+from interp_core.maths.draws import FEWEST_DRAWS
 from interp_core.maths.stats import rate_intervals
 
 Floats = NDArray[np.float64]
@@ -81,6 +82,7 @@ class Evidence:
         ood_change, ood_low, ood_high: of the head out of domain, with its 95 % limits.
         matched_change: mean of the same over matched random draws.
         task_change: of the task probe, frozen.
+        draws: random sets that random_drop is a percentile of.
     """
 
     k: int
@@ -91,6 +93,7 @@ class Evidence:
     ood_high: float
     matched_change: float
     task_change: float
+    draws: int
     refused: str = ""
 
 
@@ -110,6 +113,8 @@ def judge(e: Evidence) -> tuple[str, str]:
     if e.ood_high < 0:
         return "not selective", f"accuracy out of domain falls (95 % limits {e.ood_low:+.3f} to {e.ood_high:+.3f})"
     doubts = []
+    if e.draws < FEWEST_DRAWS:  # one of 20 sets without an effect is the largest of all
+        doubts.append(f"{e.draws} random draws are too few to rank the drop among: --draws {FEWEST_DRAWS}")
     if e.ood_change < 0:
         doubts.append(f"accuracy out of domain changes by {e.ood_change:+.3f}")
     if not e.ood_low > -TOLERATED_OOD:

@@ -311,6 +311,7 @@ def _report(
         ood_high=found["head_ood"].ranked["domain", k][5],
         matched_change=float(found["head_ood"].drawn["matched", k].mean()) - found["head_ood"].base,
         task_change=float("nan") if refused["task_probe"] else found["task_probe"].ranked["domain", k][3],
+        draws=0 if domain_drawn is None else len(domain_drawn),
         refused=refused["domain_probe"],
     )
     word, why = judge(evidence)

@@ -194,7 +194,6 @@ def summarise_back(
     labels: Sequence[str],
     clusters: Mapping[str, str],
     *,
-    seed: int = 42,
     cluster_column: str = "text_id",
 ) -> pd.DataFrame:
     """The map over clips.
@@ -207,12 +206,12 @@ def summarise_back(
         clips that the model answers wrongly, the share that it answers rightly when patched; broken_rate: the other
         way, of the right_count. No cell is tested: the best of many is chosen by looking at them.
     """
-    tables = list(_tables(records, labels, clusters, seed, cluster_column))
+    tables = list(_tables(records, labels, clusters, cluster_column))
     return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
 
 
 def _tables(
-    records: Sequence[Mapping[str, Any]], labels: Sequence[str], clusters: Mapping[str, str], seed: int, unit: str
+    records: Sequence[Mapping[str, Any]], labels: Sequence[str], clusters: Mapping[str, str], unit: str
 ) -> Iterator[pd.DataFrame]:
     columns = dict.fromkeys(column for record in records for column in record["labels"])
     for prompt in dict.fromkeys(record["prompt"] for record in records):
@@ -222,7 +221,7 @@ def _tables(
                 continue
             each = [made for record in own if (made := changes(record, labels, column)) is not None]
             stacked = {name: np.stack([made[name] for made in each]) for name in each[0]}  # [n, n_cells]
-            units = Units([record["clip_id"] for record in own], clusters, unit, seed)
+            units = Units([record["clip_id"] for record in own], clusters, unit)
             cells = np.asarray(own[0]["cells"])
             table: dict[str, Any] = {"prompt": prompt, "column": column, "source": cells[:, 0], "target": cells[:, 1]}
             for name in CHANGES:

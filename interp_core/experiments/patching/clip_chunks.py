@@ -10,17 +10,10 @@ import numpy as np
 from interp_core.data.clips import Clip
 from interp_core.experiments.patching.plan import Plan
 from interp_core.maths.arrays import Floats
-from interp_core.maths.stats import (
-    FEWEST_FOR_INTERVAL,
-    count_clusters,
-    pigeonhole_interval,
-    pigeonhole_weights,
-    wilson,
-)
+from interp_core.maths.stats import FEWEST_FOR_INTERVAL, ratio_intervals
 
 SOURCES = {"prosody_label": "voice", "semantic_label": "words"}
 """What a label column speaks of, where its name says it."""
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -74,15 +67,14 @@ def source_of(column: str) -> str:
 
 
 class Units:
-    """Clips resampled by the units that they belong to.
+    """Means over clips, with intervals by the units that they belong to.
 
     Args:
         clip_ids: [n] of the rows; a clip may stand in several. clusters: clip_id -> unit. column: what a unit is.
     """
 
-    def __init__(self, clip_ids: Sequence[str], clusters: Mapping[str, str], column: str, seed: int) -> None:
+    def __init__(self, clip_ids: Sequence[str], clusters: Mapping[str, str], column: str) -> None:
         self._names = [clusters[clip_id] for clip_id in clip_ids]
-        self._weights = pigeonhole_weights(self._names, self._names, draws=DRAWS, seed=seed) if self._names else None
         self._column = column
 
     def means(
@@ -92,28 +84,24 @@ class Units:
 
         Args:
             values: [n, k] finite, 0 where a row does not count. counts: [n, k] 1 where it does; None: all do.
-            rates: the values are 0 or 1, so that a mean of exactly 0 or 1 has Wilson's interval, n = units.
+            rates: the values are 0 or 1, so that their interval is Wilson's; see `ratio_intervals`.
         Returns:
             k dicts of mean, low, high, n, n_clusters, interval_method; NaN where nothing counts, or under 10 units.
         """
         counted = np.ones_like(values) if counts is None else counts
-        if self._weights is None or not values.size:
+        if not self._names or not values.size:
             for _ in range(values.shape[1]):
                 yield {**dict.fromkeys(("mean", "low", "high"), np.nan), **self._about(0, 0, "no interval: no clip")}
             return
-        units = count_clusters(self._names, self._names, counted.astype(bool))
-        found = pigeonhole_interval(values, self._weights, n_clusters=units, denominators=counted)
+        found = ratio_intervals(values, self._names, counted, rates=rates)
         for at in range(values.shape[1]):
-            n, clusters = int(counted[:, at].sum()), int(units[at])
+            n, clusters = int(counted[:, at].sum()), len({self._names[i] for i in np.flatnonzero(counted[:, at])})
             mean = float(values[:, at].sum() / n) if n else np.nan
-            low, high = float(found.low[at]), float(found.high[at])
-            said = f"bootstrap over {self._column}, {DRAWS} draws"
+            said = f"{found.method} over {self._column}"
             if clusters < FEWEST_FOR_INTERVAL:
                 said = f"no interval: {clusters} {self._column} clusters, {FEWEST_FOR_INTERVAL} needed"
-            elif rates and mean in (0.0, 1.0):
-                low, high = wilson(round(clusters * mean), clusters)
-                said = f"Wilson with n = {self._column} clusters"
-            yield {"mean": mean, "low": low, "high": high, **self._about(n, clusters, said)}
+            ends = {"low": float(found.low[at]), "high": float(found.high[at])}
+            yield {"mean": mean, **ends, **self._about(n, clusters, said)}
 
     @staticmethod
     def _about(n: int, clusters: int, said: str) -> dict[str, object]:

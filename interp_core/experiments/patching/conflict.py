@@ -141,7 +141,7 @@ def tables_of(
 ) -> Conflict:  # fmt: skip
     """The tables that rest on the records of all chunks."""
     settings, labels = plan.settings, plan.settings.labels
-    about: dict[str, Any] = {"seed": settings.seed, "cluster_column": column}
+    about: dict[str, Any] = {"cluster_column": column}
     found: dict[str, Any] = dict(records)
     if records["back_records"]:
         found["back_map"] = summarise_back(records["back_records"], labels, clusters, **about)

@@ -15,13 +15,7 @@ from interp_core.data.columns import choose_cluster_column, cluster_map
 from interp_core.data.edits import parse_edit
 from interp_core.data.pairs import PairSet
 from interp_core.maths.arrays import Floats
-from interp_core.maths.stats import (
-    FEWEST_FOR_INTERVAL,
-    count_clusters,
-    pigeonhole_interval,
-    pigeonhole_weights,
-    wilson,
-)
+from interp_core.maths.stats import FEWEST_FOR_INTERVAL, ratio_intervals
 
 ANSWERS = ("all", "turns", "stays")
 """Which pairs a row of doses is about: all, those in which B's own answer is another than A's, the others."""
@@ -38,9 +32,6 @@ def dose_table(
     records: pd.DataFrame,
     pairs: PairSet,
     clips: Sequence[Clip],
-    *,
-    draws: int = 2000,
-    seed: int = 42,
 ) -> pd.DataFrame:
     """The effect of a patch at every layer, and of the whole model, by edit.
 
@@ -56,7 +47,7 @@ def dose_table(
         DOSE_COLUMNS, one row a kind, prompt, strength, layer and member of ANSWERS. `flip_rate`: of the n pairs, those
         that answer B's answer after the patch and did not before; `whole_flip_rate`: those in which B's own answer is
         not A's. `recovered`: change over whole change, of sums. 95 % intervals by the unit of the clips (`n_clusters`),
-        NaN under 10 of them; a rate of 0 or 1 has Wilson's.
+        NaN under 10 of them; rates have Wilson's.
     """
     edits = {kind.name: parse_edit(kind.edit) for kind in pairs.kinds if kind.edit}
     matched = records[(records["condition"] == "matched") & records["kind"].isin(list(edits))]
@@ -67,7 +58,7 @@ def dose_table(
     tables = []
     for (name, *_), group in matched.groupby(["kind", "prompt", "alpha"], sort=False):
         edit = edits[str(name)]
-        table = _doses(group, units, column, draws, seed)
+        table = _doses(group, units, column)
         table["edit"], table["curve"], table["dose"] = edit.text, edit.curve, edit.dose
         for key in ("kind", "prompt", "alpha"):
             table[key] = group[key].iloc[0]
@@ -75,7 +66,7 @@ def dose_table(
     return pd.concat(tables, ignore_index=True)[DOSE_COLUMNS]
 
 
-def _doses(group: pd.DataFrame, units: Mapping[str, str], column: str, draws: int, seed: int) -> pd.DataFrame:
+def _doses(group: pd.DataFrame, units: Mapping[str, str], column: str) -> pd.DataFrame:
     group = group.sort_values(["layer", "pair_id"], kind="stable")
     layers = np.sort(group["layer"].unique())
     first = group[group["layer"] == layers[0]]
@@ -93,15 +84,18 @@ def _doses(group: pd.DataFrame, units: Mapping[str, str], column: str, draws: in
     turned = (first["donor_prediction"] != first["base_prediction"]).to_numpy()
     same = (group["patched_prediction"] == group["donor_prediction"]).to_numpy().reshape(len(layers), n).T
     of_pairs = [units.get(clip_id, f"clip {clip_id}") for clip_id in first["recipient"]]
-    weights = pigeonhole_weights(of_pairs, of_pairs, draws=draws, seed=seed)
     every = np.ones((n, len(layers)))
     tables = []
     for answers, keep in zip(ANSWERS, (np.ones(n, bool), turned, ~turned), strict=True):
         support = every * keep[:, None]
         count = int(keep.sum())
-        clusters = int(count_clusters(of_pairs, of_pairs, keep[:, None])[0])
+        clusters = len({of_pairs[i] for i in np.flatnonzero(keep)})
         few_units = f"no interval: {clusters} {column} clusters, {FEWEST_FOR_INTERVAL} needed"
-        said = f"cluster bootstrap over {column}, {draws} draws" if clusters >= FEWEST_FOR_INTERVAL else few_units
+        said = (
+            f"cluster-robust with t over {column}, rates Wilson with effective n"
+            if clusters >= FEWEST_FOR_INTERVAL
+            else few_units
+        )
         table = pd.DataFrame({"layer": layers, "answers": answers, "n": count, "n_pairs": n, "n_clusters": clusters})
         table["interval_method"] = said
         wholes = turned[:, None] * every, size[:, None] * every
@@ -112,24 +106,20 @@ def _doses(group: pd.DataFrame, units: Mapping[str, str], column: str, draws: in
             ("whole_change", wholes[1], support),
             ("recovered", along, wholes[1] * support),
         ):
-            value, low, high = _with_interval(top * support, bottom, weights, clusters, name in SHARES)
+            value, low, high = _with_interval(top * support, bottom, of_pairs, name in SHARES)
             table[name], table[f"{name}_low"], table[f"{name}_high"] = value, low, high
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
 def _with_interval(
-    top: Floats, bottom: Floats, weights: Floats, clusters: int, is_rate: bool
+    top: Floats, bottom: Floats, clusters: Sequence[str], is_rate: bool
 ) -> tuple[Floats, Floats, Floats]:
     """[n_layers] of a ratio of sums over pairs, and its ends."""
     totals, parts = bottom.sum(axis=0), top.sum(axis=0)
     value = np.divide(parts, totals, out=np.full(len(totals), np.nan), where=totals > 0)
-    found = pigeonhole_interval(top, weights, n_clusters=clusters, denominators=bottom)
-    low, high = found.low, found.high
-    if is_rate and clusters >= FEWEST_FOR_INTERVAL:
-        for at in np.flatnonzero((value == 0) | (value == 1)):
-            low[at], high[at] = wilson(int(clusters * value[at]), clusters)
-    return value, low, high
+    found = ratio_intervals(top, clusters, bottom, rates=is_rate)
+    return value, found.low, found.high
 
 
 def curves_of(doses: pd.DataFrame) -> tuple[str, ...]:

@@ -79,12 +79,15 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             check_clips(store.subject, found, clips_of_pairs(made))
         check_subspace(found, pairs.pairs, made.fitted_on)
         means = [] if made.means is None else made.means.counts(pairs.pairs)
+        targets = dict.fromkeys(kind.target_column for kind in pairs.kinds)
+        sides = [both_sides(manifest.clips, column, found.labels)["labels"] for column in targets]
+        outside = list(dict.fromkeys(label for side in sides for label in side))
         facts = {
             **({"donor_means": means} if means else {}),
             "donors_answer_by_construction": made.by_construction,
             "donors_answer_but_for_padding": made.but_for_padding,
             "shortcut_refusal": store.subject.shortcut_refusal(),
-            "unanswered": both_sides(manifest.clips, pairs.kinds[0].target_column, found.labels),
+            "unanswered": {"labels": outside, "answers": list(found.labels)},
         }
         notes: list[str] = [*left_out(made), *donor_notes(means, found.controls, found.flow)]
         if found.words:
@@ -98,16 +101,19 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
         elif made.construction:
             instead = "; choose --site attn_out" if "attn_out" in store.subject.kinds else ""
             notes.append(f"at {found.kind} {made.construction}, whatever the layer{instead}")
+        low: list[str] = []
         for prompt, labels in zip(found.prompts, made.labels, strict=True):
 
             def kept(clip: Clip, prompt: str = prompt) -> Tensor:
                 return store.run(clip, prompt, (found.kind,)).logits[None]
 
-            notes += low_mass(ClipReader(store, prompt), [pair.recipient for pair in pairs.pairs], labels, kept)
+            low += low_mass(ClipReader(store, prompt), [pair.recipient for pair in pairs.pairs], labels, kept)
+        notes += low
         both = [c if c.original is None else c.original for p in pairs.pairs for c in (p.recipient, p.donor)]
         used = tuple({clip.clip_id: clip for clip in both}.values())
         rests_on = of_pairs(pairs.report, manifest.clips)
         rests_on += [f"the class mean of {row['label']} ({row['kind']}) of {row['clips']} clips" for row in means]
+        rests_on += low
         return Ready(request, found, engine, store, manifest, made, facts, tuple(notes), used, rests_on)
 
     def cost(self, ready: Ready[PatchRequest, Plan]) -> Cost:

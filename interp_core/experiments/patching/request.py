@@ -177,7 +177,12 @@ class PatchRequest(Request):
     )
     rank: int = option(1, "directions of the subspace", least=1, most=8, label="Rank of the subspace", rare=True)
     subspace_draws: int = option(
-        5, "random subspaces of the same rank beside it", least=1, most=100, label="Random subspaces", rare=True
+        5,
+        "random subspaces of the same rank beside it; a p needs 20",
+        least=1,
+        most=100,
+        label="Random subspaces",
+        rare=True,
     )
     subspace_label: str = option(
         "", "the column whose classes span the subspace; that in which A and B differ unless given",

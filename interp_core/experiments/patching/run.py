@@ -307,7 +307,7 @@ def run_patching(
         **{"lens": lens, "knockout": knock, "answers": said, "words_moved": moved},
         **{"head_map": heads, "head_agreement": agreement, "time_map": time_map, "necessity": necessity},
         **{"time_records": pd.DataFrame(windows), "mask_records": pd.DataFrame(masks)},
-        "edit_doses": dose_table(records, plan.pairs, clips, seed=settings.seed),
+        "edit_doses": dose_table(records, plan.pairs, clips),
         **{"subspace": within_table, "subspace_records": pd.DataFrame(exchanged)},
     }
     added = conflict.tables_of(plan, of_clips, clusters, column)

@@ -214,7 +214,6 @@ def summarise_stated(
     clusters: Mapping[str, str],
     *,
     columns: Sequence[str],
-    seed: int = 42,
     cluster_column: str = "text_id",
 ) -> pd.DataFrame:
     """Whom the answers follow.
@@ -231,7 +230,7 @@ def summarise_stated(
         are no items about them.
     """
     tables = [
-        _shares(own, _items(own, len(columns) > 1), clusters, columns, seed, cluster_column).assign(prompt=prompt)
+        _shares(own, _items(own, len(columns) > 1), clusters, columns, cluster_column).assign(prompt=prompt)
         for prompt in dict.fromkeys(record["prompt"] for record in records)
         if (own := [record for record in records if record["prompt"] == prompt])
     ]
@@ -244,7 +243,6 @@ def summarise_stated_layers(
     clusters: Mapping[str, str],
     *,
     columns: Sequence[str],
-    seed: int = 42,
     cluster_column: str = "text_id",
 ) -> pd.DataFrame:
     """Whom the answers follow when states of the run with a statement stand in the run without it.
@@ -259,7 +257,7 @@ def summarise_stated_layers(
         for at, layer in enumerate(own[0]["layers"]):
             answers = [list(labels)[int(np.argmax(record["patched_logits"][at]))] for record in own]
             here = [{**record, "prediction": answer} for record, answer in zip(own, answers, strict=True)]
-            made = _shares(here, _items(here, len(columns) > 1), clusters, columns, seed, cluster_column)
+            made = _shares(here, _items(here, len(columns) > 1), clusters, columns, cluster_column)
             tables.append(made.assign(prompt=prompt, span=span, layer=layer))
     return pd.concat(tables, ignore_index=True)[LAYER_COLUMNS] if tables else pd.DataFrame(columns=LAYER_COLUMNS)
 
@@ -317,14 +315,13 @@ def _shares(
     items: Mapping[str, Sequence[Mapping[str, Any]]],
     clusters: Mapping[str, str],
     columns: Sequence[str],
-    seed: int,
     unit: str,
 ) -> pd.DataFrame:
     names = {field: source_of(column) for field, column in zip(("voice", "words"), columns, strict=False)}
     names |= {"stated": "text", "none": "none"}
     rows = []
     for name, some in items.items():
-        units = Units([record["clip_id"] for record in some], clusters, unit, seed)
+        units = Units([record["clip_id"] for record in some], clusters, unit)
         won = [follows(record) for record in some]
         sources = [field for field in names if field != "stated" or name in (AGAINST, ALL_DIFFER)]
         hits = np.array([[winner == field for field in sources] for winner in won], float).reshape(-1, len(sources))

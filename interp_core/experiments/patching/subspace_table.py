@@ -1,6 +1,7 @@
 """What patches within subspaces did, beside the whole state: rates and changes by layer, with intervals and one p."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 from scipy.special import log_softmax
 
 from interp_core.experiments.patching.metrics import RECORD_COLUMNS, summarise
-from interp_core.maths.stats import crossed_max_test
+from interp_core.maths.draws import FEWEST_DRAWS, draw_rank_test, larger_of
+from interp_core.maths.stats import MaxTest, crossed_max_test
 
 MEASURES = ("flip_to_target_rate_reachable", "delta_logprob_target_mean")
 ENDS = ("", "_low", "_high")
@@ -40,8 +42,9 @@ def summarise_subspace(
     Returns:
         COLUMNS. Rates and changes as in `metrics.summarise`, with its intervals; of random subspaces their mean over
         draws, and in the place of limits the lowest and the highest draw. `share`: of the squared length of B - A
-        what is exchanged, mean over pairs. `p_adjusted` (of the subspace): `crossed_max_test` over layers of its change
-        of the target's log-probability minus the mean one of the random subspaces; NaN where it cannot be done.
+        what is exchanged, mean over pairs. `p_adjusted` (of the subspace), over layers, of the change of the target's
+        log-probability: the larger p of its rank among the random subspaces, which are the same for every pair
+        (`draw_rank_test`), and of its distance from their mean (`crossed_max_test`); NaN where one cannot be done.
         `fitted_classes` and `fitted_clips` are the fewest of a pair.
     """
     if not records:
@@ -68,7 +71,7 @@ def summarise_subspace(
         table["p_adjusted"] = np.nan
         if test.adjusted_p is not None:
             table.loc[own, "p_adjusted"] = test.adjusted_p
-        table.loc[own, "interval_method"] += f"; p, subspace minus mean of random ones: {test.method}"
+        table.loc[own, "interval_method"] += f"; p, against random subspaces: {test.method}"
         first = {"rank": of_kind[0]["rank"], "draws": len(drawn)}
         fewest = {name: min(record[name] for record in of_kind) for name in ("fitted_classes", "fitted_clips")}
         tables.append(table.assign(kind=kind, **first, **fewest)[COLUMNS])
@@ -111,18 +114,23 @@ def _of_draws(rows: pd.DataFrame, drawn: Sequence[str], shares: pd.Series) -> pd
 
 def _test(
     records: Sequence[Mapping[str, Any]], labels: Sequence[str], clusters: Mapping[str, str], tolerance: float
-) -> Any:
+) -> MaxTest:
     layers = sorted({record["layer"] for record in records})
     pairs = list(dict.fromkeys(record["pair_id"] for record in records))
-    differences = np.zeros((len(pairs), len(layers)))
+    n_draws, largest = len(records[0]["random_logits"]), 1.0
+    said = np.zeros((1 + n_draws, len(pairs), len(layers)))  # the subspace, then the draws
     sides: dict[str, list[str]] = {"recipient": [""] * len(pairs), "donor": [""] * len(pairs)}
     for record in records:
         row, target = pairs.index(record["pair_id"]), list(labels).index(record["target"])
         logits = np.asarray([record["patched_logits"], *record["random_logits"]], np.float64)
-        said = log_softmax(logits, axis=1)[:, target]
-        difference = said[0] - said[1:].mean()
-        if abs(difference) > tolerance * max(1.0, np.abs(logits).max()):
-            differences[row, layers.index(record["layer"])] = difference
+        said[:, row, layers.index(record["layer"])] = log_softmax(logits, axis=1)[:, target]
+        largest = max(largest, float(np.abs(logits).max()))
         for side in sides:
             sides[side][row] = clusters[record[side]]
-    return crossed_max_test(differences, sides)
+    means = said.mean(axis=1)
+    over_draws = draw_rank_test(means[0], means[1:], tolerance=tolerance * largest)
+    if over_draws.adjusted_p is None:
+        return replace(over_draws, method=f"{over_draws.method} (--subspace-draws {FEWEST_DRAWS})")
+    difference = said[0] - said[1:].mean(axis=0)
+    difference[np.abs(difference) <= tolerance * largest] = 0.0
+    return larger_of(crossed_max_test(difference, sides), over_draws)

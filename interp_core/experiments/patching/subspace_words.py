@@ -36,6 +36,8 @@ def sentence(rows: pd.DataFrame, layer: int) -> str:
     if p == p:
         said += f"; adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} against the random ones"
         said += "" if p < SIGNIFICANT else ", not told from them"
+    elif "not testable" in own["interval_method"]:
+        said += f"; {own['interval_method'][own['interval_method'].index('not testable') :]}"
     if own["reachable_count"]:
         said += f". Flips of {int(own['reachable_count'])} reachable pairs: {own[RATE]:.0%}, {random[RATE]:.0%} and "
         said += f"{found['whole'][RATE]:.0%}"

@@ -58,12 +58,9 @@ class Probes(Experiment[ProbesRequest, ProbesPlan, ProbesResult]):
             **({"read_directly": [subject.n_layers - 1]} if subject.by_construction else {}),
         }
         rests_on = [f"left out: {count} {what}" for what, count in plan.left_out.items() if count]
+        rests_on += [f"of {target.name}, left out: {target.left_out}" for target in plan.targets if target.left_out]
         rests_on += [said for name in columns for said in of_labels(plan.clips, name)]
-        notes = [
-            *rests_on,
-            *(f"of {target.name}, left out: {target.left_out}" for target in plan.targets if target.left_out),
-        ]
-        return Ready(request, found, engine, store, manifest, plan, facts, tuple(notes), plan.clips, rests_on)
+        return Ready(request, found, engine, store, manifest, plan, facts, tuple(rests_on), plan.clips, rests_on)
 
     def cost(self, ready: Ready[ProbesRequest, ProbesPlan]) -> Cost:
         plan, reader = ready.plan, ClipReader(ready.store, ready.request.prompt)

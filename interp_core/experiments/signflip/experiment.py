@@ -77,6 +77,7 @@ class Signflip(Experiment[SignflipRequest, SignflipPlan, SignflipResult]):
         facts = {"unanswered": both_sides(clips, task, labels.labels)}
         plan = SignflipPlan(clips, ClipReader(store, prompt), labels)
         notes = low_mass(plan.reader, clips, labels)
+        rests_on += notes
         return Ready(request, found, engine, store, manifest, plan, facts, notes, clips, rests_on)
 
     def cost(self, ready: Ready[SignflipRequest, SignflipPlan]) -> Cost:

@@ -15,7 +15,7 @@ from interp_core.data.relabel import advice, as_answers, both_sides
 from interp_core.data.sampling import halves
 from interp_core.digests import digest_of
 from interp_core.engine import Engine
-from interp_core.errors import InterpError, few
+from interp_core.errors import InterpError, Unanswered, few
 from interp_core.experiments.answers import head_labels, low_mass, question
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader
@@ -95,11 +95,8 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
             found, tuple(questions), told, tuple(first), named, tuple(second), targets, layers, partners, vectors,
             columns, about,
         )  # fmt: skip
-        notes += [
-            *filter(None, [why_not]),
-            *_few(named, targets, vectors),
-            *low_mass(questions[0].reader, second, labels),
-        ]
+        low = low_mass(questions[0].reader, second, labels)
+        notes += [*filter(None, [why_not]), *_few(named, targets, vectors), *low]
         if found.words:
             subject.check_writes()
             notes += left_out(subject, clips_in_words(plan))
@@ -110,7 +107,7 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
             "unanswered": both_sides(manifest.clips, task, labels.labels),
             **({"read_directly": [subject.n_layers - 1]} if subject.by_construction else {}),
         }
-        rests_on = [*of_labels(manifest.clips, task, labels.labels), _said(sides, units)]
+        rests_on = [*of_labels(manifest.clips, task, labels.labels), _said(sides, units), *low]
         used = (*first, *second)
         return Ready(request, found, engine, store, manifest, plan, facts, tuple(notes), used, rests_on)
 
@@ -215,16 +212,18 @@ def _targets(request: SteerRequest, answers: Sequence[str], known: Sequence[str]
     outside = sorted(set(known) - set(answers))
     mapping = f"; {advice(outside, answers)}" if outside else ""
     if missing := [label for label in request.targets if label not in known]:
-        raise InterpError(
+        raise Unanswered(
             f"--targets {', '.join(map(repr, missing))}: there is no clip to fit on, or no vector in the file (there "
-            f"are {', '.join(sorted(set(known))) or 'none'}){mapping}."
-        )
+            f"are {', '.join(sorted(set(known))) or 'none'}){mapping}.",
+            outside, answers,
+        )  # fmt: skip
     found = request.targets or tuple(label for label in answers if label in known)
     if not found:
-        raise InterpError(
+        raise Unanswered(
             f"none of the answers {', '.join(answers)} is a label of the clips that vectors are fitted on "
-            f"({few(sorted(set(known))) or 'none has a label'}){mapping or '; give clips with labels'}."
-        )
+            f"({few(sorted(set(known))) or 'none has a label'}){mapping or '; give clips with labels'}.",
+            outside, answers,
+        )  # fmt: skip
     if not set(known) - set(found[:1]):
         raise InterpError(f"every clip that vectors are fitted on is {found[0]!r}; a difference needs another label.")
     return found

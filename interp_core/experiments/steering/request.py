@@ -55,8 +55,8 @@ class SteerRequest(Request):
     draws: int = option(20, "random vectors, and shuffles of the labels", least=1, label="Random draws")
     every_draw: bool = option(
         False,
-        "every random vector on every clip at the controls' strength, which tells how unlike each other they are; else "
-        "each clip meets one of them, in turn",
+        "every random vector on every clip at the controls' strength, so that the label's vector is ranked among them, "
+        "which its p needs (20 of them or more); else each clip meets one of them, in turn, and there is no p",
         label="Every random vector on every clip", rare=True,
     )  # fmt: skip
     vector: str = option("", "add the vectors of this file (steering_vectors.safetensors of a run), and fit none")

@@ -1,6 +1,7 @@
 """The table of a steering run: how many clips each strength of each vector moves, beside what controls move."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from scipy.special import log_softmax
 
 from interp_core.data.clips import Clip
 from interp_core.data.columns import cluster_map
-from interp_core.maths.stats import Interval, rate_intervals, sign_flip_max_test
+from interp_core.maths.arrays import Floats
+from interp_core.maths.draws import FEWEST_DRAWS, draw_rank_test, larger_of
+from interp_core.maths.stats import Interval, MaxTest, rate_intervals, sign_flip_max_test
 
 HALF = 0.5
 CELL = ["layer", "alpha"]
@@ -70,9 +73,9 @@ def dose_table(
         n clips, n_units; eligible, and moved_rate of them; changed_rate of all; logprob_change_mean; label_mass_mean;
         for each of `columns` its n_, accuracy_ and accuracy_change_ from the unsteered clips. Every rate has _low and
         _high, or interval_method says why not. Random copies of a clip are averaged first. p_adjusted: of condition
-        vector under the first prompt, moved more or less often than the random vector (sign flips by unit, maximum
-        over the label's layers and strengths). p_random: the share of random vectors that move as many, where every
-        clip met every one of them.
+        vector under the first prompt, over the label's layers at strengths at which every clip met every random vector:
+        the larger p of its rank among them (`draw_rank_test`) and of moved by it minus moved by them (sign flips by
+        unit); NaN under 20 random vectors. p_random: the share of random vectors that move as many, cell by cell.
     """
     frame = copies(rows, labels)
     ids = [clip.clip_id for clip in clips]
@@ -184,22 +187,38 @@ def _accuracy(
 
 def _compare(dose: pd.DataFrame, here: pd.Series, part: _Part, control: _Part) -> None:
     """Put p of a label's vector against random ones into its rows, and the test into their method."""
-    shared = [cell for cell in part.cells if cell in control.cells]
-    if not part.eligible.any() or not shared:
+    if not part.eligible.any():
         return
-    ours = part.moved[:, [part.cells.index(cell) for cell in shared]]
-    theirs = control.moved[:, [control.cells.index(cell) for cell in shared]]
-    test = sign_flip_max_test((ours - theirs)[part.eligible], part.units[part.eligible].tolist())
-    adjusted = dict(zip(shared, test.adjusted_p, strict=True)) if test.adjusted_p is not None else {}
     rows = dose[here]
-    by_draw: list[float] = []
     cells = list(zip(rows["layer"].astype(int), rows["alpha"].astype(float), strict=True))
+    drawn = {cell: found for cell in cells if len(found := control.by_draw(cell))}
+    whole = [cell for cell in part.cells if cell in drawn]
+    test = _against_draws(part, control, whole, drawn)
+    adjusted = dict(zip(whole, test.adjusted_p, strict=True)) if test.adjusted_p is not None else {}
+    by_draw: list[float] = []
     for cell, rate in zip(cells, rows["moved_rate"], strict=True):
-        drawn = control.by_draw(cell)
-        by_draw.append((1 + int((drawn >= rate).sum())) / (1 + len(drawn)) if len(drawn) > 1 else np.nan)
+        reached = (drawn.get(cell, np.array([])) >= rate).sum()
+        by_draw.append((1 + int(reached)) / (1 + len(drawn[cell])) if len(drawn.get(cell, ())) > 1 else np.nan)
     dose.loc[here, "p_random"] = by_draw
     dose.loc[here, "p_adjusted"] = [adjusted.get(cell, np.nan) for cell in cells]
-    dose.loc[here, "interval_method"] = rows["interval_method"] + f"; p: {test.method}, against random vectors"
+    dose.loc[here, "interval_method"] = rows["interval_method"] + f"; p, against random vectors: {test.method}"
+
+
+def _against_draws(
+    part: _Part, control: _Part, cells: Sequence[tuple[int, float]], drawn: Mapping[tuple[int, float], Floats]
+) -> MaxTest:
+    """The larger p of the vector's rank among random ones and of sign flips over units, in the cells in which every
+    random vector met every clip."""
+    if not cells:
+        why = "each clip met one of the random vectors, so they cannot be ranked; --every-draw lets each meet all"
+        return MaxTest(None, None, 0, f"not testable: {why}")
+    places = [part.cells.index(cell) for cell in cells]
+    ours = part.moved[:, places][part.eligible]
+    theirs = control.moved[:, [control.cells.index(cell) for cell in cells]][part.eligible]
+    over_draws = draw_rank_test(ours.mean(axis=0), np.stack([drawn[cell] for cell in cells], axis=1))
+    if over_draws.adjusted_p is None:
+        over_draws = replace(over_draws, method=f"{over_draws.method} (--draws {FEWEST_DRAWS})")
+    return larger_of(sign_flip_max_test(ours - theirs, part.units[part.eligible].tolist()), over_draws)
 
 
 def moved_by(dose: pd.DataFrame, condition: str, prompt: int = 0) -> pd.DataFrame:

@@ -139,7 +139,14 @@ def test_the_same_number_of_clips_a_class_and_training_clips_stay_out() -> None:
     found = draw(clips, HeadsRequest("m"))
     assert sorted(found.labels) == ["a"] * 6 + ["b"] * 6 and found.groups is None
     assert not {"c0", "c1", "c2", "c3"} & {one.clip_id for one in found.clips}
-    assert found.left_out == {"training clips": 4, "clips without a label": 1}
+    assert {what: count for what, count in found.left_out.items() if count} == {
+        "training clips": 4, "clips without a label": 1, "clips so that every class has as many": 1,
+    }  # fmt: skip
+    assert len(found.pool) == 14, "of which one has no label"
+    one = draw(clips, HeadsRequest("m", classes=("b", "a"), per_class=2))
+    assert one.left_out["clips so that every class has as many"] == 9
+    others = draw([*clips, clip(18, label="c", split="test")], HeadsRequest("m", classes=("a", "b")))
+    assert others.left_out["clips of other classes"] == 1
     assert [one.clip_id for one in draw(clips[::-1], HeadsRequest("m")).clips] == [one.clip_id for one in found.clips]
     assert len(draw(clips, HeadsRequest("m", clips="all", per_class=8)).clips) == 16
     everything = [clip(i, label="ab"[i % 2], split="train") for i in range(8)]  # nothing is held out: all are taken

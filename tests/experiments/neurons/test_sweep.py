@@ -9,7 +9,7 @@ from torch import nn
 
 from interp_core.errors import InterpError
 from interp_core.experiments.downstream import fillings
-from interp_core.experiments.neurons.measures import area
+from interp_core.experiments.neurons.measures import Evidence, area, judge
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.scores import LinearProbe, ranked
 from interp_core.experiments.neurons.sweep import run_sweep
@@ -176,3 +176,10 @@ def test_a_sweep_of_wide_features_costs_little_beside_making_them():
     rest.logits = lambda rows: calls.append(len(rows)) or inner(rows)
     run_sweep(table, rest, impact_of(table, head), replace(QUICK, draws=100), config={})
     assert len(calls) == 2 and sum(calls) == 2 * 50 * (2 * 5 + 200 * 4)
+
+
+def test_a_drop_beyond_a_few_random_sets_is_not_called_selective():
+    found = Evidence(4, 0.3, 0.01, 0.1, 0.05, 0.2, 0.0, 0.0, draws=20)
+    assert judge(found)[0] == "selective"
+    word, why = judge(replace(found, draws=19))
+    assert word == "undecided" and why == "19 random draws are too few to rank the drop among: --draws 20"

@@ -111,7 +111,7 @@ def test_a_voice_that_comes_too_late_is_read_when_its_state_is_put_before_the_re
     words = table[table["column"] == "semantic_label"].set_index(["source", "target"])["accuracy_patched"]
     assert words[(READ, 0)] < 0.6, "control: the words' label is not what was late"
     best = voice.loc[(READ, 0)]
-    assert best["accuracy_change_low"] > 0 and best["n_clusters"] >= 10 and "bootstrap over text_id" in best.iloc[-1]
+    assert best["accuracy_change_low"] > 0 and best["n_clusters"] >= 10 and "with t over text_id" in best.iloc[-1]
 
 
 # ---- against plain loops ---------------------------------------------------------------------------------------------
@@ -209,15 +209,16 @@ def test_an_answer_counts_once_and_the_ratio_leaves_out_those_that_follow_neithe
 def test_means_over_clips_resample_units_and_say_when_there_are_too_few():
     ids = [f"c{i}" for i in range(40)]
     values = np.array([[i % 2, 1.0] for i in range(40)])
-    units = Units(ids, {name: f"u{int(name[1:]) // 2}" for name in ids}, "speaker", 0)
+    units = Units(ids, {name: f"u{int(name[1:]) // 2}" for name in ids}, "speaker")
     half, all_ = units.means(values, rates=True)
-    assert half["mean"] == 0.5 and half["low"] == half["high"] == 0.5, "every unit holds one of each"
-    assert (
-        all_["low"] == pytest.approx(0.839, abs=1e-3) and all_["interval_method"] == "Wilson with n = speaker clusters"
-    )
-    alone, _ = Units(ids, {name: name for name in ids}, "clip", 0).means(values)
-    assert alone["low"] < 0.4 < 0.6 < alone["high"], "control: clips by themselves spread"
-    few, _ = Units(ids, dict.fromkeys(ids, "one"), "speaker", 0).means(values)
+    assert half["mean"] == 0.5 and 0.3 < half["low"] < 0.4, "every unit holds one of each: as wide as 40 clips are"
+    assert all_["low"] == pytest.approx(0.82, abs=1e-3) and all_["high"] == 1, "of 20 units"
+    assert all_["interval_method"] == "cluster-robust with t, Wilson with effective n over speaker"
+    alone, _ = Units(ids, {name: name for name in ids}, "clip").means(values)
+    assert alone["low"] < 0.4 < 0.6 < alone["high"], "clips by themselves spread"
+    plain, _ = units.means(values)
+    assert plain["low"] == plain["high"] == 0.5, "control: a mean over units that are all alike has no width"
+    few, _ = Units(ids, dict.fromkeys(ids, "one"), "speaker").means(values)
     assert np.isnan(few["low"]) and few["interval_method"] == "no interval: 1 speaker clusters, 10 needed"
 
 

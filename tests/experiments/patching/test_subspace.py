@@ -112,7 +112,7 @@ def planted_run(folder, rank, *, labels="prosody_label", seed=0):
     some = planted_clips(folder, seed=seed)
     asked = PatchRequest(
         "planted", "none", kinds="prosody", labels=LABELS, prompts=("",), site="mlp_out", positions="audio",
-        controls=(), flow=(), checks=False, max_pairs=24, subspace="mean-difference", rank=rank, subspace_draws=3,
+        controls=(), flow=(), checks=False, max_pairs=24, subspace="mean-difference", rank=rank, subspace_draws=20,
         subspace_label="" if labels == "prosody_label" else labels,
     )  # fmt: skip
     subject = planted(1, 1)
@@ -137,7 +137,7 @@ def test_two_planted_directions_do_what_the_whole_state_does_and_one_or_random_o
     assert own.p_adjusted[1] < 0.05 and own.flip_to_target_rate_reachable[1] > 0.9
     assert changes(table, 0)[["whole", "subspace"]].abs().max() < 1e-6  # where classes differ in what nobody reads
     words = sentence(table, 1)
-    assert words.startswith("2 directions at layer 1") and "3 random subspaces" in words and "adjusted p" in words
+    assert words.startswith("2 directions at layer 1") and "20 random subspaces" in words and "adjusted p" in words
 
 
 def test_classes_that_have_nothing_to_do_with_the_answer_are_told_from_random_ones_in_no_layer(tmp_path):
@@ -165,7 +165,10 @@ def test_the_table_holds_the_runs_own_matched_numbers_and_means_of_draws(made):
         assert ends == pytest.approx([np.mean(said), min(said), max(said)], abs=1e-9)
         assert random["share"] == pytest.approx(np.mean(rows["random_share"].tolist()), abs=1e-9)
     own = table[table.condition == "subspace"]
-    assert own.interval_method.str.contains("not testable").all() and own.p_adjusted.isna().all()  # too few speakers
+    assert own.interval_method.str.contains("not testable").all() and own.p_adjusted.isna().all()
+    assert f"not testable: {DRAWS} random draws, 20 needed (--subspace-draws 20)" in sentence(
+        table, int(own.layer.iloc[0])
+    )
     assert summarise_subspace([], made.records, EMOTIONS, {}).empty
 
 

@@ -69,6 +69,8 @@ def test_the_command_prints_each_check_writes_the_record_and_refuses_a_file_that
     assert (record.model_type, record.dtype) == ("qwen2_audio", "float32") and str(tiny_folder) in str(record)
     assert main(line) == BAD_INPUT and "must name a new file" in capsys.readouterr().err
 
+    assert main([*line, "--out", ""]) == BAD_INPUT and "--out '' must name a new file" in capsys.readouterr().err
+
     monkeypatch.setattr(verifying, "compared", failing)
     assert main(line[:-6] + line[-4:]) == CHECK_FAILED
     assert "FAILED  attn_out" in capsys.readouterr().out

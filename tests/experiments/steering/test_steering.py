@@ -18,6 +18,7 @@ from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.steering import tables
 from interp_core.experiments.steering.experiment import STEERING
 from interp_core.experiments.steering.plan import Question, SteerPlan
 from interp_core.experiments.steering.request import SteerRequest
@@ -131,6 +132,8 @@ def test_a_planted_direction_is_recovered_and_moves_every_clip_where_random_and_
     assert rates(planted, "shuffled", 2.0).max() < 0.2, "at its own length"
     p = rates(planted, "vector", 2.0, "p_random")
     assert p.max() <= 0.1 and (planted.smallest["alpha"] <= 2).all()
+    adjusted = rates(planted, "vector", 2.0, "p_adjusted")
+    assert (adjusted >= p).all() and np.median(adjusted) < 0.05, "of 20 random vectors some lie near a direction"
 
 
 def test_every_random_vector_met_every_clip_at_the_controls_strength_and_one_in_turn_elsewhere(planted):
@@ -141,7 +144,29 @@ def test_every_random_vector_met_every_clip_at_the_controls_strength_and_one_in_
             alpha: [d for a, d in zip(row["alpha"], row["draw"], strict=True) if a == alpha] for alpha in (1, 2, 4)
         }
         assert drawn == {1: [number % 20], 2: list(range(20)), 4: [number % 20]}
-    assert np.isnan(rates(planted, "vector", 1.0, "p_random")).all()
+    for column in ("p_random", "p_adjusted"):
+        assert np.isnan(rates(planted, "vector", 1.0, column)).all()
+
+
+def test_p_is_missing_with_what_to_ask_for_where_random_vectors_are_few_or_met_a_part_of_the_clips(planted):
+    clips = [Clip(f"c{i}", Path("c"), {"label": "abc"[i % 3], "speaker": f"s{i // 3}"}, "") for i in range(24, 48)]
+
+    def found(kept):
+        rows = []
+        for row in planted.records.to_dict("records"):
+            some = [i for i, draw in enumerate(row["draw"]) if row["condition"] != "random" or kept(row, draw)]
+            lists = ("alpha", "draw", "answer", "logits", "label_mass")
+            rows.append({**row, **{name: [row[name][i] for i in some] for name in lists}})
+        dose = tables.dose_table(rows, clips, LABELS.labels, ("label",), "speaker")
+        return dose[dose["condition"] == "vector"]
+
+    assert found(lambda row, draw: True)["p_adjusted"].notna().any()
+    few = found(lambda row, draw: draw < 10)
+    assert few["p_adjusted"].isna().all() and few["p_random"].notna().any()
+    assert few["interval_method"].str.endswith("not testable: 10 random draws, 20 needed (--draws 20)").all()
+    turns = found(lambda row, draw: draw == (int(row["clip_id"][1:]) - 24) % 20)
+    assert turns[["p_adjusted", "p_random"]].isna().all(axis=None)
+    assert turns["interval_method"].str.endswith("cannot be ranked; --every-draw lets each meet all").all()
 
 
 def test_the_accuracy_that_a_vector_costs_is_that_of_the_steered_answers(planted):
@@ -164,7 +189,9 @@ def test_the_accuracy_that_a_vector_costs_is_that_of_the_steered_answers(planted
     base = dose[dose["condition"] == "base"].iloc[0]
     assert base["accuracy_label"] == 1 and base["changed_rate"] == 0 and np.isnan(base["moved_rate"])
     few = dose[dose["condition"] == "vector"]["interval_method"]
-    assert few.str.startswith("no interval: 8 clusters, 10 needed; p: studentised sign-flip").all()
+    assert few.str.startswith(
+        "no interval: 8 clusters, 10 needed; p, against random vectors: the larger of rank among 20"
+    ).all()
 
 
 # ---- the whole way, with a tiny encoder ------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from interp_core.data.archive import Caps
 from interp_core.data.clips import ClipLimits
 from interp_core.data.collection import Upload
 from interp_core.data.manifest import read_manifest
+from interp_core.data.pairs import build_pairs, parse_kinds
 from interp_core.errors import InterpError
+from interp_core.experiments.basis import of_clips
 
 RATE = 16_000
 LIMITS = ClipLimits(max_seconds=5)
@@ -197,6 +199,19 @@ def test_labels_come_from_names():
     for pattern in ("no field", "{a}{a}", "{a", "{clip_id}"):
         with pytest.raises(InterpError):
             made_of.labels_from_names(["x"], pattern)
+
+
+def test_labels_read_off_the_names_make_pairs_of_one_text(mine):
+    uploads = [sound(f"{name}.wav", tone()) for name in ("ana_Hello_happy", "ana_hello_sad", "ana_bye_sad")]
+    made_of.add(mine, uploads, SMALL, LIMITS)
+    rows = mine.table()
+    found = made_of.labels_from_names(rows["clip_id"].tolist(), "{speaker}_{text}_{prosody_label}")
+    made_of.set_clips(mine, rows.assign(**{name: found[name].tolist() for name in found}))
+    read = read_manifest(mine.manifest)
+    pairs = build_pairs(read.clips, parse_kinds("prosody")).pairs
+    made = {(pair.recipient.clip_id, pair.donor.clip_id) for pair in pairs}
+    assert made == {("ana_Hello_happy", "ana_hello_sad"), ("ana_hello_sad", "ana_Hello_happy")}
+    assert any("There is no text_id" in said for said in of_clips(read, read.clips))  # what numbers rest on
 
 
 def test_what_is_downloaded_can_be_dropped_again_with_its_labels(mine, tmp_path):

@@ -102,14 +102,15 @@ def clip_limits() -> ClipLimits:
 
 
 def caps() -> Caps:
-    """What visitors may keep: PATCHBAY_MAX_FILES clips a collection, PATCHBAY_MAX_COLLECTIONS collections a browser,
-    PATCHBAY_MAX_DATA_MB in all.
+    """What visitors may keep: PATCHBAY_MAX_FILES clips a collection, PATCHBAY_MAX_COLLECTIONS collections and
+    PATCHBAY_MAX_VISITOR_MB a visitor, PATCHBAY_MAX_DATA_MB in all.
     """
     usual = Caps()
     return Caps(
         files=int(_number("PATCHBAY_MAX_FILES", usual.files)),
         nbytes=int(_number("PATCHBAY_MAX_DATA_MB", usual.nbytes / 2**20) * 2**20),
         collections=int(_number("PATCHBAY_MAX_COLLECTIONS", usual.collections)),
+        visitor=int(_number("PATCHBAY_MAX_VISITOR_MB", usual.visitor / 2**20) * 2**20),
     )
 
 

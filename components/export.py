@@ -18,7 +18,6 @@ from components.charts.parts import for_export
 from components.shown import Shown
 from components.words import md
 from interp_core.errors import InterpError
-from interp_core.experiments.facts import signature
 from interp_core.experiments.report.notebook import notebook
 from interp_core.experiments.report.page import report
 from interp_core.request import Request
@@ -71,9 +70,9 @@ def file_name(*parts: str) -> str:
     return "-".join(re.sub(r"[^\w.~-]+", "_", part).strip("_") for part in parts if part)
 
 
-def facts(shown: Shown, *settings: str) -> str:
-    """The last lines of an exported figure's title: settings, the model with its weights, the date."""
-    return signature(shown.config, *settings)
+def facts(shown: Shown, *settings: str, n: str = "") -> str:
+    """The last lines of an exported figure's title; see `Result.signature`."""
+    return shown.result.signature(*settings, n=n)
 
 
 def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None) -> None:

@@ -16,8 +16,9 @@ from interp_core.content import changed, unknown
 from interp_core.data.manifest import check_inside
 from interp_core.errors import InterpError
 from interp_core.experiments import experiment_of
-from interp_core.experiments.experiment import Result, numbered, open_result
+from interp_core.experiments.experiment import numbered, open_result
 from interp_core.experiments.facts import made_at
+from interp_core.experiments.result import Result
 from interp_core.models.bundled import ASSETS, demo_of, demos
 from interp_core.request import Request, short_name
 from interp_core.runs import read_config, summarise

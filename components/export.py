@@ -109,6 +109,19 @@ def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None)
         _repeat(shown, base)
 
 
+def paper(name: str, draw: Callable[[], Figure]) -> None:
+    """The downloads of one figure for paper that belongs to no run; it is drawn when it is asked for.
+
+    Args:
+        name: of the file, without its ending.
+    """
+    with st.popover("Export", icon=":material/download:"):
+        st.caption("Both spectrograms, the curve and the logits in one figure for paper.")
+        with st.container(horizontal=True):
+            for kind, mime in FORMATS.items():
+                _button(kind.upper(), partial(_drawn_now, draw, kind), f"{name}.{kind}", mime, of="hand")
+
+
 def _repeat(shown: Shown, base: str) -> None:
     """How the run on show is repeated, and where its files lie."""
     try:
@@ -130,5 +143,5 @@ def repeat(request: Request) -> None:
     st.code(request.snippet(), language="python", wrap_lines=True)
 
 
-def _button(label: str, data: Callable[[], bytes], name: str, mime: str) -> None:
-    st.download_button(md(label), data, name, mime, on_click="ignore", key=f"export-{label}")
+def _button(label: str, data: Callable[[], bytes], name: str, mime: str, of: str = "export") -> None:
+    st.download_button(md(label), data, name, mime, on_click="ignore", key=f"{of}-{label}")

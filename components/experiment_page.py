@@ -149,9 +149,12 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
     elif job is not None and job.status == "cancelled":
         st.info("The run was stopped before anything was done.")
     shown = runs.current(asked, key)
+    if state.link_asks(asked.command) and job is None and not waits and _is_another(shown) and _may_start(asked):
+        if begin(asked):
+            st.rerun()
     if shown is not None:
         if shown.differences:
-            st.info("Not what is set now: " + "; ".join(map(md, shown.differences)) + ". Run it to see that.")
+            _says_other(asked, shown, idle=not (running or waits))
         _run(shown, asked, explore, facts)
         return
     if not (running or waits):
@@ -166,6 +169,23 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
             _offer_demos(asked.command)
         if pressed and begin(asked):
             st.rerun()
+
+
+def _is_another(shown: Shown | None) -> bool:
+    """Whether nothing that is kept answers what is asked."""
+    return shown is None or bool(shown.differences)
+
+
+def _may_start(asked: Request) -> bool:
+    """Whether a link alone may start a run: of bundled models, where the server lets it."""
+    return server.links_run() and all(map(state.ships, (*asked.models, *asked.adapters)))
+
+
+def _says_other(asked: Request, shown: Shown, *, idle: bool) -> None:
+    """In what the run on show is not what is set, and the way to that."""
+    st.info(f"Not what is set now: {'; '.join(map(md, shown.differences))}.{' Run it to see that.' if idle else ''}")
+    if idle and st.button("Run it now", icon=":material/play_arrow:", key=f"run_{asked.command}") and begin(asked):
+        st.rerun()
 
 
 def _weigh(key: str, asked: Request) -> str | None:

@@ -44,6 +44,14 @@ def anyone_cancels() -> bool:
     return said == "all"
 
 
+def links_run() -> bool:
+    """Whether a link whose run is not kept starts it, on a bundled model: PATCHBAY_LINKS, run (the default) or ask."""
+    said = os.environ.get("PATCHBAY_LINKS", "run")
+    if said not in ("run", "ask"):
+        raise InterpError(f"PATCHBAY_LINKS={said!r} is neither run nor ask.")
+    return said == "run"
+
+
 def has_login() -> bool:
     """Whether the server's secrets say how to log in (`[auth]`, for `st.login`)."""
     try:

@@ -23,7 +23,7 @@ BOUND: Any = "query-params"
 MODEL, ADAPTER, DEVICE, DTYPE, PART, PROBE = "model", "adapter", "device", "dtype", "part", "probe"
 CLIPS, CORPUS, SKIP_BAD = "clips", "corpus", "skip_bad"
 OF_SIDEBAR = (MODEL, ADAPTER, DEVICE, DTYPE, PART, PROBE, CLIPS, CORPUS, SKIP_BAD)
-RUN, EXAMPLE = "run", "example"
+RUN, EXAMPLE, LINK_ASKS = "run", "example", "link_asks"
 """A run folder that a link shows in the place of what is set."""
 # What is looked at on the pages Patching and Pairs.
 VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
@@ -218,12 +218,13 @@ def linked_text(key: str) -> str:
 
 def may_open(name: str) -> bool:
     """Whether this visitor asked for the model or adapter: a link alone must not make the server load or fetch one."""
-    ships = (
-        name in ("", NONE)
-        or name in bundled.demos()
-        or any(name in (pair.base, pair.donor) for pair in bundled_pairs())
-    )
-    return ships or name in st.session_state.get(APPROVED, ())
+    return ships(name) or name in st.session_state.get(APPROVED, ())
+
+
+def ships(name: str) -> bool:
+    """Whether a model or adapter is a bundled one, or none."""
+    bundled_one = name in bundled.demos() or any(name in (pair.base, pair.donor) for pair in bundled_pairs())
+    return name in ("", NONE) or bundled_one
 
 
 def approve(name: str | None) -> None:
@@ -290,6 +291,24 @@ def link_to_a_view() -> dict[str, str]:
     """What the URL says, where a visitor comes in by it and it names more than what stands in the sidebar; else {}."""
     said = st.query_params.to_dict()
     return said if PAGE not in st.session_state and said.keys() - {*OF_SIDEBAR, PRESENT} else {}
+
+
+def note_link(command: str, settings: Sequence[str]) -> None:
+    """Note that a visitor comes in by a link with settings of an experiment, and so asks to see what they give; to be
+    called before the page is noted.
+
+    Args:
+        settings: of the experiment, by field.
+    """
+    if PAGE in st.session_state or RUN in st.query_params:
+        return
+    if any(setting(command, name) in st.query_params for name in settings):
+        st.session_state[LINK_ASKS] = command
+
+
+def link_asks(command: str) -> bool:
+    """Whether the link that a visitor came in by asks for a run of an experiment; true once."""
+    return st.session_state.pop(LINK_ASKS, None) == command
 
 
 def follow_link(page: str) -> None:

@@ -191,3 +191,23 @@ def test_every_setting_of_the_server_stands_where_people_look_for_it():
     assert len(read) > 10 and not {name for name in read if name not in told}
     limits = {name for name in read if "_MAX_" in name}
     assert not {name for name in limits if name not in (ROOT / "SECURITY.md").read_text()}
+
+
+def test_a_link_starts_what_it_asks_for_once_on_bundled_models_and_nothing_else_does(open_app, monkeypatch):
+    link = {"patch_max_pairs": "2", "patch_controls": "", "patch_flow": "", "patch_checks": "false"}
+    jobs = server.engine().jobs
+    asking = open_app(**link)  # where the server leaves it to a button, that stands beside what is not as asked
+    assert jobs.jobs() == () and button(asking, "Run it now") and "Not what is set now" in words(asking)
+    monkeypatch.setenv("PATCHBAY_LINKS", "run")
+    assert faults(open_app(layer="1", view="Flip rate")) == [] and jobs.jobs() == ()  # the view of the shipped run
+    at = open_app(**link)
+    (job,) = jobs.jobs()
+    assert faults(at) == [] and len(job.asked_by) == 1  # who may stop it
+    job.cancel()
+    assert job.wait(60)
+    at = at.run().run()
+    assert len(jobs.jobs()) == 1 and job.status in ("cancelled", "done")  # once
+    if job.status == "cancelled":
+        assert faults(open_app(**link)) == [] and jobs.jobs() == (job,)  # nor for another who comes by it
+    other = open_app(model="somebody/model", **link)
+    assert len(jobs.jobs()) == 1 and not faults(other)

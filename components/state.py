@@ -108,6 +108,7 @@ SETTINGS, RUN_BEGUN, SO_FAR = "settings_and_run", "run_begun", "so_far"
 VISITOR = "visitor"
 WINDOW_OF, HISTORY = "window_is_of_the_pair", "history_of_selections"
 BLIND_TRIAL, BLIND_ANSWERS, BLIND_SAID, BLIND_PLAYER = "blind_trial", "blind_answers", "blind_said", "blind_player"
+BLIND_WHO = "blind_listener"
 PAGE, SHARED, SET_FOR = "page", "shared_between_pages", "settings_are_for_the_model"
 
 LINKED_TEXTS = (NEU_CLIP, SF_CLIP, ST_CLIP, PB_CLIP, PB_CELL)

@@ -118,6 +118,7 @@ WIDGETS = {"selectbox", "select_slider", "slider", "segmented_control", "toggle"
            "text_input", "multiselect", "radio", "pills", "expander"}  # fmt: skip
 NOT_IN_LINKS = {
     "OWN_CLIPS": "sets the manifest, which is in the link",
+    "BLIND_WHO": "who listens at this browser",
     "REC_A": "of a link that leads to the pair", "REC_B": "of a link that leads to the pair",
     "REC_COLUMN": "typed once, and kept in the collection", "REC_PATTERN": "typed once, and kept in the collection",
     "REC_NEW": "typed once, and kept in the collection",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -28,6 +27,7 @@ from components import (
 )
 from components import shown as runs
 from components.charts import clicks, so_far
+from components.clips import owner
 from components.guard import Ended, readable_errors, show
 from components.shown import Shown
 from components.words import md
@@ -224,14 +224,16 @@ def _prepared(key: str, _asked: Request) -> tuple[tuple[str, ...], str]:
     return ready.notes, str(made.cost(ready))
 
 
-def _linked(command: str, folder: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> None:
-    """The run in a folder that a link names, in the place of what is set."""
+def _linked(command: str, name: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> None:
+    """The run that a link names, in the place of what is set."""
+    where = "that this server has in memory" if server.engine().jobs.get(name) is not None else f"in {md(name)}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Shown is the run in {md(folder)}, whatever is set.")
+        st.markdown(f"Shown is the run {where}, whatever is set.")
         st.button("Back to the settings", on_click=state.leave_linked_run, icon=":material/arrow_back:")
-    shown = runs.opened(Path(folder))
+    shown = runs.linked(name)
+    owner.refuse_foreign((shown.config.get("manifest") or {}).get("path"))
     if shown.command != command:
-        raise InterpError(f"{folder} holds a run of {shown.command!r}, which another page shows.")
+        raise InterpError(f"{name} holds a run of {shown.command!r}, which another page shows.")
     asked = replace(shown.request, device="auto", dtype="auto", max_seconds=server.clip_limits().max_seconds)
     for model, adapter in zip(asked.models, asked.adapters, strict=True):
         models.require_approval(model)

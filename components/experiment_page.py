@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -28,6 +27,7 @@ from components import (
 )
 from components import shown as runs
 from components.charts import clicks, so_far
+from components.clips import owner
 from components.guard import Ended, readable_errors, show
 from components.shown import Shown
 from components.words import md
@@ -155,9 +155,12 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
     elif job is not None and job.status == "cancelled":
         st.info("The run was stopped before anything was done.")
     shown = runs.current(asked, key)
+    if state.link_asks(asked.command) and job is None and not waits and _is_another(shown) and _may_start(asked):
+        if begin(asked):
+            st.rerun()
     if shown is not None:
         if shown.differences:
-            st.info("Not what is set now: " + "; ".join(map(md, shown.differences)) + ". Run it to see that.")
+            _says_other(asked, shown, idle=not (running or waits))
         _run(shown, asked, explore, facts)
         return
     if not (running or waits):
@@ -172,6 +175,23 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
             _offer_demos(asked.command)
         if pressed and begin(asked):
             st.rerun()
+
+
+def _is_another(shown: Shown | None) -> bool:
+    """Whether nothing that is kept answers what is asked."""
+    return shown is None or bool(shown.differences)
+
+
+def _may_start(asked: Request) -> bool:
+    """Whether a link alone may start a run: of bundled models, where the server lets it."""
+    return server.links_run() and all(map(state.ships, (*asked.models, *asked.adapters)))
+
+
+def _says_other(asked: Request, shown: Shown, *, idle: bool) -> None:
+    """In what the run on show is not what is set, and the way to that."""
+    st.info(f"Not what is set now: {'; '.join(map(md, shown.differences))}.{' Run it to see that.' if idle else ''}")
+    if idle and st.button("Run it now", icon=":material/play_arrow:", key=f"run_{asked.command}") and begin(asked):
+        st.rerun()
 
 
 def _weigh(key: str, asked: Request) -> str | None:
@@ -211,14 +231,16 @@ def _prepared(key: str, _asked: Request) -> tuple[tuple[str, ...], str]:
     return ready.notes, str(made.cost(ready))
 
 
-def _linked(command: str, folder: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> None:
-    """The run in a folder that a link names, in the place of what is set."""
+def _linked(command: str, name: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> None:
+    """The run that a link names, in the place of what is set."""
+    where = "that this server has in memory" if server.engine().jobs.get(name) is not None else f"in {md(name)}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Shown is the run in {md(folder)}, whatever is set.")
+        st.markdown(f"Shown is the run {where}, whatever is set.")
         st.button("Back to the settings", on_click=state.leave_linked_run, icon=":material/arrow_back:")
-    shown = runs.opened(Path(folder))
+    shown = runs.linked(name)
+    owner.refuse_foreign((shown.config.get("manifest") or {}).get("path"))
     if shown.command != command:
-        raise InterpError(f"{folder} holds a run of {shown.command!r}, which another page shows.")
+        raise InterpError(f"{name} holds a run of {shown.command!r}, which another page shows.")
     asked = replace(shown.request, device="auto", dtype="auto", max_seconds=server.clip_limits().max_seconds)
     for model, adapter in zip(asked.models, asked.adapters, strict=True):
         models.require_approval(model)

@@ -18,7 +18,6 @@ from components.charts.parts import for_export
 from components.shown import Shown
 from components.words import md
 from interp_core.errors import InterpError
-from interp_core.experiments.facts import signature
 from interp_core.experiments.report.notebook import notebook
 from interp_core.experiments.report.page import report
 from interp_core.request import Request
@@ -71,9 +70,9 @@ def file_name(*parts: str) -> str:
     return "-".join(re.sub(r"[^\w.~-]+", "_", part).strip("_") for part in parts if part)
 
 
-def facts(shown: Shown, *settings: str) -> str:
-    """The last lines of an exported figure's title: settings, the model with its weights, the date."""
-    return signature(shown.config, *settings)
+def facts(shown: Shown, *settings: str, n: str = "") -> str:
+    """The last lines of an exported figure's title; see `Result.signature`."""
+    return shown.result.signature(*settings, n=n)
 
 
 def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None) -> None:
@@ -110,6 +109,19 @@ def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None)
         _repeat(shown, base)
 
 
+def paper(name: str, draw: Callable[[], Figure]) -> None:
+    """The downloads of one figure for paper that belongs to no run; it is drawn when it is asked for.
+
+    Args:
+        name: of the file, without its ending.
+    """
+    with st.popover("Export", icon=":material/download:"):
+        st.caption("Both spectrograms, the curve and the logits in one figure for paper.")
+        with st.container(horizontal=True):
+            for kind, mime in FORMATS.items():
+                _button(kind.upper(), partial(_drawn_now, draw, kind), f"{name}.{kind}", mime, of="hand")
+
+
 def _repeat(shown: Shown, base: str) -> None:
     """How the run on show is repeated, and where its files lie."""
     try:
@@ -131,5 +143,5 @@ def repeat(request: Request) -> None:
     st.code(request.snippet(), language="python", wrap_lines=True)
 
 
-def _button(label: str, data: Callable[[], bytes], name: str, mime: str) -> None:
-    st.download_button(md(label), data, name, mime, on_click="ignore", key=f"export-{label}")
+def _button(label: str, data: Callable[[], bytes], name: str, mime: str, of: str = "export") -> None:
+    st.download_button(md(label), data, name, mime, on_click="ignore", key=f"{of}-{label}")

@@ -12,7 +12,7 @@ from components.shown import waits
 from components.widgets import run_link
 from components.words import md, nbytes, seconds
 from interp_core.engine import device_memory
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.result import Result
 from interp_core.jobs import Job
 from interp_core.request import model_named
 

@@ -18,6 +18,7 @@ from components.guard import readable_errors
 from components.patching import ask
 from components.start import examples
 from interp_core.experiments import EXPERIMENTS
+from interp_core.options import declared
 from interp_core.request import Request
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,6 +92,7 @@ def main() -> None:
     with readable_errors():
         if entry.command:
             state.open_on(next(iter(shown.demos_with(entry.command)), None))
+            state.note_link(entry.command, [one.name for one in declared(EXPERIMENTS[entry.command].request)])
         st.session_state[state.PAGE] = page.url_path
         st.session_state[state.PAGES] = {one.command or one.file: shows for shows, one in known.items()}
         st.session_state[state.REQUEST] = entry.ask(sidebar.draw(folded=not entry.reads))

@@ -44,6 +44,14 @@ def anyone_cancels() -> bool:
     return said == "all"
 
 
+def links_run() -> bool:
+    """Whether a link whose run is not kept starts it, on a bundled model: PATCHBAY_LINKS, run (the default) or ask."""
+    said = os.environ.get("PATCHBAY_LINKS", "run")
+    if said not in ("run", "ask"):
+        raise InterpError(f"PATCHBAY_LINKS={said!r} is neither run nor ask.")
+    return said == "run"
+
+
 def has_login() -> bool:
     """Whether the server's secrets say how to log in (`[auth]`, for `st.login`)."""
     try:
@@ -102,14 +110,15 @@ def clip_limits() -> ClipLimits:
 
 
 def caps() -> Caps:
-    """What visitors may keep: PATCHBAY_MAX_FILES clips a collection, PATCHBAY_MAX_COLLECTIONS collections a browser,
-    PATCHBAY_MAX_DATA_MB in all.
+    """What visitors may keep: PATCHBAY_MAX_FILES clips a collection, PATCHBAY_MAX_COLLECTIONS collections and
+    PATCHBAY_MAX_VISITOR_MB a visitor, PATCHBAY_MAX_DATA_MB in all.
     """
     usual = Caps()
     return Caps(
         files=int(_number("PATCHBAY_MAX_FILES", usual.files)),
         nbytes=int(_number("PATCHBAY_MAX_DATA_MB", usual.nbytes / 2**20) * 2**20),
         collections=int(_number("PATCHBAY_MAX_COLLECTIONS", usual.collections)),
+        visitor=int(_number("PATCHBAY_MAX_VISITOR_MB", usual.visitor / 2**20) * 2**20),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -16,8 +16,9 @@ from interp_core.content import changed, unknown
 from interp_core.data.manifest import check_inside
 from interp_core.errors import InterpError
 from interp_core.experiments import experiment_of
-from interp_core.experiments.experiment import Result, numbered, open_result
+from interp_core.experiments.experiment import numbered, open_result
 from interp_core.experiments.facts import made_at
+from interp_core.experiments.result import Result
 from interp_core.models.bundled import ASSETS, demo_of, demos
 from interp_core.request import Request, short_name
 from interp_core.runs import read_config, summarise
@@ -148,17 +149,16 @@ def opened(folder: Path) -> Shown:
     return _opened(folder, config["command"], "shipped" if folder.is_relative_to(ASSETS) else "folder")
 
 
-def all_of(command: str) -> Iterator[Shown]:
-    """Every finished run of an experiment that is at hand: of jobs, in the runs folder, shipped with demos."""
-    for job in server.engine().jobs.jobs():
-        if isinstance(job.result, Result) and job.result.config["command"] == command:
-            yield Shown(f"job {job.key}", job.result, "job")
-    runs = server.runs_folder()
-    kept = sorted(runs.glob(f"{command}-*")) if runs else []
-    for folder in [*kept, *(folder for demo in demos().values() for folder in demo.saved_runs)]:
-        saved = _finished(folder, "shipped" if folder.is_relative_to(ASSETS) else "folder")
-        if saved is not None and saved.command == command:
-            yield saved
+def linked(name: str) -> Shown:
+    """The run that a link names: the key of a job that holds its result, or a folder.
+
+    Raises:
+        InterpError: as `opened`.
+    """
+    job = server.engine().jobs.get(name)
+    if job is not None and isinstance(job.result, Result):
+        return Shown(f"job {job.key}", job.result, "job")
+    return opened(Path(name))
 
 
 def changed_since(shown: Shown, asked: Request) -> list[str] | None:

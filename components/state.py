@@ -8,11 +8,11 @@ Streamlit drops a URL value that is none of a widget's options; free text is che
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
+from interp_core.data.edits import KNOBS
 from interp_core.experiments.compare.bundled import bundled_pairs
 from interp_core.models import bundled
 from interp_core.models.adapters import NONE
@@ -23,7 +23,7 @@ BOUND: Any = "query-params"
 MODEL, ADAPTER, DEVICE, DTYPE, PART, PROBE = "model", "adapter", "device", "dtype", "part", "probe"
 CLIPS, CORPUS, SKIP_BAD = "clips", "corpus", "skip_bad"
 OF_SIDEBAR = (MODEL, ADAPTER, DEVICE, DTYPE, PART, PROBE, CLIPS, CORPUS, SKIP_BAD)
-RUN, EXAMPLE = "run", "example"
+RUN, EXAMPLE, LINK_ASKS = "run", "example", "link_asks"
 """A run folder that a link shows in the place of what is set."""
 # What is looked at on the pages Patching and Pairs.
 VIEW, KIND, PROMPT, MEASURE, STRENGTH = "view", "kind", "prompt", "measure", "strength"
@@ -108,8 +108,11 @@ SETTINGS, RUN_BEGUN, SO_FAR = "settings_and_run", "run_begun", "so_far"
 VISITOR = "visitor"
 WINDOW_OF, HISTORY = "window_is_of_the_pair", "history_of_selections"
 BLIND_TRIAL, BLIND_ANSWERS, BLIND_SAID, BLIND_PLAYER = "blind_trial", "blind_answers", "blind_said", "blind_player"
+BLIND_WHO = "blind_listener"
 PAGE, SHARED, SET_FOR = "page", "shared_between_pages", "settings_are_for_the_model"
 
+LINKED_TEXTS = (NEU_CLIP, SF_CLIP, ST_CLIP, PB_CLIP, PB_CELL)
+"""Selections that are no widget's, such as a row or a cell that was clicked; see `linked_text`."""
 TEXTS_OF_A_MODEL = (ADAPTER, PROBE, CLIPS, WINDOW)
 CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, HEADS_B, CMP_POINT, CMP_ARM, CMP_CLIP,
                       CMP_BESIDE, NEU_K, NEU_CLIP, HAND_PROMPT, SF_FLIPPED, SF_AT, SF_CLIP,
@@ -119,15 +122,15 @@ CHOICES_OF_A_MODEL = (PART, KIND, PROMPT, LAYER, PAIR, HEAD, HEADS_AT, HEADS_A, 
 # What undo and redo go through: what is looked at in a run, and never what is computed or on which model.
 SELECTION = (
     *(VIEW, KIND, PROMPT, MEASURE, STRENGTH, LAYER, PAIR, ALPHA, ONLY_FLIPS, SCALE, WINDOW, ONLY_WINDOW),
-    *(HEAD, TIME_STRIP, BACK_CELL),
+    *(HEAD, TIME_STRIP, BACK_CELL, BACK_COLUMN, BACK_MEASURE, STATED_LABEL, STATED_SPAN),
     *(HEADS_VIEW, HEADS_KIND, HEADS_AT, HEADS_SIDE, HEADS_A, HEADS_B, HEADS_OTHER),
     *(CMP_VIEW, CMP_REP, CMP_ESTIMATE, CMP_POINT, CMP_ARM, CMP_CLIP, CMP_BESIDE, CMP_MEASURE, CMP_SWEEPS),
     *(CMP_CLASS, CMP_BREAK, NEU_MEASURE, NEU_K, NEU_SET, NEU_CLIP, NEU_CLIPS),
     *(SF_PROXY, SF_FLIPPED, SF_AT, SF_CLIP, SF_ONLY, HAND_A, HAND_B, HAND_LAYER, HAND_PROMPT),
-    *(ST_LABEL, ST_LAYER, ST_ALPHA, ST_CLIP, EDIT_KNOB, EDIT_CODEC),
+    *(ST_LABEL, ST_LAYER, ST_ALPHA, ST_CLIP, ST_PROMPT, ST_OF, CMP_TAB, PAIRS_VIEW, EDIT_KNOB, EDIT_CODEC),
+    *(f"edit_{knob}" for knob in KNOBS),
     *(PB_TARGET, PB_AT, PB_LAYER, PB_CLIP, PB_CELL, PB_WORD),
 )
-MOST_STEPS = 200
 
 
 def setting(command: str, field: str) -> str:
@@ -200,58 +203,15 @@ def mark_window(text: str) -> None:
         st.session_state[ONLY_WINDOW] = False
 
 
-# ---- undo and redo ---------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class History:
-    """The selections of a page, one after the other.
-
-    Attributes:
-        of: names the run that they were made in: those of another mean nothing here.
-        steps: key -> value of every selection; `at` is the one on show.
-        moved: whether it has just been gone back or forth to, and so is not another one.
-    """
-
-    of: str
-    steps: list[dict[str, Any]]
-    at: int = 0
-    moved: bool = False
-
-
-def _history() -> History | None:
-    return st.session_state.setdefault(HISTORY, {}).get(st.session_state.get(PAGE))
-
-
-def note_selection(of: str) -> None:
-    """Note what is selected on this page now, behind its widgets; the same again is no step. `of` names the run."""
-    now = {key: st.session_state[key] for key in SELECTION if key in st.session_state}
-    known = _history()
-    if known is None or known.of != of:
-        st.session_state[HISTORY][st.session_state.get(PAGE)] = History(of, [now])
-    elif known.moved:  # what was gone to, as the widgets took it
-        known.steps[known.at], known.moved = now, False
-    elif now != known.steps[known.at]:
-        known.steps = [*known.steps[: known.at + 1], now][-MOST_STEPS:]
-        known.at = len(known.steps) - 1
-
-
-def steps_left() -> tuple[int, int]:
-    """How many selections can be undone and redone on this page."""
-    known = _history()
-    return (0, 0) if known is None else (known.at, len(known.steps) - 1 - known.at)
-
-
-def step_selection(by: int) -> None:
-    """Select again what was selected one step before (-1), or what was undone (1); for callbacks."""
-    known = _history()
-    if known is None or not 0 <= known.at + by < len(known.steps):
-        return
-    known.at, known.moved = known.at + by, True
-    for key, value in known.steps[known.at].items():
-        if st.session_state.get(key) != value:
-            st.session_state[key] = value
-    st.session_state.pop(WINDOW_OF, None)
+def linked_text(key: str) -> str:
+    """A selection that is no widget's, which the link carries; "" for none. To be called where it is drawn."""
+    said = str(st.session_state.setdefault(key, st.query_params.get(key, "")) or "")
+    if st.query_params.get(key, "") != said:
+        if said:
+            st.query_params[key] = said
+        else:
+            del st.query_params[key]
+    return said
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -259,12 +219,13 @@ def step_selection(by: int) -> None:
 
 def may_open(name: str) -> bool:
     """Whether this visitor asked for the model or adapter: a link alone must not make the server load or fetch one."""
-    ships = (
-        name in ("", NONE)
-        or name in bundled.demos()
-        or any(name in (pair.base, pair.donor) for pair in bundled_pairs())
-    )
-    return ships or name in st.session_state.get(APPROVED, ())
+    return ships(name) or name in st.session_state.get(APPROVED, ())
+
+
+def ships(name: str) -> bool:
+    """Whether a model or adapter is a bundled one, or none."""
+    bundled_one = name in bundled.demos() or any(name in (pair.base, pair.donor) for pair in bundled_pairs())
+    return name in ("", NONE) or bundled_one
 
 
 def approve(name: str | None) -> None:
@@ -305,6 +266,8 @@ def forget_choices() -> None:
         st.session_state.pop(key, None)
     for key in TEXTS_OF_A_MODEL:
         st.session_state[key] = ""  # a value that is gone would come back from the URL
+    for key in LINKED_TEXTS:
+        st.session_state[key] = ""
     forget_reader()
 
 
@@ -329,6 +292,24 @@ def link_to_a_view() -> dict[str, str]:
     """What the URL says, where a visitor comes in by it and it names more than what stands in the sidebar; else {}."""
     said = st.query_params.to_dict()
     return said if PAGE not in st.session_state and said.keys() - {*OF_SIDEBAR, PRESENT} else {}
+
+
+def note_link(command: str, settings: Sequence[str]) -> None:
+    """Note that a visitor comes in by a link with settings of an experiment, and so asks to see what they give; to be
+    called before the page is noted.
+
+    Args:
+        settings: of the experiment, by field.
+    """
+    if PAGE in st.session_state or RUN in st.query_params:
+        return
+    if any(setting(command, name) in st.query_params for name in settings):
+        st.session_state[LINK_ASKS] = command
+
+
+def link_asks(command: str) -> bool:
+    """Whether the link that a visitor came in by asks for a run of an experiment; true once."""
+    return st.session_state.pop(LINK_ASKS, None) == command
 
 
 def follow_link(page: str) -> None:

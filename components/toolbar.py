@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from components import state
+from components import history
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "copy_link"
 
@@ -16,8 +16,8 @@ _copy_link = st.components.v2.component("patchbay_copy_link", html=_html, css=_c
 
 def draw(of: str) -> None:
     """Note what is selected in the run that `of` names, and offer the way back; to be called behind all widgets."""
-    state.note_selection(of)
-    undone, redone = state.steps_left()
+    history.note_selection(of)
+    undone, redone = history.steps_left()
     _step("Undo", "u", -1, undone, "undo")
     _step("Redo", "y", 1, redone, "redo")
     _copy_link(key="copy_link", width="content")
@@ -28,7 +28,7 @@ def _step(label: str, key: str, by: int, left: int, icon: str) -> None:
         label,
         key=label.lower(),
         icon=f":material/{icon}:",
-        on_click=state.step_selection,
+        on_click=history.step_selection,
         args=(by,),
         shortcut=key,
         disabled=not left,

@@ -111,7 +111,7 @@ def choosing(key: str) -> Callable[[Any], None]:
 
 def chosen_of(key: str, known: Collection[str], offered: Iterable[str]) -> str | None:
     """What was chosen if it is known, else the first on offer that is; None where there is none."""
-    chosen = st.session_state.get(key)
+    chosen = state.linked_text(key)
     return chosen if chosen in known else next((one for one in offered if one in known), None)
 
 

@@ -15,7 +15,8 @@ from interp_core.engine import Engine, default_cache_bytes
 from interp_core.errors import InterpError
 from interp_core.experiments import experiment_of
 from interp_core.experiments.cluster.run import Cluster, run_on
-from interp_core.experiments.experiment import Result, open_result
+from interp_core.experiments.experiment import open_result
+from interp_core.experiments.result import Result
 from interp_core.experiments.sharded import run_whole
 from interp_core.jobs import Progress
 from interp_core.models.subject import Subject

@@ -45,6 +45,8 @@ PATCHING: Mapping[str, Look] = {
     "question": Look("question positions", GREEN, "dashdot", "diamond"),
     "last": Look("last position", PURPLE, "longdash", "triangle-down"),
 }
+STRENGTHS = (BLUE, "#5BA3D0", "#9CC9E5", "#003F63")
+"""What is patched from B at the greatest strength, and at weaker ones."""
 ANY_CHANGE = replace(PATCHING["no-conflict"], name="no conflict, any change")
 """Of the pairs without a conflict where a curve counts every change of the answer: they have no target to move to."""
 SUBSPACES: Mapping[str, Look] = {  # how much of B is exchanged
@@ -64,10 +66,15 @@ KNOCKOUT: Mapping[str, Look] = {
     "last": Look("the last position cannot read the audio", PURPLE, "dash", "triangle-down"),
     "text": Look("no text position can read the audio", GREEN, "solid", "diamond", strong=True),
 }
-RUNS: Mapping[str, Look] = {  # of one pair, and the models of a comparison
+RUNS: Mapping[str, Look] = {  # of one pair
     "base": Look("A as it is", BLUE),
     "donor": Look("B", VERMILLION, "dash", "square"),
-    "patched": Look("A after the patch", PURPLE, "dot", "diamond"),
+    "patched": Look("A after the patch", BLUE, "dot", "diamond"),
+}
+COMPARED: Mapping[str, Look] = {  # two models: the base is what is changed, as A is, and the donor gives, as B does
+    "base": Look("base", BLUE),
+    "donor": Look("donor", VERMILLION, "dash", "square"),
+    "transplant": Look("the donor's states or weights in the base", PURPLE, "dot", "diamond"),
 }
 NEURONS: Mapping[str, Look] = {
     "domain": Look("best for the domain", GREEN, strong=True),

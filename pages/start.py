@@ -1,4 +1,4 @@
-"""The first page: what Patchbay is, and four ways to begin."""
+"""The first page: what Patchbay is, and ways to begin."""
 
 import streamlit as st
 

@@ -9,7 +9,7 @@ from interp_core.engine import Engine
 from interp_core.experiments.experiment import open_result
 from interp_core.experiments.patching.experiment import PATCHING, patch_by_hand
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.run import PatchingResult
+from interp_core.experiments.patching.result import PatchingResult
 from interp_core.models.bundled import demos
 
 

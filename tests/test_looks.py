@@ -37,6 +37,7 @@ FIGURES = {  # every look by the figure that it stands in
     "patching": {**looks.PATCHING, **{f"lens of {run}": of for run, of in looks.LENS.items()}},
     "knockout": looks.KNOCKOUT,
     "runs": looks.RUNS,
+    "compared": looks.COMPARED,
     "neurons": looks.NEURONS,
     "signflip": looks.FLIPPED,
     "steering": looks.STEERING,
@@ -184,14 +185,19 @@ def test_nothing_but_b_wears_the_colour_of_b(neurons, heads):
     assert colours(bars) == {"B: <b>b</b>"}
     assert {name for name in ("base", "donor", "donor@L3") if compare_charts.look_of(name).colour == B} == {"donor"}
     worn = {(figure, name) for figure, all_of in FIGURES.items() for name, of in all_of.items() if of.colour == B}
-    assert worn == {("patching", "lens of donor"), ("runs", "donor")}
+    assert worn == {("patching", "lens of donor"), ("runs", "donor"), ("compared", "donor")}
     assert B not in looks.CATEGORIES
-    spelled = [
+
+
+def test_a_is_blue_as_it_is_and_after_the_patch_and_no_module_has_colours_of_its_own():
+    assert {looks.RUNS[run].colour for run in ("base", "patched")} == {looks.PATCHING["matched"].colour} == {looks.BLUE}
+    palette = {*looks.STRENGTHS, looks.VERMILLION, looks.GREEN, looks.PURPLE, looks.OCHRE, looks.GREY}
+    spelled = {
         path.relative_to(ROOT).as_posix()
         for path in [*ROOT.glob("interp_core/**/*.py"), *ROOT.glob("components/**/*.py"), *ROOT.glob("pages/*.py")]
-        if B in path.read_text("utf-8").upper()
-    ]
-    assert spelled == ["interp_core/looks.py"]
+        if any(colour.upper() in path.read_text("utf-8").upper() for colour in palette)
+    }
+    assert spelled == {"interp_core/looks.py"}
 
 
 @pytest.mark.parametrize("figure", FIGURES)

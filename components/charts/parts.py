@@ -164,8 +164,8 @@ def mark_significant(fig: go.Figure, rows: pd.DataFrame, column: str) -> None:
     # One trace: the browser lays each annotation out on its own. The empty line keeps the sign clear of the marker.
     fig.add_scatter(
         x=sure["layer"], y=sure[column], mode="text", text="<b>✱</b><br> ", textposition="top center",
-        textfont={"size": 13, "color": BLUE}, name="significant", hoverinfo="skip", showlegend=False, cliponaxis=False,
-        selected={"textfont": {"color": BLUE}}, unselected={"textfont": {"color": BLUE}},
+        textfont={"size": 13, "color": GREY}, name="significant", hoverinfo="skip", showlegend=False, cliponaxis=False,
+        selected={"textfont": {"color": GREY}}, unselected={"textfont": {"color": GREY}},
     )  # fmt: skip
     fig.add_scatter(
         x=[None], y=[None], mode="markers", name="✱ adjusted p < .05 against random", hoverinfo="skip",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -121,3 +122,8 @@ def shortened(text: str, most: int = 24) -> str:
 def plain(text: Hashable) -> str:
     """Labels are data: plotly would read their < and & as markup."""
     return html.escape(str(text), quote=False)
+
+
+def unmarked(text: str) -> str:
+    """What plotly shows of a text: without its tags, `&lt;` as <."""
+    return html.unescape(re.sub(r"<[^<>]*>", "", text.replace("<br>", " ")))

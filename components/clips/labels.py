@@ -16,13 +16,17 @@ from interp_core.errors import InterpError
 
 TABLE_HEIGHT = 460
 SHOWN = ("hear", "clip_id", "waveform", "sound")
-
+SAME_TEXT = "clips of one text, but for case and blanks, pair up as kind prosody where their prosody_label differs"
 
 COLUMNS = {
     **clip_audio.hear(),
     "clip_id": st.column_config.TextColumn("clip"),
     "waveform": st.column_config.AreaChartColumn(width=90, y_min=0, y_max=1),
     "sound": st.column_config.TextColumn(width=130, help="duration, RMS below full scale, what is wrong"),
+    "text": st.column_config.TextColumn(help=f"what is said: {SAME_TEXT}"),
+    "text_id": st.column_config.TextColumn(help="which text it is; where no clip has one, equal texts are one"),
+    "speaker": st.column_config.TextColumn(help="who speaks; the two clips of a pair are one speaker's where they can"),
+    "prosody_label": st.column_config.TextColumn(help="how it is said, such as the emotion of the voice"),
 }
 
 
@@ -87,7 +91,8 @@ def tools(collection: Collection) -> None:
         key=state.REC_PATTERN,
         placeholder="{speaker}_{text}_{prosody_label}",
         on_change=read_names,
-        help="What stands in braces becomes a label; {} is passed over. Names that do not fit keep their labels.",
+        help="What stands in braces becomes a label; {} is passed over. Names that do not fit keep their labels. "
+        f"For {{text}} a number or a word does (so does {{text_id}}): {SAME_TEXT}.",
     )
     right.button("Fill down", on_click=changed, args=(fill_down,), help="An empty label takes the one above it.")
 

@@ -12,6 +12,7 @@ from components.runs.pack import zip_folder
 from components.words import md, nbytes
 from interp_core.data import collection as made_of
 from interp_core.data.collection import Collection, Upload
+from interp_core.data.room import nbytes as bytes_of
 from interp_core.errors import InterpError
 
 PAIRS_PAGE, PATCHING_PAGE = (
@@ -95,7 +96,7 @@ def _manage(chosen: Collection) -> None:
         on_click="ignore",
     )
     with st.popover("More", icon=":material/more_horiz:"):
-        st.caption(f"{nbytes(made_of.nbytes(chosen.folder))} in {md(chosen.folder)}")
+        st.caption(f"{nbytes(bytes_of(chosen.folder))} in {md(chosen.folder)}")
         st.code(f"--manifest {chosen.manifest}", language=None)
         st.button("Stop sharing" if chosen.shared else "Share with all visitors", on_click=share)
         sure = st.checkbox("Delete all its recordings", key=f"sure-{chosen.folder.name}")
@@ -110,7 +111,8 @@ def _bring(chosen: Collection | None) -> None:
         "Drop recordings, or a zip of them",
         accept_multiple_files=True,
         key=f"upload-{turn}",
-        help=f"WAV, FLAC, OGG, MP3, AIFF …; at most {caps.files} clips of {limits.max_seconds:g} s each.",
+        help=f"WAV, FLAC, OGG, MP3, AIFF …; at most {caps.files} clips of {limits.max_seconds:g} s each, "
+        f"and {nbytes(caps.share)} in all your collections.",
     )
     spoken = st.audio_input("Or speak a sentence", key=f"microphone-{turn}")
     uploads = [Upload(file.name, file) for file in files]

@@ -17,7 +17,7 @@ from scipy.stats import norm
 from components.charts.parts import FONT_PX, UNFADED, new_figure, reference_line, ring_at, whiskers
 from components.charts.words import plain
 from interp_core.errors import InterpError
-from interp_core.looks import BLUE, GREEN, GREY, PURPLE, RUNS, Look
+from interp_core.looks import COMPARED, GREEN, GREY, Look
 from interp_core.maths.scores import error_curve
 
 RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -25,7 +25,7 @@ RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9
 
 def look_of(model: str) -> Look:
     """Base and donor have a look of their own, every transplant the third."""
-    return RUNS.get(model, RUNS["patched"])
+    return COMPARED.get(model, COMPARED["transplant"])
 
 
 def point_name(point: str) -> str:
@@ -78,7 +78,7 @@ def effect(
         points: all points, in the order of the forward pass.
         value: a column, with `_low` and `_high` where there are any.
     """
-    fig = new_figure(title)
+    fig, colour = new_figure(title), look_of("transplant").colour
     by_site = {row["sites"]: row for row in rows.to_dict("records")}
     here = [(i, by_site[point]) for i, point in enumerate(points) if point in by_site]
     x, values = [i for i, _ in here], np.array([row[value] for _, row in here], float)
@@ -86,10 +86,10 @@ def effect(
     null = [bool(row["null"]) for _, row in here]
     fig.add_scatter(
         x=x, y=values, mode="lines+markers", name="donor's activation there, alone", cliponaxis=False,
-        error_y=whiskers(values, low, high), line={"color": PURPLE, "width": 2, "dash": "dot"},
+        error_y=whiskers(values, low, high), line={"color": colour, "width": 2, "dash": "dot"},
         marker={
-            "color": PURPLE, "size": 11, "symbol": ["diamond-open" if hollow else "diamond" for hollow in null],
-            "line": {"color": PURPLE, "width": 2},
+            "color": colour, "size": 11, "symbol": ["diamond-open" if hollow else "diamond" for hollow in null],
+            "line": {"color": colour, "width": 2},
         },
         customdata=[[i] for i in x], text=[_effect_text(row, value) for _, row in here],
         hovertemplate="%{text}<extra></extra>", **UNFADED,
@@ -97,9 +97,9 @@ def effect(
     if any(null):
         fig.add_scatter(
             x=[None], y=[None], mode="markers", name="hollow: null by construction", hoverinfo="skip",
-            marker={"symbol": "diamond-open", "size": 11, "color": PURPLE, "line": {"width": 2}},
+            marker={"symbol": "diamond-open", "size": 11, "color": colour, "line": {"width": 2}},
         )  # fmt: skip
-    _ring(fig, x, values, [points[i] for i in x], selected, PURPLE)
+    _ring(fig, x, values, [points[i] for i in x], selected, colour)
     reference_line(fig, 0.0)
     _point_axis(fig, points)
     fig.update_layout(height=330)
@@ -129,7 +129,8 @@ def measures(rows: pd.DataFrame, measure: str, *, selected: str | None = None) -
         )  # fmt: skip
     base = rows.loc[rows["model"] == "base", measure]
     if len(base):
-        fig.add_vline(x=float(base.iloc[0]), line={"color": BLUE, "width": 1.5, "dash": "dash"}, layer="below")
+        line = {"color": look_of("base").colour, "width": 1.5, "dash": "dash"}
+        fig.add_vline(x=float(base.iloc[0]), line=line, layer="below")
     if selected in list(rows["model"]):
         at = names[list(rows["model"]).index(selected)]
         value = float(rows.loc[rows["model"] == selected, measure].iloc[0])

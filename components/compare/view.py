@@ -12,6 +12,7 @@ import streamlit as st
 
 from components import form, server, state
 from components.charts import clicks, heatmap
+from components.charts.paper import on_paper
 from components.compare import charts as compare_charts
 from components.compare import words as compare_words
 from components.export import Drawn, facts
@@ -25,6 +26,7 @@ from interp_core.data.clips import Clip
 from interp_core.experiments.compare.figures import matrix_of
 from interp_core.experiments.compare.request import CompareRequest
 from interp_core.experiments.compare.run import Comparison
+from interp_core.experiments.figures import sign
 from interp_core.models.subject import Subject
 
 TABS = ("Layer by layer", "Transplants", "All models", "How it was computed")
@@ -39,7 +41,7 @@ def offers(subject: Subject, usual: CompareRequest) -> form.Offers:
     return {"patch": form.Open(("auto:3", "each", "cumulative")), "stages": ("all", *subject.stages), **named}
 
 
-def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn:
+def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn | None:
     """Draw the comparison and everything that can be clicked in it."""
     made: Comparison = shown.result
     with st.spinner("Reading the clips …"):
@@ -64,7 +66,7 @@ def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn:
         left, right = halves("compare_transplants", (1.25, 1))
         with left:
             view = choice("View", VIEWS, key=state.CMP_VIEW, label_visibility="collapsed")
-            _view(made, transplants, transplant, view)
+            seen = _view(made, transplants, transplant, view)
         with right, readable_errors():
             _clips(made, clips, transplant, subject.sample_rate)
     with listed:
@@ -73,7 +75,17 @@ def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn:
         compare_words.notes(made)
         compare_words.computed(made)
         compare_words.limits()
+    if moved.open:
+        return seen and _of_transplants(shown, seen, transplant, view)
+    if not layers.open:
+        return None  # tables alone: what is exported is the run's figure
     return Drawn(figure, f"{estimate} linear CKA, {representation}\n{facts(shown)}", f"cka-{representation}")
+
+
+def _of_transplants(shown: Shown, figure: go.Figure, transplant: str, view: str) -> Drawn:
+    about = facts(shown)
+    title = f"{view}: base, donor and transplants" if view == "Error rates" else f"{view}: base, donor, {transplant}"
+    return Drawn(figure, f"{title}\n{about}", view, lambda: sign(on_paper(figure, title), about))
 
 
 # ---- selection -------------------------------------------------------------------------------------------------------
@@ -213,32 +225,36 @@ def _clickable(figure: go.Figure, key: str, points: list[str], alt: str) -> None
     clicks.show(figure, key=key, on_click=picked, alt=alt)
 
 
-def _view(made: Comparison, transplants: pd.DataFrame, transplant: str, view: str) -> None:
+def _view(made: Comparison, transplants: pd.DataFrame, transplant: str, view: str) -> go.Figure | None:
+    """Draw what the transplants do; the figure, where it is one."""
+    figure = None
     positive = made.findings["positive"]
     if view == "DET" and positive:
         here = made.scores[made.scores["half"] == "report"]
         models = list(dict.fromkeys(["base", "donor", transplant]))
+        figure = compare_charts.det(here, models, positive)
         clicks.show(
-            compare_charts.det(here, models, positive), key="cmp-det",
+            figure, key="cmp-det",
             alt=f"Detection error trade-off of {', '.join(models)} on the reporting half.",
         )  # fmt: skip
         st.caption("Reporting half; every unique score is a threshold. A curve nearer to the lower left is better.")
     elif view == "Domain probe" and len(made.probes):
-        _probes(made)
+        figure = _probes(made)
     elif view == "By codec and attack" and len(made.breakdown):
         _breakdown(made, transplant)
     elif view == "Error rates":
-        _rates(transplants, transplant)
+        figure = _rates(transplants, transplant)
         st.markdown(compare_words.erased(made))
     else:
         st.info(compare_words.absent(made, view))
+    return figure
 
 
-def _rates(transplants: pd.DataFrame, transplant: str) -> None:
+def _rates(transplants: pd.DataFrame, transplant: str) -> go.Figure | None:
     there = [name for name in MEASURES if name in transplants]
     if not there:
         st.info("The clips have no classes that these models name, so there is no rate; see the scores beside.")
-        return
+        return None
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         measure = choice("Measure", there, key=state.CMP_MEASURE, format_func=MEASURES.__getitem__)
         sweeps = st.toggle("each layer alone, cumulative", key=state.CMP_SWEEPS, bind=state.BOUND)
@@ -251,22 +267,25 @@ def _rates(transplants: pd.DataFrame, transplant: str) -> None:
     )
     rows = rows.reset_index(drop=True)
     names = list(rows["model"])
+    figure = compare_charts.measures(rows, measure, selected=transplant)
     clicks.show(
-        compare_charts.measures(rows, measure, selected=transplant), key=state.CMP_RATES,
+        figure, key=state.CMP_RATES,
         on_click=lambda at: _show_transplant(names[at]), alt=f"{MEASURES[measure]} of every model with its interval.",
     )  # fmt: skip
     st.caption(compare_words.rates(rows, measure, transplant))
+    return figure
 
 
-def _probes(made: Comparison) -> None:
+def _probes(made: Comparison) -> go.Figure:
     rows = made.probes[made.probes["measured"] == "site"]
     subsets = list(dict.fromkeys(rows["clips"]))
     subset = choice(
         "Clips probed", subsets, key=state.CMP_CLASS, format_func=option,
         help="Bona fide and spoofed clips apart: which synthesiser made a clip may go with the codec.",
     )  # fmt: skip
+    figure = compare_charts.probes(rows, subset)
     clicks.show(
-        compare_charts.probes(rows, subset), key="cmp-probes",
+        figure, key="cmp-probes",
         alt="Balanced accuracy of the domain probe at every layer and stage of base and donor, against chance.",
     )  # fmt: skip
     after = made.probes[(made.probes["measured"] == "transplant") & (made.probes["clips"] == subset)]
@@ -274,6 +293,7 @@ def _probes(made: Comparison) -> None:
         st.caption(f"What the head reads ({md(after['site'].iloc[0])}) on the reporting half, behind each transplant:")
         columns = ["model", "accuracy", "low", "high", "difference", "difference_low", "difference_high", "p", "note"]
         st.dataframe(after[columns].round(3), hide_index=True, alt="The domain probe behind each transplant.")
+    return figure
 
 
 def _breakdown(made: Comparison, transplant: str) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import streamlit as st
 from scipy.stats import spearmanr
 
-from components import shown as runs
 from components import state
 from components.charts import heatmap
 from components.charts.clicks import Cell
 from components.heads import charts as heads_charts
+from components.runs.rows import Row
+from components.runs.typed import every_with_typed
 from components.shown import Shown
 from components.widgets import folded
+from interp_core.errors import InterpError
 from interp_core.maths.stats import SIGNIFICANT
 
 
@@ -25,7 +29,7 @@ def compare(shown: Shown, selected: Cell, on_cell: Callable[[Cell], None]) -> No
     if not fold.open:
         return
     with fold:
-        others = _others(shown)
+        others = _others(shown, every_with_typed(st.container()))
         if not others:
             st.caption("No other run of a model of this geometry is there. Change the settings or the model, and run.")
             return
@@ -48,18 +52,20 @@ def compare(shown: Shown, selected: Cell, on_cell: Callable[[Cell], None]) -> No
         )
 
 
-def _others(than: Shown) -> list[Shown]:
-    """Further runs whose maps have the same shape."""
-    geometry, seen, alike = than.config["geometry"], {_identity(than)}, []
-    for one in runs.all_of(than.command):
-        if _same(one.config["geometry"], geometry) and _identity(one) not in seen:
-            seen.add(_identity(one))
-            alike.append(one)
+def _others(than: Shown, every: Sequence[Row]) -> list[Shown]:
+    """Further runs whose maps have the same shape; what cannot be read is passed over, and a line of the page Runs."""
+    geometry, seen, alike = than.config["geometry"], {_identity(than.config)}, []
+    for row in every:
+        if row.command != than.command or row.state != "finished" or not _same(row.config.get("geometry"), geometry):
+            continue
+        if (name := _identity(row.config)) not in seen:
+            seen.add(name)
+            with contextlib.suppress(InterpError):
+                alike.append(row.opened())
     return alike
 
 
-def _identity(shown: Shown) -> str:
-    config = shown.config
+def _identity(config: Mapping[str, Any]) -> str:
     return json.dumps(
         [config["model"]["weights_sha256"], config["manifest"]["sha256"], config["settings"]], default=str
     )

@@ -20,7 +20,7 @@ from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.experiment import base_table
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.run import PatchingResult
+from interp_core.experiments.patching.result import PatchingResult
 from interp_core.request import Request, short_name
 
 

@@ -1,4 +1,4 @@
-"""Can A and B be told apart by ear? A blind A/B/X test of the selected pair, counted over all pairs of this session."""
+"""Can A and B be told apart by ear? A blind A/B/X test of the selected pair, counted over all pairs of a listener."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import pandas as pd
 import streamlit as st
 
 from components import export, state
+from components.patching import blind_answers
+from components.patching.blind_answers import Answer
 from components.player import clip_audio
 from components.player.blind_player import blind_player, decibels, level_gains
 from components.widgets import folded
 from components.words import md
+from interp_core.data.collection import clean_name
 from interp_core.data.pairs import Pair
 from interp_core.maths.stats import guessing_p
 from interp_core.models.subject import Subject
 
-COLUMNS = ("pair", "order", "answer", "right", "time")
+COLUMNS = ("listener", "pair", "order", "answer", "right", "time")
 
 
 @dataclass(frozen=True)
@@ -31,47 +34,33 @@ class Trial:
     x_is_a: bool
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One trial, answered.
-
-    Attributes:
-        order: what A, B and X were: ABA or ABB.
-        answer: what X was taken for, A or B. time: UTC, to the second.
-    """
-
-    pair: str
-    order: str
-    answer: str
-    right: bool
-    time: str
-
-
 def draw(pair: Pair, subject: Subject) -> None:
     """The test, where its fold is open: the player, the two answers, and what has been answered so far."""
     fold = folded("Blind test: is X A or B?", ":material/hearing:", key=state.FOLD_BLIND)
     if not fold.open:
         return
     with fold:
+        listener = _listener()
         trial = _trial(pair)
         a, b = (clip_audio.player_clip(clip, "", subject.sample_rate) for clip in (pair.recipient, pair.donor))
         blind_player(a, b, trial.x_is_a, trial=trial.name, key=state.BLIND_PLAYER)
         with st.container(horizontal=True, gap="small"):
             for letter, key in (("A", "1"), ("B", "2")):
-                st.button(
-                    f"X is {letter}", key=f"blind-{letter}", on_click=_answer, args=(trial.name, letter), shortcut=key
-                )
+                given = (trial.name, letter, listener)
+                st.button(f"X is {letter}", key=f"blind-{letter}", on_click=_answer, args=given, shortcut=key)
         last: Answer | None = st.session_state.get(state.BLIND_SAID)
         if last is not None:
             verdict = ":green-badge[right]" if last.right else ":red-badge[wrong]"
             st.markdown(f"{verdict} X was {md(last.order[-1])} in {md(last.pair)}. Now there is another X.")
-        _tally(answers(), pair.pair_id)
+        _tally([one for one in blind_answers.load() if one.listener == listener], pair.pair_id, listener)
         st.caption(_levels(level_gains(a.samples, b.samples)))
 
 
-def answers() -> list[Answer]:
-    """What this visitor has answered in this session, the first first."""
-    return st.session_state.setdefault(state.BLIND_ANSWERS, [])
+def _listener() -> str:
+    """Who listens: as they name themselves, each with a count of their own."""
+    unnamed = blind_answers.unnamed()
+    named = st.text_input("Listener", key=state.BLIND_WHO, placeholder=unnamed, max_chars=40, width=260)
+    return clean_name(named or "") or unnamed
 
 
 def table(given: Sequence[Answer]) -> pd.DataFrame:
@@ -88,7 +77,7 @@ def _trial(pair: Pair) -> Trial:
     return trial
 
 
-def _answer(name: str, letter: str) -> None:
+def _answer(name: str, letter: str, listener: str) -> None:
     """Count an answer to the trial of that name; a second press, when it is over, answers nothing."""
     trial: Trial | None = st.session_state.get(state.BLIND_TRIAL)
     if trial is None or trial.name != name:
@@ -96,12 +85,13 @@ def _answer(name: str, letter: str) -> None:
     truth = "A" if trial.x_is_a else "B"
     right = letter == truth
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    answers().append(Answer(trial.pair, f"AB{truth}", letter, right, time))
-    st.session_state[state.BLIND_SAID] = answers()[-1]
+    given = Answer(trial.pair, f"AB{truth}", letter, right, time, listener)
+    blind_answers.add(given)
+    st.session_state[state.BLIND_SAID] = given
     del st.session_state[state.BLIND_TRIAL]
 
 
-def _tally(given: Sequence[Answer], pair_id: str) -> None:
+def _tally(given: Sequence[Answer], pair_id: str, listener: str) -> None:
     right, n = sum(one.right for one in given), len(given)
     here = [one.right for one in given if one.pair == pair_id]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -117,7 +107,7 @@ def _tally(given: Sequence[Answer], pair_id: str) -> None:
             st.markdown("No answer yet.", width="stretch")
         st.download_button(
             "CSV",
-            lambda: export.csv(table(answers())),
+            lambda: export.csv(table(blind_answers.load())),
             "blind-test.csv",
             "text/csv",
             on_click="ignore",
@@ -125,15 +115,15 @@ def _tally(given: Sequence[Answer], pair_id: str) -> None:
             key="blind-csv",
             disabled=not n,
         )
-        st.button("Start over", key="blind-over", on_click=_start_over, disabled=not n)
+        st.button("Start over", key="blind-over", on_click=_start_over, args=(listener,), disabled=not n)
     st.caption(
-        "Counted over all pairs until this page is closed. Fix the number of answers beforehand: p is too small where "
-        "one goes on until it pleases."
+        "Counted over all pairs of this listener and kept for this browser; the CSV has every listener of it. Fix the "
+        "number of answers beforehand: p is too small where one goes on until it pleases."
     )
 
 
-def _start_over() -> None:
-    answers().clear()
+def _start_over(listener: str) -> None:
+    blind_answers.forget(listener)
     st.session_state.pop(state.BLIND_SAID, None)
     st.session_state.pop(state.BLIND_TRIAL, None)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from matplotlib.figure import Figure
 
-from components import server, state, toolbar
+from components import export, server, state, toolbar
 from components.charts import clicks
 from components.charts.answers import label_logits
 from components.guard import readable_errors
@@ -22,10 +24,35 @@ from components.widgets import choice, folded
 from components.words import layer_of, layer_text, layer_title, md, option
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
+from interp_core.experiments.example import Sound
+from interp_core.experiments.facts import signature
 from interp_core.experiments.patching.by_hand import pair_text
 from interp_core.experiments.patching.experiment import pair_by_hand, patch_by_hand
+from interp_core.experiments.patching.one_pair import hand_figure
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models.subject import Subject
+from interp_core.request import short_name
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Two clips patched at every layer.
+
+    Attributes:
+        records: one row a layer. labels: of their logits. layer: the one that is looked at.
+        others: name of another question with the same labels -> its records.
+    """
+
+    asked: PatchRequest
+    records: pd.DataFrame
+    labels: tuple[str, ...]
+    layer: int
+    others: Mapping[str, pd.DataFrame]
+
+    @property
+    def at(self) -> pd.Series:
+        """The record of the layer."""
+        return self.records[self.records["layer"] == self.layer].iloc[0]
 
 
 @st.fragment
@@ -36,11 +63,12 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
         if len(clips) < 2:
             raise InterpError(f"two clips by hand need two clips, and the manifest holds {len(clips)}; add one.")
         bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
-        a, b = _both(asked, subject, clips, state.PLAYER)
+        a, b, swept = _both(asked, subject, clips, state.PLAYER)
         with bar:
             keep(asked, a, b)
             st.space("stretch")
             toolbar.draw(asked.key)
+            exported(swept, subject, a, b)
 
 
 def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar: PatchRequest) -> None:
@@ -54,8 +82,10 @@ def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar:
     if opened.open and len(clips) > 1:
         with opened, readable_errors():
             st.caption(f"Any clip as A, any as B, with the settings of this run; {_needed(asked)}.")
-            a, b = _both(asked, subject, clips, "hand_player")
-            keep(sidebar, a, b, here=True)
+            a, b, swept = _both(asked, subject, clips, "hand_player")
+            with st.container(horizontal=True):
+                keep(sidebar, a, b, here=True)
+                exported(swept, subject, a, b)
 
 
 def _needed(asked: PatchRequest) -> str:
@@ -65,7 +95,7 @@ def _needed(asked: PatchRequest) -> str:
     return f"the donor is {md(asked.donor_said)}, so B has to be answered with a label of its own"
 
 
-def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player: str) -> tuple[Clip, Clip]:
+def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player: str) -> tuple[Clip, Clip, Swept]:
     left, right = st.columns([1, 1.3], gap="medium")
     with left:
         a, b = _choose(
@@ -74,10 +104,10 @@ def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player:
         audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
         ab_player(audio[0], audio[1], key=player)
     with right:
-        answer, labels = curve(asked, subject, a, b)
+        swept = curve(asked, subject, a, b)
     with left:
-        logits(answer, labels)
-    return a, b
+        logits(swept.at, swept.labels)
+    return a, b, swept
 
 
 def _choose(clips: dict[str, Clip], of_b: str) -> tuple[Clip, Clip]:
@@ -127,8 +157,8 @@ def _with_all_questions(asked: PatchRequest) -> PatchRequest:
     return replace(asked, pairs=(), prompts=tuple(dict.fromkeys((*asked.prompts, *further))))
 
 
-def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.Series, tuple[str, ...]]:
-    """The sweep over all layers; the record of the layer that is chosen, and the labels of its logits."""
+def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> Swept:
+    """Draw the sweep over all layers, and choose one."""
     asked = _with_all_questions(asked)
     names = [option(name) for name in prompt_names(asked.model, asked.prompts)]
     number = 0
@@ -153,7 +183,29 @@ def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> tuple[pd.S
             "Grey: the same two clips under the other questions, each toward what B answers to it. Questions and "
             "answers are set in the sidebar."
         )
-    return records[records["layer"] == layer].iloc[0], labels
+    return Swept(asked, records, labels, layer, others)
+
+
+def exported(swept: Swept, subject: Subject, a: Clip, b: Clip) -> None:
+    """What is seen, as one figure for paper."""
+
+    def draw() -> Figure:
+        sounds = [
+            Sound(clip.clip_id, clip_audio.player_clip(clip, clip.clip_id, clip_audio.RATE).samples, clip_audio.RATE)
+            for clip in (a, b)
+        ]
+        asked, at = swept.asked, swept.at
+        made = {
+            "model": {"id": asked.model, "weights_sha256": subject.weights_hash},
+            "settings": {"seed": asked.seed},
+            "created": date.today().isoformat(),
+        }
+        where = f"{asked.positions} positions" if asked.positions else ""
+        donor = "" if asked.class_mean is None else asked.donor_said
+        about = signature(made, str(at["site"]), where, donor, "n = 1 pair, no interval", f"route {at['method']}")
+        return hand_figure(swept.records, swept.labels, swept.layer, (sounds[0], sounds[1]), about, swept.others)
+
+    export.paper(export.file_name(short_name(swept.asked.model), a.clip_id, b.clip_id), draw)
 
 
 def logits(at: pd.Series, labels: tuple[str, ...]) -> None:

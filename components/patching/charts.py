@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from scipy.special import softmax
 
 from components.charts.parts import (
     FONT_PX,
@@ -36,6 +34,7 @@ from components.charts.parts import (
     ring,
 )
 from components.charts.words import COUNT_OF, TITLES, layer_name, layers_text, plain, row_reading
+from interp_core.experiments.patching.one_pair import target_probabilities
 from interp_core.looks import ANY_CHANGE, GREY, KNOCKOUT, LENS, PATCHING, RUNS, Look
 
 HAND_CONTROLS = tuple(PATCHING[name] for name in ("random", "noise", "no-conflict", "prefix"))
@@ -185,12 +184,12 @@ def hand_curve(
         _probability(fig, rows, labels, look)
     _probability(fig, records, labels, PATCHING["matched"])
     for run, words, place in (("base", "A as it is", "top left"), ("donor", "B as it is", "top right")):
-        value = _target_probabilities(records, labels, run)[0]
+        value = target_probabilities(records, labels, run)[0]
         fig.add_hline(
             y=value, line={"color": RUNS[run].colour, "width": 1.5, "dash": "dot"}, annotation_text=words,
             annotation_position=place, annotation_font={"size": FONT_PX}, name=words,
         )  # fmt: skip
-    shown = records.assign(value=_target_probabilities(records, labels, "patched"))
+    shown = records.assign(value=target_probabilities(records, labels, "patched"))
     ring(fig, shown, "value", selected_layer)
     layer_axis(fig, records["layer"])
     mark_layer(fig, selected_layer)
@@ -220,15 +219,8 @@ def words_curve(moved: pd.DataFrame, *, selected_layer: int | None = None) -> go
     return fig
 
 
-def _target_probabilities(records: pd.DataFrame, labels: Sequence[str], run: str) -> list[float]:
-    """The softmax over the labels, at the target."""
-    logits = np.array(records[f"{run}_logits"].tolist())
-    at = [list(labels).index(target) for target in records["target"]]
-    return softmax(logits, axis=1)[np.arange(len(at)), at].tolist()
-
-
 def _probability(fig: go.Figure, records: pd.DataFrame, labels: Sequence[str], look: Look) -> None:
-    values = _target_probabilities(records, labels, "patched")
+    values = target_probabilities(records, labels, "patched")
     wins = (records["patched_prediction"] == records["target"]).tolist()
     said = [
         f"<b>{look.name}</b>, {layer_name(layer)}<br>{plain(target)}: {value:.3f}<br>answers {plain(answer)}"

@@ -62,14 +62,15 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
             ab_player(sounds[0], sounds[1], key=state.PLAYER)
             _measured(asked, subject, a, b)
         with right:
-            answer, labels = by_hand.curve(asked, subject, a, b)
-            _moved(answer)
-            by_hand.logits(answer, labels)
+            swept = by_hand.curve(asked, subject, a, b)
+            _moved(swept.at)
+            by_hand.logits(swept.at, swept.labels)
         with bar:
             by_hand.keep(asked, a, b)
             _every_clip(asked, edit)
             st.space("stretch")
             toolbar.draw(asked.key)
+            by_hand.exported(swept, subject, a, b)
 
 
 def _choose(rate: int) -> Edit:

@@ -56,7 +56,7 @@ def over_clips(index: Indexed, prompt: int, clips: Mapping[str, Clip]) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             names = [option(source_of(column)) for column in columns]
             who = choice("Right is", names, key=state.BACK_COLUMN, help="Which label column is the right answer.")
-            measure = st.selectbox("Change of", list(MEASURES), key=state.BACK_MEASURE, width=170)
+            measure = st.selectbox("Change of", list(MEASURES), key=state.BACK_MEASURE, bind=state.BOUND, width=170)
             column = columns[names.index(who) if who in names else 0]
             rows = table[table["column"] == column]
             source, target = _choose(rows)

@@ -11,7 +11,7 @@ import streamlit as st
 from components.shown import Shown
 from interp_core.experiments.patching.one_pair import best_layer, flipped
 from interp_core.experiments.patching.request import donor_of
-from interp_core.experiments.patching.run import PatchingResult
+from interp_core.experiments.patching.result import PatchingResult
 
 GROUP = ["kind", "prompt", "alpha"]
 

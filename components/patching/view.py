@@ -29,6 +29,7 @@ from components.widgets import choice, choosing, halves, picking_table, stepped
 from components.words import layer_of, layer_text, layer_title, md, option, share
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
+from interp_core.experiments.figures import sign
 from interp_core.experiments.patching import figures
 from interp_core.experiments.patching.one_pair import flipped
 from interp_core.experiments.patching.plan import fitting
@@ -128,19 +129,17 @@ def _drawn(
 ) -> Drawn:
     """The figure on screen for its export; on paper all questions of the run stand beside each other."""
     of_kind = shown.result.metrics[shown.result.metrics["kind"] == look.kind]
-    n = sum(line["kind"] == look.kind for line in shown.result.pairs)
-    settings = shown.config["settings"]
     donor = [f"donor: {index.donor}"] if index.means else []
-    about = facts(shown, str(settings["site"]), f"{settings['positions']} positions", *donor)
+    about = facts(shown, *donor, n=shown.result.of_kind(look.kind))
 
     def picture() -> Figure:
         if look.view == subspaces.VIEW:
-            return subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind))
+            return sign(subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind)), about)
         delta = look.view == "Logit change"
-        title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs (n = {n})\n{about}"
-        return (figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names)
+        title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs"
+        return sign((figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names), about)
 
-    title = f"{look.view} · question: {look.prompt_name} · {look.kind} pairs (n = {n})\n{about}"
+    title = f"{look.view} · question: {look.prompt_name} · {look.kind} pairs\n{about}"
     row = index.outcome(look.pair_id, look.kind, look.prompt, look.strength, look.layer)
     pair = None if row is None else pair_panel.on_paper(shown, request, look, row)
     return Drawn(figure, title, f"{look.kind}-{look.view}", picture, pair)

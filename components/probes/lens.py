@@ -60,7 +60,7 @@ def draw(request: ProbesRequest, subject: Subject, clip: Clip, key: str) -> None
 
 def _cell(made: Nearest) -> tuple[int, int] | None:
     """The selected cell, as (row, column); None where none is, or one of another clip's map."""
-    layer, _, column = str(st.session_state.get(state.PB_CELL) or "").partition(",")
+    layer, _, column = state.linked_text(state.PB_CELL).partition(",")
     if not column.isdecimal() or int(column) >= len(made.edges) - 1:
         return None
     rows = {layer_text(one): row for row, one in enumerate(made.layers)}

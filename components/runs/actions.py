@@ -38,7 +38,7 @@ def bar(row: Row) -> None:
         _take_along(row)
         _delete(row)
     if row.state == "finished" and row.folder is None:
-        st.caption("This run is in the server's memory alone: its page shows it while its settings are set there.")
+        st.caption("This run is in the server's memory alone: its link holds until it is dropped from there.")
 
 
 def notes(row: Row) -> None:
@@ -67,9 +67,9 @@ def notes(row: Row) -> None:
 
 
 def _open_on_its_page(row: Row) -> None:
-    """A link to the experiment's own page; a run in memory alone has no address that it could be given."""
+    """A link to the experiment's own page; one to a run in memory alone holds as long as the server has it."""
     page = st.session_state.get(state.PAGES, {}).get(row.command)
-    if page is None or row.folder is None or row.state != "finished":
+    if page is None or row.state != "finished":
         return
     st.page_link(
         page,
@@ -80,7 +80,12 @@ def _open_on_its_page(row: Row) -> None:
 
 
 def _go_on(row: Row) -> None:
-    if not row.writable or row.folder is None:
+    if row.folder is None:
+        return
+    if not row.writable:
+        st.caption("It lies outside the runs folder, the only place where the dashboard writes; its command goes on:")
+        asked = registered(row.command).request.from_config(row.config)
+        st.code(f"{asked.command_line(out=str(row.folder))} --resume", language="bash", wrap_lines=True)
         return
     missing = _not_permitted(row.config)
     for name in missing:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components import export
 from interp_core.errors import InterpError
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.result import Result
 from interp_core.storage import plain
 
 

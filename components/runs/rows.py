@@ -20,7 +20,7 @@ from components.shown import Shown
 from interp_core import experiments
 from interp_core.data.manifest import check_inside
 from interp_core.errors import InterpError
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.result import Result
 from interp_core.jobs import Job
 from interp_core.models import bundled
 from interp_core.options import in_words

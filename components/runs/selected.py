@@ -81,6 +81,7 @@ def _tables(shown: Shown) -> None:
             list(tables),
             format_func=lambda name: f"{name} ({len(tables[name])} rows)",
             key=state.RUNS_FILE,
+            bind=state.BOUND,
             width=300,
         )
         if name in tables:

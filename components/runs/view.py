@@ -9,12 +9,12 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from components import state
-from components.guard import readable_errors, show
+from components.guard import readable_errors
 from components.runs import rows as runs
 from components.runs import selected
 from components.runs.rows import Row
+from components.runs.typed import every_with_typed
 from components.words import md
-from interp_core.errors import InterpError
 
 ROW_PX = 35
 MOST_ROWS_IN_VIEW = 10
@@ -38,7 +38,7 @@ def draw() -> None:
             st.toast(md(said), icon=":material/delete:")
         faults, filters = st.container(), st.columns([1, 1.2, 1, 1.2, 1.4])
         with filters[-1]:
-            every = _every(faults)
+            every = every_with_typed(faults)
         kept = _filtered(every, filters)
         if not every:
             st.info("There are no runs yet: run something on another page, or name a folder that holds runs.")
@@ -50,25 +50,6 @@ def draw() -> None:
         return
     with readable_errors():
         selected.draw(row, every)
-
-
-def _every(faults: DeltaGenerator) -> list[Row]:
-    """All runs, and those below the folder that is typed."""
-    typed = st.text_input(
-        "Another folder",
-        key=state.RUNS_FOLDER,
-        bind=state.BOUND,
-        placeholder="a folder that holds runs",
-        icon=":material/folder:",
-        help="Runs below this folder are listed too; it must lie inside the folders that the server may read. Links "
-        "and hidden folders in it are not followed.",
-    )
-    try:
-        return runs.every(runs.folder_of(typed or ""))
-    except InterpError as error:
-        with faults:
-            show(error)
-        return runs.every()
 
 
 def _filtered(every: Sequence[Row], places: Sequence[DeltaGenerator]) -> list[Row]:

@@ -19,7 +19,7 @@ from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.steering import charts as steering_charts
 from components.steering import in_words
-from components.widgets import choice, choosing, picking_table, stepped
+from components.widgets import choice, choosing, chosen_of, picking_table, stepped
 from components.words import md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.steering.by_hand import ByHand, doses, steer_by_hand
@@ -44,7 +44,7 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
     names = [option(name) for name in prompt_names(str(result.config["model"]["id"]), tuple(settings["prompts"]))]
     prompt = 0
     if len(names) > 1:
-        prompt = names.index(choice("Question", names, key=state.ST_PROMPT, bind=None, label_visibility="collapsed"))
+        prompt = names.index(choice("Question", names, key=state.ST_PROMPT, label_visibility="collapsed"))
     alpha = float(stepped("Strength alpha", steps, first, key=state.ST_ALPHA, helps=helps, name="st"))
     if chosen is None:
         st.info("There is no clip here that can be steered: choose another source of clips.")
@@ -102,8 +102,7 @@ def _choose(result: SteeringResult, clips: Mapping[str, Clip], source: str, labe
             "moves at": [least[one] for one in ids],
         }
     table = pd.DataFrame({"clip": ids, "hear": clip_audio.urls(ids, clips), **rows})
-    chosen = st.session_state.get(state.ST_CLIP)
-    chosen = chosen if chosen in ids else next(iter(ids), None)
+    chosen = chosen_of(state.ST_CLIP, ids, ids)
     picking_table(
         table, ids, choosing(state.ST_CLIP), key=state.ST_CLIPS, height=180, column_config=clip_audio.hear(),
         empty="There is no clip.", alt="Clips that can be steered, and the strength at which each moves.",

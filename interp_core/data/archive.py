@@ -12,11 +12,24 @@ from interp_core.errors import InterpError
 
 @dataclass(frozen=True)
 class Caps:
-    """How much is taken: clips a collection, bytes of all collections together, collections a browser."""
+    """How much is taken.
+
+    Attributes:
+        files: clips a collection.
+        nbytes: bytes of all collections together.
+        collections: collections a visitor.
+        visitor: bytes of the collections of one visitor.
+    """
 
     files: int = 200
-    nbytes: int = 512 << 20
+    nbytes: int = 2 << 30
     collections: int = 20
+    visitor: int = 512 << 20
+
+    @property
+    def share(self) -> int:
+        """Bytes that one visitor may bring at most."""
+        return min(self.visitor, self.nbytes)
 
 
 def read_bounded(file: BinaryIO, most: int) -> bytes:
@@ -34,7 +47,7 @@ def unpacked(file: BinaryIO, caps: Caps) -> Iterator[tuple[str, BinaryIO]]:
     """The files in a zip, `clips.csv` first, each as (name in it, its bytes); hidden files and folders are passed over.
 
     Raises:
-        InterpError: no zip; more files than `caps.files`, or more bytes than `caps.nbytes`, by what it says of itself.
+        InterpError: no zip; more files than `caps.files`, or more bytes than `caps.share`, by what it says of itself.
     """
     try:
         with zipfile.ZipFile(file) as packed:
@@ -42,9 +55,9 @@ def unpacked(file: BinaryIO, caps: Caps) -> Iterator[tuple[str, BinaryIO]]:
             if len(members) > caps.files + 1:
                 raise InterpError(f"holds {len(members)} files, more than the {caps.files} that are taken here.")
             told = sum(one.file_size for one in members)
-            if told > caps.nbytes:
+            if told > caps.share:
                 raise InterpError(
-                    f"unpacks to {told / 2**20:.0f} MB, more than the {caps.nbytes / 2**20:.0f} MB that are taken here."
+                    f"unpacks to {told / 2**20:.0f} MB, more than the {caps.share / 2**20:.0f} MB that are taken here."
                 )
             for one in sorted(members, key=lambda member: not member.filename.endswith("clips.csv")):
                 with packed.open(one) as member:

@@ -9,6 +9,7 @@ import numpy as np
 
 from interp_core.data.clips import Clip
 from interp_core.data.relabel import advice, some
+from interp_core.data.texts import TEXT_ID
 from interp_core.errors import InterpError, Unanswered
 
 LISTED = 1000  # violations and skipped groups named in the report; their counts are always exact
@@ -74,9 +75,10 @@ class Candidates:
         present = sorted({column for clip in clips for column in clip.labels})
         absent = [column for column in kind.columns if column not in present]
         if absent:
+            texts = " (a column text, what is said, will do for text_id)" if TEXT_ID in absent else ""
             raise InterpError(
                 f"pairs of kind {kind.name!r} need the column {' and '.join(map(repr, absent))}, in which no clip has "
-                f"a value; columns with values: {', '.join(present) or 'none'}."
+                f"a value; columns with values: {', '.join(present) or 'none'}{texts}."
             )
         self.missing = Counter(column for clip in clips for column in kind.columns if clip.label(column) is None)
         self.clips = [clip for clip in clips if all(clip.label(column) is not None for column in kind.columns)]

@@ -23,6 +23,7 @@ import soundfile
 
 from interp_core.data.archive import Caps, read_bounded, unpacked
 from interp_core.data.clips import BadAudio, ClipLimits, decode, rms
+from interp_core.data.room import check_room, holding
 from interp_core.errors import InterpError
 from interp_core.storage import claim, plain, read_csv, read_json, release, replace_file
 
@@ -31,6 +32,8 @@ OWN_COLUMNS = ("clip_id", "path")
 USUAL_LABELS = ("text", "speaker", "prosody_label")
 LONGEST_NAME = 80
 SILENT_DBFS = -60.0
+WAV_HEADER = 44  # bytes
+MOST_LABELS = 4 << 20  # bytes of a table, which the caps on recordings do not count
 FULL_SCALE = 32767 / 32768  # the largest positive sample of 16 bits
 
 
@@ -120,17 +123,17 @@ def create(root: Path, name: str, owner: str, caps: Caps) -> Collection:
     name = clean_name(name)
     if not name:
         raise InterpError("a collection needs a name; give one, like 'two voices'.")
+    with holding(root):
+        return _create(root, name, owner, caps)
+
+
+def _create(root: Path, name: str, owner: str, caps: Caps) -> Collection:
     own = [one for one in collections(root, owner) if one.owner == owner]
     if len(own) >= caps.collections:
         raise InterpError(f"{len(own)} collections are as many as one browser may have here; delete one first.")
     slug = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:40]
     made = Collection(root / f"{slug or 'collection'}-{secrets.token_hex(4)}", name, owner, shared=False)
-    try:
-        (made.folder / CLIPS).mkdir(parents=True)
-    except OSError as error:
-        raise InterpError(
-            f"{root} cannot be written ({error.strerror}); set PATCHBAY_DATA to another folder."
-        ) from error
+    (made.folder / CLIPS).mkdir(parents=True)
     _write_table(made, pd.DataFrame(columns=[*OWN_COLUMNS, *USUAL_LABELS]))
     return change(made)
 
@@ -156,11 +159,6 @@ def delete(collection: Collection) -> None:
         raise InterpError(f"{collection.folder} cannot be deleted ({error.strerror}).") from error
 
 
-def nbytes(folder: Path) -> int:
-    """What a folder takes on the disk, in bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
 # ---- recordings ------------------------------------------------------------------------------------------------------
 
 
@@ -170,10 +168,11 @@ def add(collection: Collection, uploads: Iterable[Upload], caps: Caps, limits: C
     Args:
         collection: where they go.
         uploads: files as they came; at most `caps.files` are looked at.
-        caps: how many clips a collection may have, and how many bytes all collections beside it together.
+        caps: how many clips a collection may have, and how many bytes all collections beside it together, and its
+            maker's.
         limits: the durations that are taken.
     Raises:
-        InterpError: another process writes into the collection, or the disk refuses.
+        InterpError: another process writes into the collection, or its table cannot be written.
     """
     lock = claim(collection.folder)
     try:
@@ -188,31 +187,45 @@ def _add(collection: Collection, uploads: Iterable[Upload], caps: Caps, limits: 
     refused: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     taken, before = {row["clip_id"] for row in rows}, len(rows)
-    used = nbytes(collection.folder.parent)
     for upload in _each(uploads, caps, refused):
         name = clean_name(PurePosixPath(upload.name.replace("\\", "/")).name) or "recording"
         try:
             samples, rate = _decoded(upload, caps, limits)
             if len(rows) >= caps.files:
                 raise InterpError(f"the collection holds {caps.files} clips, the most here; begin another one")
-            if used + samples.nbytes > caps.nbytes:
-                most = f"{caps.nbytes / 2**20:.0f} MB (PATCHBAY_MAX_DATA_MB)"
-                raise InterpError(f"all recordings here would take more than {most}; delete a collection first")
+            file = _kept(collection, samples, rate, caps)
         except InterpError as error:
             refused.append((name, error.reason if isinstance(error, BadAudio) else str(error).rstrip(".")))
             continue
         clip_id = _free(PurePosixPath(name).stem, taken)
-        path = collection.folder / CLIPS / f"{secrets.token_hex(6)}.wav"
-        _write_wav(path, samples, rate)
-        used += path.stat().st_size
         taken.add(clip_id)
-        rows.append({**upload.labels, "clip_id": clip_id, "path": f"{CLIPS}/{path.name}"})
+        rows.append({**upload.labels, "clip_id": clip_id, "path": file})
         fault, more = fault_of(samples / 32768.0)
         if fault:
             notes.append((clip_id, f"is {fault}{more}"))
     columns = list(dict.fromkeys([*table.columns, *(column for row in rows for column in row)]))
-    _write_table(collection, pd.DataFrame(rows, columns=columns).fillna(""))
+    try:
+        _write_table(collection, pd.DataFrame(rows, columns=columns).fillna(""))
+    except InterpError:
+        for row in rows[before:]:
+            (collection.folder / row["path"]).unlink(missing_ok=True)
+        raise
     return Added(tuple(row["clip_id"] for row in rows[before:]), tuple(refused), tuple(notes))
+
+
+def _kept(collection: Collection, samples: np.ndarray, rate: int, caps: Caps) -> str:
+    """Write a recording where there is room; its path in the collection's folder."""
+    root = collection.folder.parent
+
+    def own(folder: Path) -> bool:
+        found = opened(folder)
+        return found is not None and found.owner == collection.owner
+
+    path = collection.folder / CLIPS / f"{secrets.token_hex(6)}.wav"
+    with holding(root):
+        check_room(root, own, samples.nbytes + WAV_HEADER, caps)
+        _write_wav(path, samples, rate)
+    return f"{CLIPS}/{path.name}"
 
 
 def _each(uploads: Iterable[Upload], caps: Caps, refused: list[tuple[str, str]]) -> Iterator[Upload]:
@@ -228,7 +241,7 @@ def _each(uploads: Iterable[Upload], caps: Caps, refused: list[tuple[str, str]])
             known: dict[str, dict[str, str]] = {}
             for name, file in unpacked(upload.file, caps):
                 if PurePosixPath(name).name == MANIFEST:
-                    known = _rows_in(read_bounded(file, caps.nbytes))
+                    known = _rows_in(read_bounded(file, MOST_LABELS))
                 elif PurePosixPath(name).name != ABOUT:
                     row = known.get(name) or known.get(name.partition("/")[2], {})
                     labels = {label: value for label, value in row.items() if label and label not in OWN_COLUMNS}
@@ -252,7 +265,7 @@ def _rows_in(data: bytes) -> dict[str, dict[str, str]]:
 def _decoded(upload: Upload, caps: Caps, limits: ClipLimits) -> tuple[np.ndarray, int]:
     """int16 samples and their rate, through a file that is gone again afterwards."""
     with tempfile.NamedTemporaryFile(prefix="upload-") as draft:
-        draft.write(read_bounded(upload.file, caps.nbytes))
+        draft.write(read_bounded(upload.file, caps.share))
         draft.flush()
         samples, rate = decode(draft.name, limits)
     # The scale that reading divides by: 16-bit recordings come back bit for bit.
@@ -364,4 +377,7 @@ def labels_from_names(names: Sequence[str], pattern: str) -> pd.DataFrame:
 
 
 def _write_table(collection: Collection, table: pd.DataFrame) -> None:
-    replace_file(collection.manifest, table.to_csv(index=False).encode())
+    data = table.to_csv(index=False).encode()
+    if len(data) > MOST_LABELS:
+        raise InterpError(f"the labels take {len(data) / 2**20:.0f} MB, more than {MOST_LABELS >> 20}; shorten them.")
+    replace_file(collection.manifest, data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp_core.data.clips import BadAudio, file_digest
+from interp_core.data.texts import SAID, TEXT_ID, ids_of_texts
 from interp_core.errors import InterpError, few
 from interp_core.stand_ins import stand_in
 
@@ -70,6 +71,9 @@ def read_table(path: Path) -> Table:
     if twice:
         raise InterpError(f"{path.name} has more than one column {_some(twice)}; rename or drop one.")
     _check_columns(path, columns)
+    if (ids := ids_of_texts(row.values for row in rows)) is not None:
+        rows = [Row(row.number, {**row.values, TEXT_ID: one}, row.problem) for row, one in zip(rows, ids, strict=True)]
+        columns, notes = [*dict.fromkeys((*columns, TEXT_ID))], [*notes, SAID]
     return Table(tuple(columns), rows, digest, (*notes, *renamed))
 
 

@@ -1,6 +1,6 @@
 """What a run's config says of itself, for a person: model, machine and clips, settings, the line under a figure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from interp_core.options import declared, in_words
@@ -48,8 +48,17 @@ def made_at(config: Mapping[str, Any]) -> str:
 
 
 def signature(config: Mapping[str, Any], *settings: str) -> str:
-    """The last lines of a figure's title: settings, seed, the model with its weights, the date."""
-    model = config["model"]
-    named = f"{short_name(str(model['id']))}, weights {str(model['weights_sha256'])[:DIGITS_OF_A_HASH]}"
-    seed = f"seed {config['settings']['seed']}"
-    return "\n".join([" · ".join([*settings, seed]), " · ".join(filter(None, [named, made_at(config)[:10]]))])
+    """The last lines of a figure's title: settings, seed, the models with their weights, the date; "" is left out."""
+    models = [
+        f"{short_name(str(about['id']))}, weights {str(about.get('weights_sha256', ''))[:DIGITS_OF_A_HASH]}"
+        for side in ("model", "donor")
+        if isinstance(about := config.get(side), Mapping)
+    ]
+    lines = [[*settings, f"seed {config['settings']['seed']}"], [*models, made_at(config)[:10]]]
+    return "\n".join(" · ".join(filter(None, line)) for line in lines)
+
+
+def before_semicolon(methods: Iterable[Any]) -> str:
+    """The first of some methods that is one, without what stands behind it of p and of single columns; "" for none."""
+    told = (str(method).partition(";")[0] for method in methods if isinstance(method, str))
+    return next((method for method in told if method and not method.startswith("no interval")), "")

@@ -4,6 +4,7 @@ Drawn with matplotlib's objects and without pyplot, whose global state is not sa
 """
 
 import io
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ MARKERS: Mapping[Marker, str] = {
     "star-diamond": "*",
 }
 
+LETTERS_AN_INCH = 19
+"""Of the small lines below a figure."""
+
 
 class Figure(matplotlib.figure.Figure):
     """Matplotlib's, which shows itself in a notebook: there only a figure of pyplot's does so by itself."""
@@ -54,6 +58,14 @@ def quiet(axes: Axes) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def sign(figure: matplotlib.figure.Figure, text: str) -> matplotlib.figure.Figure:
+    """The figure with small lines below it that say what it was made from; taken as text, never as markup."""
+    most = int(figure.get_figwidth() * LETTERS_AN_INCH)
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, most)]
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6.5, color="#555555").set_parse_math(False)
+    return figure
 
 
 def save_png(figure: matplotlib.figure.Figure, path: Path) -> None:

@@ -15,7 +15,8 @@ from interp_core.content import changed
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError, few
 from interp_core.experiments import experiment_of
-from interp_core.experiments.experiment import Experiment, Ready, Result, run
+from interp_core.experiments.experiment import Experiment, Ready, run
+from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.options import from_config
 from interp_core.resuming import of_a_run, settings_changed

@@ -123,7 +123,7 @@ def check_extractor(name: str, config: Any, extractor: Any, row: Blocks) -> None
     if (took := getattr(extractor, "sampling_rate", rate)) != rate:
         raise InterpError(
             f"the feature extractor of {name} takes {took} samples a second, but models of its type are made for "
-            f"{rate}; {copy_it} If it was trained at {took}, write \"sampling_rate\": {took} into its config.json."
+            f'{rate}; {copy_it} If it was trained at {took}, write "sampling_rate": {took} into its config.json.'
         )
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from interp_core.data.archive import Caps
 from interp_core.data.clips import ClipLimits, file_digest
 from interp_core.data.collection import Upload
 from interp_core.data.manifest import read_manifest
+from interp_core.data.pairs import build_pairs, parse_kinds
+from interp_core.data.room import nbytes
 from interp_core.errors import InterpError
+from interp_core.experiments.basis import of_clips
 
 RATE = 16_000
 LIMITS = ClipLimits(max_seconds=5)
@@ -145,9 +149,52 @@ def test_the_number_of_clips_and_the_disk_are_capped(mine):
     long = [sound(f"{i}.wav", tone(4, RATE * 2), RATE * 2) for i in range(5)]
     added = made_of.add(second, long, SMALL, LIMITS)
     assert 0 < len(added.clip_ids) < 5 and "more than 1 MB" in reasons(added)
-    assert made_of.nbytes(mine.folder.parent) <= SMALL.nbytes
+    assert nbytes(mine.folder.parent) <= SMALL.nbytes
     with pytest.raises(InterpError, match="2 collections are as many"):
         made_of.create(mine.folder.parent, "third", "me", SMALL)
+
+
+def test_uploads_at_one_time_keep_within_the_room_of_all_and_within_a_visitors_share(tmp_path):
+    caps = Caps(files=20, nbytes=200_000, collections=9, visitor=120_000)
+    loud = [sound(f"{i}.wav", tone(0.5)).file.getvalue() for i in range(6)]  # 16,044 bytes each
+
+    def bring(owner: str) -> made_of.Added:
+        into = made_of.create(tmp_path, owner, owner, caps)
+        return made_of.add(into, [Upload(f"{i}.wav", io.BytesIO(data)) for i, data in enumerate(loud)], caps, LIMITS)
+
+    def of(owner: str) -> int:
+        return sum(nbytes(one.folder) for one in made_of.collections(tmp_path, owner) if one.owner == owner)
+
+    with ThreadPoolExecutor(4) as pool:
+        mine = list(pool.map(bring, ["me"] * 4))
+    tables = 4 * 1000  # what lies beside the recordings: the table and the name of each collection
+    assert of("me") <= caps.visitor + tables and sum(len(added.clip_ids) for added in mine) == 7
+    said = reasons(max(mine, key=lambda added: len(added.refused)))
+    assert "one visitor's share of the room (PATCHBAY_MAX_VISITOR_MB)" in said
+    with ThreadPoolExecutor(4) as pool:
+        others = list(pool.map(bring, ["you", "you", "she", "he"]))  # what one took up leaves room for others
+    assert any(added.clip_ids for added in others) and nbytes(tmp_path) <= caps.nbytes + 2 * tables
+    assert any("PATCHBAY_MAX_DATA_MB" in reasons(added) for added in others)
+
+
+def test_a_visitor_who_makes_collections_at_one_time_gets_no_more_than_allowed(tmp_path):
+    def make(_: int) -> bool:
+        try:
+            made_of.create(tmp_path, "mine", "me", SMALL)
+        except InterpError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(make, range(8))) == SMALL.collections == len(made_of.collections(tmp_path, "me"))
+
+
+def test_labels_beyond_any_table_are_refused_and_leave_no_recording_behind(mine, monkeypatch):
+    monkeypatch.setattr(made_of, "MOST_LABELS", 300)
+    labelled = Upload("a.wav", sound("a.wav", tone()).file, {"text": "x" * 400})
+    with pytest.raises(InterpError, match="the labels take"):
+        made_of.add(mine, [labelled], SMALL, LIMITS)
+    assert not list((mine.folder / "clips").iterdir()) and mine.table().empty
 
 
 def test_silent_and_clipped_recordings_are_named(mine):
@@ -198,6 +245,19 @@ def test_labels_come_from_names():
     for pattern in ("no field", "{a}{a}", "{a", "{clip_id}"):
         with pytest.raises(InterpError):
             made_of.labels_from_names(["x"], pattern)
+
+
+def test_labels_read_off_the_names_make_pairs_of_one_text(mine):
+    uploads = [sound(f"{name}.wav", tone()) for name in ("ana_Hello_happy", "ana_hello_sad", "ana_bye_sad")]
+    made_of.add(mine, uploads, SMALL, LIMITS)
+    rows = mine.table()
+    found = made_of.labels_from_names(rows["clip_id"].tolist(), "{speaker}_{text}_{prosody_label}")
+    made_of.set_clips(mine, rows.assign(**{name: found[name].tolist() for name in found}))
+    read = read_manifest(mine.manifest)
+    pairs = build_pairs(read.clips, parse_kinds("prosody")).pairs
+    made = {(pair.recipient.clip_id, pair.donor.clip_id) for pair in pairs}
+    assert made == {("ana_Hello_happy", "ana_hello_sad"), ("ana_hello_sad", "ana_Hello_happy")}
+    assert any("There is no text_id" in said for said in of_clips(read, read.clips))  # what numbers rest on
 
 
 def test_what_is_downloaded_can_be_dropped_again_with_its_labels(mine, tmp_path):

@@ -16,6 +16,7 @@ import soundfile
 from benchmarks import fuzz_manifests, fuzzing
 from interp_core.data.clips import ClipLimits, read_audio
 from interp_core.data.manifest import BadRow, BadRows, read_manifest
+from interp_core.data.texts import SAID
 from interp_core.errors import InterpError
 
 
@@ -76,10 +77,10 @@ def test_words_that_other_readers_take_for_missing_stay_labels_and_only_empty_is
 
 def test_a_byte_order_mark_spreadsheet_tails_and_a_nameless_column_do_no_harm(tmp_path: Path) -> None:
     add_clips(tmp_path, ["a.wav"])
-    (tmp_path / "m.csv").write_bytes("\ufeff,clip_id,path,text\r\n0,ü,a.wav,größer\r\n\r\n,,,\r\n".encode())
+    (tmp_path / "m.csv").write_bytes("\ufeff,clip_id,path,label\r\n0,ü,a.wav,größer\r\n\r\n,,,\r\n".encode())
     found = read_manifest(tmp_path / "m.csv")
-    assert found.columns == ("clip_id", "path", "text")
-    assert [(clip.clip_id, clip.labels) for clip in found.clips] == [("ü", {"text": "größer"})]
+    assert found.columns == ("clip_id", "path", "label")
+    assert [(clip.clip_id, clip.labels) for clip in found.clips] == [("ü", {"label": "größer"})]
 
 
 def test_parquet_gives_the_clips_of_the_csv(tmp_path: Path) -> None:
@@ -358,6 +359,24 @@ def test_the_columns_of_hugging_face_are_taken_for_ours_and_other_names_are_offe
     (tmp_path / "m.csv").write_text("utt_id,audio\na,a.wav\n")
     with pytest.raises(InterpError, match=r"'clip_id' \(is it 'utt_id'\?\) and no column 'path' \(is it 'audio'\?\)"):
         read_manifest(tmp_path / "m.csv")
+
+
+def test_equal_texts_are_one_text_id_where_there_is_none_and_that_is_noted(tmp_path: Path) -> None:
+    add_clips(tmp_path, ["a.wav"])
+    texts = ("Good  morning", " good Morning ", "Good night", "")
+    rows = "".join(f"{i},a.wav,{text}\n" for i, text in enumerate(texts))
+    (tmp_path / "m.csv").write_text("clip_id,path,text\n" + rows)
+    found = read_manifest(tmp_path / "m.csv")
+    assert [clip.label("text_id") for clip in found.clips] == ["good morning", "good morning", "good night", None]
+    assert found.clips[0].label("text") == "Good  morning" and found.columns[-1] == "text_id" and found.notes == (SAID,)
+    (tmp_path / "m.csv").write_text("clip_id,path,text,text_id\na,a.wav,Hello,\nb,a.wav,Hello,7\n")
+    given = read_manifest(tmp_path / "m.csv")  # control: a text_id that is there counts alone
+    assert [clip.label("text_id") for clip in given.clips] == [None, "7"] and not given.notes
+    (tmp_path / "m.csv").write_text("clip_id,path,text,text_id\na,a.wav,Hello,\n")
+    assert read_manifest(tmp_path / "m.csv").clips[0].label("text_id") == "hello"  # an empty column is none
+    (tmp_path / "m.csv").write_text("clip_id,path,text\na,a.wav,\n")
+    empty = read_manifest(tmp_path / "m.csv")
+    assert not empty.notes and empty.columns == ("clip_id", "path", "text")
 
 
 def test_a_manifest_that_was_not_fetched_is_told(tmp_path: Path) -> None:

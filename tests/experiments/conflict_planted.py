@@ -22,7 +22,8 @@ from interp_core.data.pairs import build_pairs, parse_kinds
 from interp_core.digests import digest_of
 from interp_core.experiments.patching.plan import Plan, plan
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.run import PatchingResult, run_patching
+from interp_core.experiments.patching.result import PatchingResult
+from interp_core.experiments.patching.run import run_patching
 from interp_core.models.arch import EncoderArch
 from interp_core.models.prompted import Prompted, Stem
 from interp_core.models.subject import Subject

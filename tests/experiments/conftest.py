@@ -11,7 +11,7 @@ from interp_core.experiments.experiment import Ready, run
 from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.experiments.patching.plan import Plan
 from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.patching.run import PatchingResult
+from interp_core.experiments.patching.result import PatchingResult
 from tests.corpus import write_corpus
 
 PROMPTS = (DEFAULT_PROMPT, "Judge the voice.")

@@ -61,6 +61,7 @@ def server(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(bundled, "ASSETS", assets)
     monkeypatch.setenv("PATCHBAY_ROOTS", str(tmp_path))
     monkeypatch.setenv("PATCHBAY_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PATCHBAY_LINKS", "ask")  # most tests come by a link and look at the page before they run it
     monkeypatch.setenv("PATCHBAY_DATA", str(tmp_path / "recordings"))
     monkeypatch.setattr(owner, "visitor", lambda: "of one browser")  # AppTest sends no cookie
     monkeypatch.setattr(models, "PATIENCE_S", PATIENCE_S / 2)  # a session here is one pass of the script

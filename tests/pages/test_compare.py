@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components import state
+from components import export, state
 from interp_core.experiments.compare.experiment import COMPARE
 from interp_core.experiments.experiment import open_result
 from tests.pages.conftest import click_point, faults, send, told, words
@@ -136,3 +136,15 @@ def test_a_link_to_a_donors_adapter_opens_nothing_before_the_visitor_agrees(comp
 def test_wrong_settings_are_one_sentence(compare):
     at = compare(compare_domain="planet", compare_donor=PAIRS[1])
     assert "no clip has a column 'planet'" in words(at)
+
+
+def test_what_is_exported_is_the_figure_of_the_tab_on_show(compare, monkeypatch):
+    seen = []
+    monkeypatch.setattr(export, "menu", lambda shown, drawn=None, asked=None: seen.append(drawn))
+    assert faults(compare()) == [] and seen[-1].title.startswith("unbiased linear CKA")
+    assert faults(compare(cmp_tab="Transplants", cmp_view="Error rates")) == []
+    assert seen[-1].title.startswith("Error rates") and "seed " in seen[-1].title and seen[-1].name == "Error rates"
+    on_paper = seen[-1].picture()
+    shown = [text.get_text() for text in on_paper.axes[0].get_yticklabels()]
+    assert shown[:2] != [] and {"base", "donor"} <= set(shown) and "seed " in on_paper.get_supxlabel()
+    assert faults(compare(cmp_tab="How it was computed")) == [] and seen[-1] is None  # the run's own figure

@@ -56,7 +56,7 @@ def test_a_folder_says_what_it_holds_and_what_was_left_out_and_why(open_app, rav
     assert {clip.labels["speaker"] for clip in running.engine().manifest(request).clips} == {"01"}
 
 
-@pytest.mark.parametrize("page", ["patching", "pairs", "heads", "neurons", "signflip", "compare"])
+@pytest.mark.parametrize("page", ["patching", "pairs", "heads", "neurons", "signflip", "compare", "probes", "steering"])
 def test_it_opens_on_every_page(open_app, ravdess, page):
     at = open_app(clips=str(ravdess), skip_bad="true").switch_page(str(ROOT / "pages" / f"{page}.py")).run()
     assert not at.exception and summary(at) == "RAVDESS: 6 clips, 3 labels, 1 left out"

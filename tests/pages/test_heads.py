@@ -147,3 +147,15 @@ def test_a_model_that_writes_nothing_has_no_answer_in_words(open_app, saved) -> 
     at.session_state[state.HEADS_WORDS] = True
     at = at.run()
     assert faults(at) == [] and "writes none, so there is no answer in words" in words(at)
+
+
+def test_another_map_is_any_run_that_the_page_runs_lists_wherever_its_command_put_it(open_app, saved, assets) -> None:
+    import shutil
+
+    folder = server.runs_folder() / "by" / "hand"  # as `--out runs/by/hand` makes it, under no name of the dashboard's
+    shutil.copytree(assets / NAME / "run-heads", folder)
+    config = folder / "heads_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"manifest": {"sha256": "another", "clips": 3}}))
+    at = open_heads_page(open_app, heads_compare="true")
+    assert faults(at) == [] and len(at.selectbox(key=state.HEADS_OTHER).options) == 1
+    assert by_key(at, "plotly_chart", state.HEADS_DIFFERENCE)

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from components import keys, state
+from interp_core.data.edits import KNOBS
 from tests.pages.conftest import faults, in_link, tell, told, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +109,71 @@ def test_every_page_has_the_panel(open_app, page):
     text = words(at)
     for key, what in (("U", "undo"), ("Space", "play, pause"), ("Q", "play all")):
         assert f"**{key}** | {what}" in text, key
+
+
+# ---- every selection is in the link and in undo --------------------------------------------------------------------
+
+HELPERS = {"choice", "stepped", "folded", "shared"}  # which bind what they draw
+WIDGETS = {"selectbox", "select_slider", "slider", "segmented_control", "toggle", "checkbox", "tabs", "number_input",
+           "text_input", "multiselect", "radio", "pills", "expander"}  # fmt: skip
+NOT_IN_LINKS = {
+    "OWN_CLIPS": "sets the manifest, which is in the link",
+    "BLIND_WHO": "who listens at this browser",
+    "REC_A": "of a link that leads to the pair", "REC_B": "of a link that leads to the pair",
+    "REC_COLUMN": "typed once, and kept in the collection", "REC_PATTERN": "typed once, and kept in the collection",
+    "REC_NEW": "typed once, and kept in the collection",
+    "WORDS_LAYERS": "a part of what a button computes",
+}  # fmt: skip
+NOT_UNDONE = {
+    **dict.fromkeys(("MODEL", "ADAPTER", "DEVICE", "DTYPE", "PART", "PROBE", "CLIPS", "CORPUS", "SKIP_BAD"),
+                    "which model hears which clips is no selection in a run"),
+    **dict.fromkeys(("COLLECTION", "MODELS_COMMAND", "MODELS_GROUP", "MODELS_RUNS", "MODELS_TEXT", "RUNS_FILE",
+                     "RUNS_FOLDER", "RUNS_LOOK", "RUNS_OTHER", "RUNS_SERIES", "RUNS_TEXT"), "its page has no undo"),
+    "PRESENT": "how the page looks", "WORDS": "whether a part of the page is open",
+}  # fmt: skip
+
+
+def keys_of_widgets() -> dict[str, bool]:
+    """Every constant of state.py that is a widget's key -> whether a link carries it."""
+    found = dict.fromkeys((name for name in vars(state) if vars(state)[name] in state.LINKED_TEXTS), True)
+    for path in [*(ROOT / "components").rglob("*.py"), *(ROOT / "pages").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            given = {one.arg: ast.unparse(one.value) for one in getattr(node, "keywords", [])}
+            key = given.get("key", "")
+            if called not in HELPERS | WIDGETS or not re.fullmatch(r"state\.[A-Z_]+", key):
+                continue
+            bound = given.get("bind", "state.BOUND" if called in HELPERS else "") == "state.BOUND"
+            found[key.removeprefix("state.")] = bound
+    return found
+
+
+def test_every_selection_is_in_the_link_and_in_undo_or_says_why_not():
+    found = keys_of_widgets()
+    assert len(found) > 70
+    assert {name for name, bound in found.items() if not bound} == set(NOT_IN_LINKS)
+    undone = {name for name in found if getattr(state, name) in state.SELECTION}
+    folds = {name for name in found if name.startswith("FOLD_")}  # what is open is no selection
+    assert set(found) - undone - folds - set(NOT_IN_LINKS) == set(NOT_UNDONE)
+    assert {state.edit_dose(knob) for knob in KNOBS} <= set(state.SELECTION)
+
+
+def test_a_row_that_was_clicked_is_in_the_link_and_comes_back_with_it():
+    def page():
+        import streamlit as st
+
+        from components import state
+        from components.widgets import choosing, chosen_of
+
+        st.button("click", on_click=choosing(state.NEU_CLIP), args=("c",))
+        st.button("other model", on_click=state.forget_choices)
+        st.text(chosen_of(state.NEU_CLIP, ("a", "b", "c"), ("a",)))
+
+    at = AppTest.from_function(page)
+    at.query_params[state.NEU_CLIP] = "b"
+    at = at.run()
+    assert at.text[0].value == "b" and in_link(at, state.NEU_CLIP) == "b"
+    at = at.button[0].click().run()
+    assert at.text[0].value == "c" and in_link(at, state.NEU_CLIP) == "c"
+    at = at.button[1].click().run()
+    assert at.text[0].value == "a" and in_link(at, state.NEU_CLIP) is None

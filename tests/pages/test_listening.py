@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from components import server as running
-from components import state
-from components.patching import blind
-from components.patching.blind import Answer
+from components import state, visitors
+from components.patching import blind, blind_answers
+from components.patching.blind_answers import Answer
 from interp_core.experiments.patching.experiment import pairs_of, patch_by_hand, window_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.maths.stats import guessing_p
@@ -154,6 +154,12 @@ def test_a_window_that_means_nothing_is_one_sentence_and_the_pair_stays(open_app
 # ---- the blind test --------------------------------------------------------------------------------------------------
 
 
+def kept():
+    """Every answer that lies on the disk."""
+    files = sorted(running.data_folder().glob(f"{blind_answers.FOLDER}/*.jsonl"))
+    return [Answer(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
+
+
 def open_blind(open_app, **parameters):
     at = open_app(**parameters)
     at.session_state["blind"] = True
@@ -214,9 +220,9 @@ def test_answers_are_counted_over_pairs_with_their_exact_p_and_a_second_press_co
             at = at.button(key="pair-after").click().run()
     assert f"**{right} of 5 right**, p = {guessing_p(right, 5):.3f}" in words(at)
     assert "This pair: 2 of 3" in words(at)
-    given = at.session_state[state.BLIND_ANSWERS]
-    table = blind.table(given)
-    assert list(table) == ["pair", "order", "answer", "right", "time"]
+    table = blind.table(kept())
+    assert list(table) == ["listener", "pair", "order", "answer", "right", "time"]
+    assert table["listener"].str.fullmatch("listener [0-9a-f]{6}").all() and table["listener"].nunique() == 1
     assert table["pair"].tolist() == ["prosody-0002"] * 2 + ["prosody-0003"] * 3
     assert [order[2] == answer for order, answer in zip(table["order"], table["answer"], strict=True)] == list(
         table["right"]
@@ -225,17 +231,33 @@ def test_answers_are_counted_over_pairs_with_their_exact_p_and_a_second_press_co
 
     at.session_state[state.BLIND_TRIAL] = replace(at.session_state[state.BLIND_TRIAL], name="another by now")
     at = press(at, "A")
-    assert len(at.session_state[state.BLIND_ANSWERS]) == 5, "an answer to a trial that is over"
+    assert len(kept()) == 5, "an answer to a trial that is over"
     at = at.button(key="blind-over").click().run()
     assert "No answer yet" in words(at)
-    assert list(blind.table([])) == ["pair", "order", "answer", "right", "time"]
+    assert kept() == [] and list(blind.table([])) == ["listener", "pair", "order", "answer", "right", "time"]
 
 
 def test_an_answer_of_another_session_is_not_this_ones(open_app):
     at = press(open_blind(open_app, pair="prosody-0002"), "A")
-    assert len(at.session_state[state.BLIND_ANSWERS]) == 1
-    assert isinstance(at.session_state[state.BLIND_ANSWERS][0], Answer)
+    assert faults(at) == [] and len(kept()) == 1
     assert "No answer yet" in words(open_blind(open_app, pair="prosody-0002"))
+
+
+def test_a_visitors_answers_outlive_the_page_and_every_listener_has_a_count_and_a_name(open_app, monkeypatch):
+    monkeypatch.setattr(visitors, "visitor", lambda: "f" * 64)
+    press(open_blind(open_app, pair="prosody-0002"), "A")
+    at = open_blind(open_app, pair="prosody-0002")  # the page anew, in the same browser
+    assert "of 1 right" in words(at)
+    at = at.text_input(key=state.BLIND_WHO).set_value(" Ana\u202e ").run()
+    assert "No answer yet" in words(at)
+    at = press(at, "B")
+    assert "of 1 right" in words(at) and faults(at) == []
+    assert blind.table(kept())["listener"].tolist() == ["listener ffffff", "Ana"]
+    at.button(key="blind-over").click().run()
+    assert blind.table(kept())["listener"].tolist() == ["listener ffffff"]
+    monkeypatch.setenv("PATCHBAY_DATA", "/proc/nowhere")  # where nothing can be written the session has them
+    at = press(open_blind(open_app, pair="prosody-0002"), "A")
+    assert "of 1 right" in words(at)
 
 
 # ---- sound in tables -------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import soundfile
 
+from components import export, state
 from components import server as running
-from components import state
 from components.clips import labels
 from interp_core.data import collection as made_of
 from interp_core.data.clips import ClipLimits
@@ -64,8 +64,10 @@ def test_what_is_dropped_becomes_a_collection_and_a_link_leads_to_its_curve(open
     assert faults(at) == [] and by_key(at, "plotly_chart", "hand_curve")
 
 
-def test_two_clips_by_hand_are_swept_toward_the_donors_own_answer(open_app, server, two):
+def test_two_clips_by_hand_are_swept_toward_the_donors_own_answer(open_app, server, two, monkeypatch):
     made_of.change(two, shared=True)
+    exported = []
+    monkeypatch.setattr(export, "paper", lambda name, draw: exported.append((name, draw)))
     at = open_app(clips=str(two.manifest), pairs=state.BY_HAND).switch_page(PAIRS).run()
     assert faults(at) == []
     request = PatchRequest(NAME, manifest=str(two.manifest), prompts=tuple(PROMPTS.values()), labels=demo_labels())
@@ -82,6 +84,13 @@ def test_two_clips_by_hand_are_swept_toward_the_donors_own_answer(open_app, serv
     assert at.session_state[state.HAND_LAYER] == "1"
     drawn = next(t for t in figure(chart)["data"] if t["name"] == "patched from B")
     np.testing.assert_allclose(decoded(drawn["y"]), expected, atol=1e-6)
+    name, draw = exported[-1]  # the same curve, both spectrograms and the logits, on paper
+    on_paper = draw()
+    curve = next(line for line in on_paper.axes[2].lines if line.get_label() == "patched from B")
+    np.testing.assert_allclose(curve.get_ydata(), expected, atol=1e-6)
+    assert name.endswith("low-high") and on_paper.axes[0].images and on_paper.axes[1].images and on_paper.axes[3].lines
+    signed = " ".join(on_paper.get_supxlabel().split())
+    assert "n = 1 pair" in signed and "seed 42" in signed and "weights " in signed and "route " in signed
 
 
 def demo_labels():

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from components import server as of_server
-from components import state, visitors
+from components import shown, state, visitors
 from components.runs import charts, compared, pack, rows
 from interp_core import experiments
 from interp_core.engine import Engine
@@ -222,7 +222,7 @@ def test_going_on_with_a_model_that_nobody_named_first_asks_to_open_it(kept):
     assert len(faults(at)) == 1 and not at.exception and of_server.engine().jobs.jobs() == ()
 
 
-def test_a_run_in_memory_is_a_line_with_its_tables_and_without_a_link(server):
+def test_a_run_in_memory_is_a_line_with_its_tables_and_a_link_that_opens_it(server, open_app):
     job = start(LOUDNESS, of_server.engine(), LoudnessRequest(NAME, seed=5))
     assert job.wait(300) and job.error is None
     at = visit(run=job.key, runs_look="Tables")
@@ -231,6 +231,23 @@ def test_a_run_in_memory_is_a_line_with_its_tables_and_without_a_link(server):
     assert faults(at) == [] and "memory alone" in words(at) and len(at.dataframe[1].value) == N_CLIPS
     with zipfile.ZipFile(io.BytesIO(pack.zip_result(job.result, "x"))) as packed:
         assert packed.namelist() == ["x/config.json", "x/loudness.csv"]
+    at = open_app(run=job.key)
+    at = at.switch_page(str(ROOT / "pages" / "runs.py")).run()
+    (link,) = [link for link in at.get("page_link") if "Open on the page" in link.proto.label]
+    assert link.proto.query_string == f"{state.RUN}={job.key}"
+    at.query_params[state.RUN] = job.key
+    assert shown.linked(job.key).result is job.result and shown.linked(job.key).source == "job"
+
+
+def test_an_unfinished_run_elsewhere_says_why_it_is_not_gone_on_with_and_by_which_command(kept, server):
+    (server / "elsewhere").mkdir()
+    shutil.move(kept / "half", server / "elsewhere" / "half")
+    place = server / "elsewhere" / "half"
+    at = visit(run=str(place), folder=str(place.parent))
+    assert faults(at) == [] and "Go on" not in labels(at)
+    assert "outside the runs folder, the only place where the dashboard writes" in words(at)
+    command = next(one.value for one in at.code if "--resume" in one.value)
+    assert "loudness" in command and f"--out={place} --resume" in command and "--seed=3" in command
 
 
 @pytest.mark.parametrize("name", ["nothing-there", "there", "../{}/there", "{}\0"])

@@ -1,14 +1,17 @@
 """A server that several people use: opening in view of all, jobs of others, where models may lie, who may come in."""
 
 import ast
+import asyncio
 import hashlib
 import json
+import re
 import threading
 from pathlib import Path
 
 import pytest
 import streamlit as st
 
+from app import SecurityHeaders
 from components import models, server, state, visitors
 from interp_core import engine as engine_module
 from tests.pages.conftest import ROOT, faults, forget, words
@@ -161,3 +164,50 @@ def test_after_a_restart_the_page_and_the_sidebar_offer_to_go_on_with_what_was_r
 def test_a_run_that_waits_is_offered_by_no_page_of_other_settings(open_app, server):
     assert button(open_app(), "Go on with it") is None
     assert Path(server / "runs").is_dir()
+
+
+def test_every_answer_opens_the_microphone_to_these_pages_alone_and_refuses_the_camera_and_the_place():
+    async def inner(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "scheme": "http", "path": "/", "headers": [], "query_string": b""}
+    asyncio.run(SecurityHeaders(inner)(scope, None, keep))
+    policy = dict(sent[0]["headers"])[b"permissions-policy"].decode()
+    assert dict(one.split("=") for one in policy.split(", ")) == {
+        "camera": "()", "microphone": "(self)", "geolocation": "()",
+    }  # fmt: skip
+    said = " ".join((ROOT / "SECURITY.md").read_text().split())
+    assert "camera and location are refused by header, and the microphone is open to these pages alone" in said
+
+
+def test_every_setting_of_the_server_stands_where_people_look_for_it():
+    read = set(re.findall(r'"(PATCHBAY_\w+)"', (ROOT / "components/server.py").read_text()))
+    told = (ROOT / "README.md").read_text() + (ROOT / "SECURITY.md").read_text()
+    assert len(read) > 10 and not {name for name in read if name not in told}
+    limits = {name for name in read if "_MAX_" in name}
+    assert not {name for name in limits if name not in (ROOT / "SECURITY.md").read_text()}
+
+
+def test_a_link_starts_what_it_asks_for_once_on_bundled_models_and_nothing_else_does(open_app, monkeypatch):
+    link = {"patch_max_pairs": "2", "patch_controls": "", "patch_flow": "", "patch_checks": "false"}
+    jobs = server.engine().jobs
+    asking = open_app(**link)  # where the server leaves it to a button, that stands beside what is not as asked
+    assert jobs.jobs() == () and button(asking, "Run it now") and "Not what is set now" in words(asking)
+    monkeypatch.setenv("PATCHBAY_LINKS", "run")
+    assert faults(open_app(layer="1", view="Flip rate")) == [] and jobs.jobs() == ()  # the view of the shipped run
+    at = open_app(**link)
+    (job,) = jobs.jobs()
+    assert faults(at) == [] and len(job.asked_by) == 1  # who may stop it
+    job.cancel()
+    assert job.wait(60)
+    at = at.run().run()
+    assert len(jobs.jobs()) == 1 and job.status in ("cancelled", "done")  # once
+    if job.status == "cancelled":
+        assert faults(open_app(**link)) == [] and jobs.jobs() == (job,)  # nor for another who comes by it
+    other = open_app(model="somebody/model", **link)
+    assert len(jobs.jobs()) == 1 and not faults(other)

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from interp_core.experiments.cost import Cost
-from interp_core.experiments.experiment import Experiment, Ready, Result
+from interp_core.experiments.experiment import Experiment, Ready
+from interp_core.experiments.result import Result
 from interp_core.jobs import silent
 from interp_core.storage import read_csv
 from tests.toy.request import LoudnessRequest

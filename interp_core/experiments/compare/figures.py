@@ -7,6 +7,7 @@ import pandas as pd
 
 from interp_core.experiments.compare.clean import TIME_MEAN
 from interp_core.experiments.figures import Figure
+from interp_core.looks import GREY
 
 
 def matrix_of(cka: pd.DataFrame, representation: str, column: str) -> tuple[np.ndarray, list[str], list[str]]:
@@ -32,7 +33,7 @@ def cka_figure(cka: pd.DataFrame, title: str) -> Figure:
     figure.colorbar(picture, ax=axes, label="unbiased linear CKA (1: alike)", shrink=0.85)
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
-            axes.text(column, row, "–", ha="center", va="center", color="#7A7A7A")
+            axes.text(column, row, "–", ha="center", va="center", color=GREY)
         elif max(values.shape) <= 18:
             ink = "white" if value < 0.5 else "black"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=7)

@@ -32,7 +32,9 @@ from interp_core.experiments.compare.probes import count_probes, probe_sites
 from interp_core.experiments.compare.report import findings, scores_table
 from interp_core.experiments.compare.transplants import Transplant
 from interp_core.experiments.compare.units import Units, values_of
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.facts import before_semicolon
+from interp_core.experiments.figures import sign
+from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.request import short_name
 from interp_core.sinks import Sink
@@ -89,7 +91,15 @@ class Comparison(Result):
 
     def figure(self) -> Figure:
         base, donor = (short_name(str(self.config[side]["id"])) for side in ("model", "donor"))
-        return cka_figure(self.cka, f"{base} and {donor}")
+        return sign(cka_figure(self.cka, f"{base} and {donor}"), self.signature())
+
+    @property
+    def counted(self) -> str:
+        return f"n = {self.config['clips_compared']} clips"
+
+    @property
+    def method(self) -> str:
+        return "; ".join(filter(None, ["linear CKA", before_semicolon(self.cka["interval_method"])]))
 
     @property
     def labels(self) -> tuple[str, ...]:

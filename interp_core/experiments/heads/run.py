@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 from interp_core.data.clips import Clip
 from interp_core.data.sampling import stratified
 from interp_core.errors import InterpError
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.figures import sign
 from interp_core.experiments.heads.ablate import Task, ablate
 from interp_core.experiments.heads.capture import Vectors, capture
 from interp_core.experiments.heads.figures import heatmap_figure, points_of
 from interp_core.experiments.heads.limits import LIMITS
 from interp_core.experiments.heads.points import GRANULARITIES, Granularity
 from interp_core.experiments.heads.request import HeadsRequest
+from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.maths.fisher import fisher_interval, fisher_ratio, fisher_test
 from interp_core.maths.probes import linear_probe
@@ -98,7 +99,18 @@ class HeadsResult(Result):
         return pd.DataFrame({"series": series.to_numpy(), "x": self.table["name"].to_numpy(), "value": values})
 
     def figure(self) -> Figure:
-        return heatmap_figure(self.config, self.table, len(self.clips))
+        return sign(heatmap_figure(self.config, self.table, len(self.clips)), self.signature())
+
+    @property
+    def counted(self) -> str:
+        return f"n = {len(self.clips)} clips"
+
+    @property
+    def method(self) -> str:
+        made = self.notes.get("head", {})
+        return "; ".join(
+            ["Fisher ratio", *(made[name].partition(",")[0] for name in ("p", "interval") if made.get(name))]
+        )
 
 
 def draw(clips: Sequence[Clip], settings: HeadsRequest) -> Drawn:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from interp_core.errors import InterpError
 from interp_core.experiments.downstream import Downstream, fillings
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.figures import sign
 from interp_core.experiments.neurons.erase import Erasers, erasure_table
 from interp_core.experiments.neurons.figures import dose_figure
 from interp_core.experiments.neurons.limits import LIMITS
@@ -45,6 +45,7 @@ from interp_core.experiments.neurons.scores import (
     score_table,
 )
 from interp_core.experiments.neurons.table import HEADS, MEASURES, MOST_DRAWS, PROBES, REFITS, Table, answers_table
+from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.sinks import MEMORY
 
@@ -96,7 +97,17 @@ class AblationResult(Result):
         return pd.concat(parts, ignore_index=True)
 
     def figure(self) -> Figure:
-        return dose_figure(self.config, self.curve, self.report, self.erasure)
+        return sign(dose_figure(self.config, self.curve, self.report, self.erasure), self.signature())
+
+    @property
+    def counted(self) -> str:
+        return f"n = {self.answers['clip_id'].nunique()} measured clips"
+
+    @property
+    def method(self) -> str:
+        settings = self.config["settings"]
+        ranked = {"coef": "weight in a probe", "univariate": "each neuron by itself"}[settings["score"]]
+        return f"neurons ranked by {ranked}, {settings['kind']} in their place"
 
 
 def doses(request: AblateRequest, width: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from interp_core.errors import InterpError
 from interp_core.experiments.checks import CheckReport
-from interp_core.experiments.figures import Figure, save_png
+from interp_core.experiments.figures import Figure
 from interp_core.experiments.patching import back_map, stated
 from interp_core.experiments.patching.back_map import BACK, checked_back, run_back_chunk, summarise_back
 from interp_core.experiments.patching.chunks import Step
@@ -153,12 +153,10 @@ def tables_of(
     return Conflict(**found)
 
 
-def write(writer: RunWriter, conflict: Conflict, prompts: Sequence[str], title: str) -> None:
-    """Write the tables and figures of a finished run; its records are there."""
+def write(writer: RunWriter, conflict: Conflict) -> None:
+    """Write the tables of a finished run; its records are there."""
     for name, table in conflict.tables().items():
         writer.write_csv(f"{name}.csv", table)
-    for name, figure in conflict.figures(prompts, title).items():
-        save_png(figure, writer.path(f"{name}.png"))
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> Conflict:

@@ -36,8 +36,8 @@ from interp_core.experiments.patching.means import donor_notes, targets_of
 from interp_core.experiments.patching.plan import Chunk, Plan, check_window, plan, plan_of_pair
 from interp_core.experiments.patching.positions import Replaced, check_positions, replaced_by, time_window
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.patching.result import PatchingResult
 from interp_core.experiments.patching.run import (
-    PatchingResult,
     base_predictions,
     pair_line,
     patch_pair,

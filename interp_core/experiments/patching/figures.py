@@ -15,10 +15,9 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import Figure, quiet, style
-from interp_core.looks import ANY_CHANGE, GREY, PATCHING, Look
+from interp_core.looks import ANY_CHANGE, GREY, PATCHING, STRENGTHS, Look
 from interp_core.maths.stats import SIGNIFICANT
 
-WEAKER = [PATCHING["matched"].colour, "#5BA3D0", "#9CC9E5", "#003F63"]  # matched curves at further strengths
 LAYERS = "Layer (emb = embeddings before layer 0)"
 HEADLINES = {  # the first that is defined is drawn: its count column and its words
     "flip_to_target_rate_reachable": ("reachable_count", "Flips to target (% of reachable pairs)"),
@@ -143,7 +142,7 @@ def _curves(axes: Axes, metrics: pd.DataFrame, name: str, count: str) -> None:
             if condition == "no-conflict" and name.startswith("flip"):
                 shown, counted, look = "flip_from_base_rate", "n", ANY_CHANGE
             label = look.name + (f", alpha {alpha:g}" if len(alphas) > 1 or alpha != 1 else "")
-            weaker = replace(look, colour=WEAKER[alphas.index(alpha) % len(WEAKER)], dash="dashdot")
+            weaker = replace(look, colour=STRENGTHS[alphas.index(alpha) % len(STRENGTHS)], dash="dashdot")
             _curve(axes, curve, shown, f"{label} (n = {_range(curve[counted])})", look if alpha == top else weaker)
 
 

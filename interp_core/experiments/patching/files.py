@@ -8,11 +8,8 @@ import pandas as pd
 
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
-from interp_core.experiments.patching import conflict, figures, head_figures
-from interp_core.experiments.patching.edit_figures import edit_figures
-from interp_core.experiments.patching.run import PatchingResult
-from interp_core.experiments.patching.subspace_figures import subspace_figure
-from interp_core.experiments.patching.time_figures import time_figure
+from interp_core.experiments.patching import conflict
+from interp_core.experiments.patching.result import PatchingResult
 from interp_core.runs import RunWriter
 from interp_core.storage import read_csv, read_json, read_lines, read_records
 
@@ -28,31 +25,24 @@ def write(writer: RunWriter, result: PatchingResult) -> None:
         of_kind = result.metrics[result.metrics.kind == kind]
         writer.write_csv(f"patching_metrics_{kind}.csv", of_kind[of_kind.condition == "matched"])
         writer.write_csv(f"control_metrics_{kind}.csv", of_kind[of_kind.condition != "matched"])
-        shown, title = result.shown(kind), result.heading(kind)
-        save_png(figures.flip_rate_figure(shown, title), writer.path(f"flip_rate_curve_{kind}.png"))
-        save_png(figures.delta_logit_figure(shown, title), writer.path(f"delta_logit_curve_{kind}.png"))
         if len(result.answers):
             answers = result.answers[result.answers.kind == kind]
             writer.write_csv(f"answers_{kind}.csv", answers)
             writer.write_csv(f"words_moved_{kind}.csv", result.words_moved[result.words_moved.kind == kind])
-        if len(rows := result.heads_of(kind)):
+        if len(result.heads_of(kind)):
             writer.write_csv(f"head_map_{kind}.csv", result.head_map[result.head_map["kind"] == kind])
-            drawn = head_figures.head_map_figure(rows, result.agreement_of(kind), result.title_of_heads(kind))
-            save_png(drawn, writer.path(f"head_map_{kind}.png"))
         if len(result.time_map):
             of_time = result.time_map[result.time_map.kind == kind]
             writer.write_csv(f"time_map_{kind}.csv", of_time)
             writer.write_csv(f"time_necessity_{kind}.csv", result.necessity[result.necessity.kind == kind])
-            save_png(time_figure(of_time, title), writer.path(f"time_map_{kind}.png"))
         if len(exchanged := result.subspace_of(kind)):
             writer.write_csv(f"subspace_{kind}.csv", exchanged)
-            save_png(subspace_figure(exchanged, title), writer.path(f"subspace_{kind}.png"))
-    for name, figure in edit_figures(result.edit_doses, result.model_name).items():
+    for name, figure in result.figures().items():
         save_png(figure, writer.path(f"{name}.png"))
     for name, table in (("edits", result.edits), ("edit_doses", result.edit_doses)):
         if len(table):
             writer.write_csv(f"{name}.csv", table)
-    conflict.write(writer, result.conflict, conflict.question_names(result.prompts), result.model_name)
+    conflict.write(writer, result.conflict)
     if len(result.head_agreement):
         writer.write_csv("head_agreement.csv", result.head_agreement)
     if len(result.lens):

@@ -3,19 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from scipy.special import softmax
 
 from interp_core.data.mel import MEL_FLOOR_DB, MEL_STEP_DB, mel_levels, pitch_marks
 from interp_core.experiments.example import Example, Sound
 from interp_core.experiments.facts import signature
-from interp_core.experiments.figures import Figure, quiet, style
-from interp_core.experiments.patching.figures import flip_rate_panel
+from interp_core.experiments.figures import Figure, quiet, sign, style
+from interp_core.experiments.patching.figures import LAYERS, flip_rate_panel, layer_ticks
 from interp_core.experiments.patching.request import donor_in_title, donor_of
-from interp_core.looks import BLUE, GREY, RUNS, VERMILLION
+from interp_core.looks import BLUE, GREY, PATCHING, RUNS, VERMILLION
 
 SHOWN_DB = 70.0
 """Of both spectrograms, below the louder one's peak."""
@@ -112,6 +114,60 @@ def pair_figure(
     curve.axvline(place.layer, color=GREY, linewidth=1.2, zorder=1)
     _logits(grid[1, 1], settings["labels"], row)
     return figure
+
+
+def hand_figure(
+    records: pd.DataFrame,
+    labels: Sequence[str],
+    layer: int,
+    sounds: tuple[Sound, Sound],
+    about: str,
+    others: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+) -> Figure:
+    """Two clips by hand, with no run around them: both spectrograms, the probability of the target after a patch at
+    each layer, and the label logits at one.
+
+    Args:
+        records: one row a layer, at one strength; filled markers are layers at which the target is the answer.
+        others: name of another question -> records of the same clips under it.
+        about: the lines of `signature`.
+    """
+    figure = Figure(figsize=(10, 8), dpi=150, layout="constrained", facecolor="white")
+    grid = figure.subplots(2, 2, height_ratios=(1, 1.25))
+    row = records[records["layer"] == layer].iloc[0]
+    said = f"answered {row['patched_prediction']}, target {row['target']}"
+    title = f"{sounds[1].label} in {sounds[0].label} at {_named(layer)}: {said}"
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    _spectrograms(grid[0], sounds, (str(row["base_prediction"]), str(row["donor_prediction"])))
+    curve: Axes = grid[1, 0]
+    for number, (name, rows) in enumerate(others.items()):
+        look: dict[str, Any] = {"color": GREY, "marker": "sxDv"[number % 4], "linestyle": "--", "linewidth": 1}
+        said = f"asked {name}, toward {rows['target'].iloc[0]}"
+        curve.plot(rows["layer"], target_probabilities(rows, labels, "patched"), label=said, markersize=4, **look)
+    values = target_probabilities(records, labels, "patched")
+    matched = PATCHING["matched"]
+    curve.plot(records["layer"], values, label=matched.name, linewidth=2, markerfacecolor="white", **style(matched))
+    wins = (records["patched_prediction"] == records["target"]).to_numpy()
+    filled = {**style(matched), "linestyle": ""}
+    curve.plot(records["layer"][wins], values[wins], label="filled: the target is the answer", **filled)
+    for run, words in (("base", "A as it is"), ("donor", "B as it is")):
+        value = target_probabilities(records, labels, run)[0]
+        curve.axhline(value, label=words, color=RUNS[run].colour, linestyle=":", linewidth=1.2)
+    curve.axvline(layer, color=GREY, linewidth=1.2, zorder=1)
+    quiet(curve)
+    layer_ticks(curve, sorted(map(int, records["layer"])))
+    curve.set(xlabel=LAYERS, ylabel=f"probability of {row['target']}", ylim=(-0.03, 1.03))
+    for text in curve.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2).get_texts():
+        text.set_parse_math(False)
+    _logits(grid[1, 1], labels, row)
+    return sign(figure, about)  # type: ignore[return-value]
+
+
+def target_probabilities(records: pd.DataFrame, labels: Sequence[str], run: str) -> np.ndarray:
+    """[layers] the target's probability among the labels, in the run "base", "donor" or "patched"."""
+    logits = np.array(records[f"{run}_logits"].tolist(), float)
+    at = [list(labels).index(target) for target in records["target"]]
+    return np.asarray(softmax(logits, axis=1)[np.arange(len(at)), at])
 
 
 def _named(layer: int) -> str:

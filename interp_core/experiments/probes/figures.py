@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from interp_core.experiments.facts import signature
 from interp_core.experiments.figures import Figure, quiet, style
 from interp_core.experiments.probes import tables
 from interp_core.looks import GREY, PROBES, look_of_probe
@@ -25,10 +24,8 @@ def curves_figure(config: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     across = min(COLUMNS, len(names))
     down = math.ceil(len(names) / across)
     figure = Figure(figsize=(4.2 * across + 0.6, 3.3 * down + 0.9), dpi=130, layout="constrained")
-    settings = config["settings"]
     figure.suptitle(
-        f"{short_name(str(config['model']['id']))}: what a linear probe reads, on held-out units\n"
-        f"{signature(config, ', '.join(settings['sites']))}",
+        f"{short_name(str(config['model']['id']))}: what a linear probe reads, on held-out units",
         fontsize=10, parse_math=False,
     )  # fmt: skip
     panels = figure.subplots(down, across, squeeze=False).ravel()

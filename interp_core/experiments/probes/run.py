@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.facts import before_semicolon
+from interp_core.experiments.figures import sign
 from interp_core.experiments.probes import figures, tables
 from interp_core.experiments.probes.capture import Read, read_states
 from interp_core.experiments.probes.limits import LIMITS
 from interp_core.experiments.probes.plan import ALONE, Point, ProbesPlan, Target
 from interp_core.experiments.probes.request import ProbesRequest
+from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.maths.probes import control_accuracy, family_test, linear_probe
 from interp_core.maths.ridge import control_r2, ridge_probe, ridge_test
@@ -94,7 +96,20 @@ class ProbesResult(Result):
         return tables.curves(self.table)
 
     def figure(self) -> Figure:
-        return figures.curves_figure(self.config, self.table)
+        return sign(
+            figures.curves_figure(self.config, self.table), self.signature(", ".join(self.config["settings"]["sites"]))
+        )
+
+    @property
+    def counted(self) -> str:
+        return f"n = {int(self.table['n'].max())} clips"
+
+    @property
+    def method(self) -> str:
+        folds = self.config["settings"]["folds"]
+        return f"logistic and ridge probes, {folds} folds; {before_semicolon(self.table['interval_method'])}".rstrip(
+            "; "
+        )
 
 
 def run_probes(

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from interp_core.experiments import EXPERIMENTS
-from interp_core.experiments.experiment import Result
 from interp_core.experiments.facts import made_at
+from interp_core.experiments.result import Result
 from interp_core.request import Request
 
 TABLES = "for name, table in result.tables().items():\n    print(name, len(table))\n    display(table.head(10))"

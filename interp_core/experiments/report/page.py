@@ -20,9 +20,9 @@ from interp_core.errors import InterpError
 from interp_core.experiments import EXPERIMENTS, experiment_of
 from interp_core.experiments.basis import TITLE, line
 from interp_core.experiments.example import Example, Sound
-from interp_core.experiments.experiment import Result
 from interp_core.experiments.facts import facts_of, made_at, settings_of
 from interp_core.experiments.report import parts
+from interp_core.experiments.result import Result
 from interp_core.request import Request
 
 MOST_BYTES = 10_000_000

@@ -13,7 +13,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from interp_core.experiments.example import Sound
-from interp_core.looks import BLUE, VERMILLION
+from interp_core.looks import BLUE, OCHRE, VERMILLION
 
 ROWS, COLUMNS, LETTERS = 20, 40, 300
 """The most of a table that is written out, and of a text in it."""
@@ -119,7 +119,7 @@ body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif
 padding:1.5rem}
 h1{font-size:1.7rem;margin:0 0 .25rem}h2{border-top:1px solid var(--line);font-size:1.25rem;margin:2rem 0 .5rem;
 padding-top:1rem}h3{font-size:1rem;margin:1.5rem 0 .25rem}
-.faint,caption{color:var(--faint)}.left-out{border-left:3px solid #a87900;padding-left:.75rem}
+.faint,caption{color:var(--faint)}.left-out{border-left:3px solid;padding-left:.75rem}
 .wide{margin:.75rem 0;max-height:32rem;overflow:auto}table{border-collapse:collapse;font-size:.85rem}
 caption{padding:.25rem 0;text-align:left}th,td{border:1px solid var(--line);padding:.2rem .5rem;text-align:left;
 unicode-bidi:isolate;vertical-align:top}td{max-width:32rem;overflow-wrap:anywhere}thead th{background:var(--card)}
@@ -129,4 +129,4 @@ figure{background:#fff;border:1px solid var(--line);margin:.75rem 0}img{display:
 .pair{display:flex;flex-wrap:wrap;gap:1.5rem}.A,.B{border-left:4px solid;margin:.5rem 0;padding-left:.75rem}
 audio{margin-top:.25rem;max-width:100%}
 """
-STYLE += f".A{{border-color:{BLUE}}}.B{{border-color:{VERMILLION}}}\n"
+STYLE += f".A{{border-color:{BLUE}}}.B{{border-color:{VERMILLION}}}.left-out{{border-color:{OCHRE}}}\n"

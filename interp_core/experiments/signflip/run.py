@@ -19,7 +19,8 @@ from interp_core.data.clips import Acoustics, Clip
 from interp_core.data.sampling import halves
 from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.figures import sign
+from interp_core.experiments.result import Result
 from interp_core.experiments.signflip import tables
 from interp_core.experiments.signflip.attribute import attribute
 from interp_core.experiments.signflip.figures import proxy_figure
@@ -75,7 +76,17 @@ class SignflipResult(Result):
         return pd.DataFrame({"series": series, "x": rows["flipped"].to_numpy(), "value": rows["change"].to_numpy()})
 
     def figure(self) -> Figure:
-        return proxy_figure(self.config, self.changes, self.report)
+        return sign(proxy_figure(self.config, self.changes, self.report), self.signature())
+
+    @property
+    def counted(self) -> str:
+        return f"n = {self.report['measured_on']['clips']} clips"
+
+    @property
+    def method(self) -> str:
+        settings = self.config["settings"]
+        said = f"{settings['kind']} of {self.report['topk']} neurons ranked by gradient times activation"
+        return f"{said}, {self.report['draws']} random draws"
 
 
 def run_signflip(

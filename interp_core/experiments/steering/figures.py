@@ -31,7 +31,7 @@ def dose_figure(config: Mapping[str, Any], dose: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(width, 7.2 + 0.25 * len(labels)), dpi=130, layout="constrained")
     figure.suptitle(
         f"{short_name(str(config['model']['id']))}: a label's direction added to the states of "
-        f"{halves['steered']['clips']} clips\n{signature(config, 'resid_post', config['settings']['positions'])}",
+        f"{halves['steered']['clips']} clips",
         fontsize=10,
         parse_math=False,
     )

@@ -21,7 +21,9 @@ from interp_core.errors import CheckFailed
 from interp_core.experiments import edited_words
 from interp_core.experiments.clips import ClipReader, plan_batches, pooled
 from interp_core.experiments.example import Example
-from interp_core.experiments.experiment import Result
+from interp_core.experiments.facts import before_semicolon
+from interp_core.experiments.figures import sign
+from interp_core.experiments.result import Result
 from interp_core.experiments.steering import figures, tables
 from interp_core.experiments.steering.checks import check_routes
 from interp_core.experiments.steering.limits import LIMITS
@@ -86,7 +88,18 @@ class SteeringResult(Result):
         return tables.curves(rows[["label", "layer", "alpha", "moved_rate"]].rename(columns={"moved_rate": "value"}))
 
     def figure(self) -> Figure:
-        return figures.dose_figure(self.config, self.dose)
+        drawn = figures.dose_figure(self.config, self.dose)
+        return sign(drawn, self.signature("resid_post", f"{self.config['settings']['positions']} positions"))
+
+    @property
+    def counted(self) -> str:
+        return f"n = {self.config['halves']['steered']['clips']} clips"
+
+    @property
+    def method(self) -> str:
+        fitted = self.config["halves"]["fitted_on"]["clips"]
+        said = f"difference of means of {fitted} other clips, {self.config['settings']['draws']} random vectors"
+        return "; ".join(filter(None, [said, before_semicolon(self.dose["interval_method"])]))
 
     @property
     def labels(self) -> tuple[str, ...]:

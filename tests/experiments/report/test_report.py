@@ -24,10 +24,10 @@ from interp_core.engine import Engine
 from interp_core.experiments import EXPERIMENTS
 from interp_core.experiments.basis import TITLE, line
 from interp_core.experiments.example import Example, Sound
-from interp_core.experiments.experiment import Result
 from interp_core.experiments.report import parts
 from interp_core.experiments.report.notebook import notebook
 from interp_core.experiments.report.page import MOST_BYTES, PAIRS, RATE, report
+from interp_core.experiments.result import Result
 from interp_core.models.bundled import ASSETS, demos
 
 RUNS = [folder for demo in demos().values() for folder in demo.saved_runs]

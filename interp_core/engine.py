@@ -79,6 +79,10 @@ class Engine:
         self._read = ByteCache(READ_BYTES, keep_latest=True)
         self._current = CurrentFiles(self._read)
 
+    def __repr__(self) -> str:
+        names = ", ".join(short_name(one.name) for one in self.models.opened()) or "no model"
+        return f"<Engine: {names} open>"
+
     @property
     def terms(self) -> dict[str, Any]:
         """What it lets requests do, as the arguments of an engine in another process."""

@@ -33,6 +33,7 @@ GROUND = {
     "sites",
     "looks",
     "choices",
+    "command_words",
     "options",
     "request",
     "resuming",

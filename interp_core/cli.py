@@ -142,6 +142,7 @@ def run_experiment(args: argparse.Namespace) -> int:
     if args.shard is not None and args.cluster is not None:
         raise InterpError("--shard and --cluster exclude each other: a cluster computes all shards and merges them.")
     from interp_core.engine import Engine
+    from interp_core.experiments.experiment import finished, prepare
     from interp_core.experiments.sharded import run_whole
 
     shard = None if args.shard is None else Shard.read(args.shard, os.environ)
@@ -157,7 +158,11 @@ def run_experiment(args: argparse.Namespace) -> int:
         if name:
             tell(name)
         bar = ProgressLine()
-        ready = experiment.prepare(engine, one, bar)
+        into = out / name
+        if args.resume and shard is None and (done := finished(experiment, engine, one, into)) is not None:
+            _sum_up(experiment, done)
+            continue
+        ready = prepare(experiment, engine, one, _kept_in(into, shard) if args.resume else None, bar)
         for row in ready.manifest.skipped:
             tell(f"left out: {row}")
         for note in (*ready.manifest.notes, *ready.notes):
@@ -170,7 +175,7 @@ def run_experiment(args: argparse.Namespace) -> int:
             experiment,
             engine,
             one,
-            out=out / name,
+            out=into,
             resume=args.resume,
             progress=bar,
             announce=lambda cost, subject=subject: tell(f"{subject}: {cost}"),  # type: ignore[misc]
@@ -180,6 +185,11 @@ def run_experiment(args: argparse.Namespace) -> int:
         _sum_up(experiment, result)
     print(out)
     return DONE
+
+
+def _kept_in(out: Path, shard: Shard | None) -> Path:
+    """The folder that an earlier process may have left what it prepared in."""
+    return out if shard is None else out / shard.folder
 
 
 def _sum_up(experiment: Any, result: Any) -> None:

@@ -203,6 +203,21 @@ class Request:
                 f"the config is not that of a {cls.command!r} run: {error} is missing or wrong."
             ) from error
 
+    def value_of(self, name: str) -> Any:
+        """One of its settings by name."""
+        return getattr(self, name)
+
+    def is_that_of(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run's config was made for this request, or says the same in every setting but those of places."""
+        made, then = type(self).as_saved(config), config.get("asked")
+        if not isinstance(then, Mapping):
+            return False
+        return all(
+            self.value_of(one.name) in (_value(one, then.get(one.name, one.default)), made.value_of(one.name))
+            for one in declared(type(self))
+            if one.name not in PLACES
+        )
+
     def differences_from(self, config: Mapping[str, Any]) -> list[str]:
         """In which settings the run that a config came from is not what is asked, in words.
 

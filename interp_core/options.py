@@ -188,7 +188,7 @@ class Declared:
         kinds = (int, float) if self.kind is float else self.kind
         for one in value if self.several else (value,):
             if not isinstance(one, kinds) or (isinstance(one, bool) and self.kind is not bool):
-                return f"{self.flag} {_short(one)} is not {KINDS[self.kind]}"
+                return f"{self.flag} {_short(one)} is not {IN_WORDS[self.kind]}"
         return ""
 
     def faults(self, value: Any) -> list[str]:
@@ -210,7 +210,7 @@ class Declared:
         return found
 
 
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no (true or false)"}
+IN_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no (true or false)"}
 LONGEST_SHOWN = 60
 
 

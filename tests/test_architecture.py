@@ -422,3 +422,14 @@ def test_product_files_speak_of_no_other_place():
     assert faults == []
     for planted in ("open('/work/main/x')", "# see issue 12", "in the sandbox", "/home/me/clips"):
         assert re.search(OF_OTHER_PLACES, planted, re.IGNORECASE), planted
+
+
+@pytest.mark.parametrize("word", ["Ready", "Progress", "KINDS", "CHOICES", "Probe", "Task", "Place", "Sweep"])
+def test_a_word_of_the_design_is_defined_once(word):
+    found = []
+    for path in [*ROOT.glob("interp_core/**/*.py"), *ROOT.glob("components/**/*.py")]:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = {getattr(node, "name", ""), *(one.id for one in targets if isinstance(one, ast.Name))}
+            found += [str(path.relative_to(ROOT))] * (word in names)
+    assert len(found) < 2, f"{word} means {len(found)} things: {', '.join(found)}"

@@ -8,8 +8,8 @@ from interp_core.options import Need, option
 from interp_core.request import Request
 
 ProbedSite = Literal["resid_post", "attn_out", "mlp_out"]
-Place = Literal["mean", "last"]
-PLACES: tuple[Place, ...] = get_args(Place)
+ReadAt = Literal["mean", "last"]
+READ_AT: tuple[ReadAt, ...] = get_args(ReadAt)
 Quantity = Literal["f0", "level", "rate", "centroid", "duration"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 USUAL_QUANTITIES: tuple[Quantity, ...] = ("f0", "level", "rate", "centroid")
@@ -40,7 +40,7 @@ class ProbesRequest(Request):
         None, "the layers that are read: all, or a list like 0,4,8; -1 is what enters layer 0 (--layers=-1,0,4)",
         none="all", label="Layers",
     )  # fmt: skip
-    places: tuple[Place, ...] = option(
+    places: tuple[ReadAt, ...] = option(
         (),
         "what of a layer is read: the mean over the recording's positions, the last position; all that the model has "
         "unless given",

@@ -243,6 +243,7 @@ def test_a_probe_is_fitted_once_and_a_finished_folder_opens_no_model(tmp_path, m
 
         def progress(done, total, note=""):
             steps[0] += not note.startswith("fitting a probe")
+            fits.append(out) if note.startswith("fitting a probe") else None
             if stop_after is not None and steps[0] > stop_after:
                 raise Cancelled
 
@@ -250,10 +251,13 @@ def test_a_probe_is_fitted_once_and_a_finished_folder_opens_no_model(tmp_path, m
             run(heads, engine, request, out=out, resume=True, progress=progress)
         return calls[0], steps[0]
 
+    fits: list[Path] = []
     whole, steps = passes(asked, tmp_path / "whole")
     fitted = len([line for line in manifest.read_text().splitlines() if ",train" in line])
     before, _ = passes(asked, tmp_path / "run", stop_after=steps * 2 // 3)
+    done = len(fits)
     after, _ = passes(asked, tmp_path / "run")
+    assert fitted <= done == len(fits), "the probe was fitted again"
     chunk = 4 * 16  # a batch under every head and without any
     assert fitted < before and before + after <= whole + chunk and after <= whole - fitted
     same_files(tmp_path / "whole", tmp_path / "run")

@@ -68,6 +68,8 @@ def draw(usual: Q, *, offers: Offers | None = None, skip: Collection[str] = (), 
         with st.container(horizontal=True):
             pressed = st.form_submit_button(run, type="primary", icon=":material/play_arrow:")
             weighed = st.form_submit_button("What it will take", icon=":material/timer:")
+    # The model and the clips are chosen for all pages; what of them counts for another one is no fault here.
+    filled = replace(filled, request=filled.request.counting(keep=[one.name for one in asked]))
     try:
         filled.request.check()
     except InterpError as error:
@@ -85,7 +87,8 @@ def fields(usual: Q, names: Iterable[str], offers: Offers | None = None, *, besi
     narrow = 0
     for name in names:
         one = known[name]
-        widget = _Widget(one, getattr(usual, name), (offers or {}).get(name), state.setting(usual.command, name))
+        offered, key = (offers or {}).get(name), state.setting(usual.command, name)
+        widget = _Widget(one, getattr(usual, name), offered, key, for_a_person(one.help, type(usual)))
         if state.is_another_model(widget.key, usual.model):
             st.session_state[widget.key] = widget.shown
         if one.about.wide:
@@ -115,8 +118,8 @@ class _Widget:
         shown: what the widget holds for the default.
     """
 
-    def __init__(self, one: Declared, default: Any, offered: Sequence[str] | None, key: str) -> None:
-        self.one, self.default, self.key = one, default, key
+    def __init__(self, one: Declared, default: Any, offered: Sequence[str] | None, key: str, help: str) -> None:
+        self.one, self.default, self.key, self.help = one, default, key, help
         self.open = isinstance(offered, Open)
         given = None if offered is None else tuple(offered)
         self.options = (
@@ -142,7 +145,7 @@ class _Widget:
     def ask(self) -> Any:
         """Draw it and return its value. Errors: InterpError for a text that is none."""
         one, about = self.one, self.one.about
-        here: dict[str, Any] = {"key": self.key, "bind": state.BOUND, "help": _sentence(about.help)}
+        here: dict[str, Any] = {"key": self.key, "bind": state.BOUND, "help": _sentence(self.help)}
         if one.several and self.options:
             chosen = st.multiselect(
                 about.label,

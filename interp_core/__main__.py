@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from interp_core.cli import BAD_INPUT, CHECK_FAILED, INTERRUPTED, UNREAD, parser
+from interp_core.command_words import joined_words
 from interp_core.errors import CheckFailed, InterpError
-from interp_core.options import joined_words
 from interp_core.terminal import stopping
 
 

@@ -7,7 +7,6 @@ Method = Literal["fast", "wavefront", "reference"]
 METHODS: tuple[Method, ...] = get_args(Method)
 NeuronEdit = Literal["mean", "zero", "resample", "flip"]
 """What takes a neuron's place: its mean, nothing, its value in another clip, its negative."""
-NEURON_EDITS: tuple[NeuronEdit, ...] = get_args(NeuronEdit)
 HeadEdit = Literal["zero", "mean", "resample"]
 HEAD_EDITS: tuple[HeadEdit, ...] = get_args(HeadEdit)
 During = Literal["prefill", "all"]
@@ -17,10 +16,3 @@ EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised")
 DEFAULT_PROMPT = (
     "What is the emotion of this audio? Answer with exactly one word: neutral, happy, sad, angry, or surprised."
 )
-
-
-def words_conflicts(words: int, word_clips: int, during: During) -> list[str]:
-    """Settings of answers in words that mean nothing where none are written."""
-    if words or (not word_clips and during == "prefill"):
-        return []
-    return ["word_clips and during are those of answers in words, and none are written; set words too"]

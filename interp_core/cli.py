@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interp_core.command_words import add_options, from_args, joined_words
 from interp_core.errors import InterpError
 from interp_core.experiments import EXPERIMENTS, Registered
-from interp_core.options import add_options, declared, from_args, joined_words
+from interp_core.experiments.patching.check_requests import CheckRequest, VerifyRequest
+from interp_core.options import declared
 from interp_core.request import Request
 from interp_core.shards import Shard
 from interp_core.slurm import script
@@ -55,14 +57,14 @@ def parser() -> argparse.ArgumentParser:
         )
     text = "check a model and its clips: audio spans, self-patch, fast = reference"
     command = commands.add_parser("check", help=text, description=text, allow_abbrev=False)
-    command.set_defaults(run=check, registered=EXPERIMENTS["patch"])
+    command.set_defaults(run=check, registered=replace(EXPERIMENTS["patch"], request=CheckRequest))
     _add_config(command)
-    add_options(command, EXPERIMENTS["patch"].request)
+    add_options(command, CheckRequest)
     text = "run every check on a model, at a sample of its layers and all its sites, and record what came out"
     command = commands.add_parser("verify-model", help=text, description=text, allow_abbrev=False)
-    command.set_defaults(run=verify_model, registered=EXPERIMENTS["patch"])
+    command.set_defaults(run=verify_model, registered=replace(EXPERIMENTS["patch"], request=VerifyRequest))
     _add_config(command)
-    add_options(command, EXPERIMENTS["patch"].request)
+    add_options(command, VerifyRequest)
     command.add_argument("--out", metavar="FILE", help="a JSON file for the record, which must be new")
     text = "write a finished run as one HTML file that opens anywhere"
     command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
@@ -99,12 +101,21 @@ def request_of(args: argparse.Namespace) -> Request:
     cls, given = registered.request, from_args(registered.request, args)
     if args.config is None:
         return cls(**given)
-    saved = cls.from_config(read_config_file(Path(args.config)))
-    flags = {one.name: one for one in declared(cls)}
-    won = [word for name, value in given.items() if value != getattr(saved, name) for word in flags[name].typed(value)]
+    config = read_config_file(Path(args.config))
+    saved = cls.as_saved(config)
+    asked = replace(saved, **given)
+    made = asked.counting(keep=given)
+    won, left_out = [], []
+    for one in declared(cls):
+        if getattr(asked, one.name) != getattr(saved, one.name):
+            won += one.typed(given[one.name])
+        elif getattr(made, one.name) != getattr(saved, one.name) and one.name in config.get("asked", (one.name,)):
+            left_out += one.typed(getattr(saved, one.name))
     if won:
         tell(f"not as in {args.config}: {', '.join(won)}")
-    return replace(saved, **given)
+    if left_out:
+        tell(f"left out of {args.config}, as it changes nothing here: {', '.join(left_out)}")
+    return made
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -131,6 +142,7 @@ def run_experiment(args: argparse.Namespace) -> int:
     if args.shard is not None and args.cluster is not None:
         raise InterpError("--shard and --cluster exclude each other: a cluster computes all shards and merges them.")
     from interp_core.engine import Engine
+    from interp_core.experiments.experiment import finished, prepare
     from interp_core.experiments.sharded import run_whole
 
     shard = None if args.shard is None else Shard.read(args.shard, os.environ)
@@ -146,7 +158,11 @@ def run_experiment(args: argparse.Namespace) -> int:
         if name:
             tell(name)
         bar = ProgressLine()
-        ready = experiment.prepare(engine, one, bar)
+        into = out / name
+        if args.resume and shard is None and (done := finished(experiment, engine, one, into)) is not None:
+            _sum_up(experiment, done)
+            continue
+        ready = prepare(experiment, engine, one, _kept_in(into, shard) if args.resume else None, bar)
         for row in ready.manifest.skipped:
             tell(f"left out: {row}")
         for note in (*ready.manifest.notes, *ready.notes):
@@ -159,7 +175,7 @@ def run_experiment(args: argparse.Namespace) -> int:
             experiment,
             engine,
             one,
-            out=out / name,
+            out=into,
             resume=args.resume,
             progress=bar,
             announce=lambda cost, subject=subject: tell(f"{subject}: {cost}"),  # type: ignore[misc]
@@ -169,6 +185,11 @@ def run_experiment(args: argparse.Namespace) -> int:
         _sum_up(experiment, result)
     print(out)
     return DONE
+
+
+def _kept_in(out: Path, shard: Shard | None) -> Path:
+    """The folder that an earlier process may have left what it prepared in."""
+    return out if shard is None else out / shard.folder
 
 
 def _sum_up(experiment: Any, result: Any) -> None:
@@ -239,12 +260,13 @@ def slurm(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Run the checks of patching alone."""
-    request = request_of(args)
+    request: Any = request_of(args)
+    request.check()
     from interp_core.engine import Engine
     from interp_core.experiments.patching.experiment import check as run_check
 
-    settings: Any = {"pilot": request.pilot or CHECK_PAIRS, "controls": (), "flow": ()}
-    report, notes = run_check(Engine(), replace(request, **settings))  # type: ignore[arg-type]
+    asked = request.as_run(pilot=request.pilot or CHECK_PAIRS, controls=(), flow=())
+    report, notes = run_check(Engine(), asked)
     for note in notes:
         tell(note)
     for clip in report.audio_span["clips"]:
@@ -259,13 +281,15 @@ def check(args: argparse.Namespace) -> int:
 
 def verify_model(args: argparse.Namespace) -> int:
     """Check a model as a whole, and write the record."""
-    request, file = request_of(args), None if args.out is None else new_file(args.out, "verified.json")
+    request: Any = request_of(args)
+    request.check()
+    file = None if args.out is None else new_file(args.out, "verified.json")
     from interp_core.engine import Engine
     from interp_core.experiments.patching.verify import verify
     from interp_core.storage import replace_file
 
     bar = ProgressLine()
-    record = verify(Engine(), request, bar)  # type: ignore[arg-type]
+    record = verify(Engine(), request, bar)
     bar.end()
     for one in record["checks"]:
         route = f" ({one['method']})" if "method" in one else ""
@@ -274,11 +298,15 @@ def verify_model(args: argparse.Namespace) -> int:
     ties, took = record["ties"], record["seconds"]
     print(f"ties: {ties['count']} of {ties['clips']} clips have two answers within {ties['within']:g} logits")
     print(f"a clean pass {took['clean_pass']:.3g} s, a sweep of a pair {took['sweep_of_a_pair']:.3g} s, all "
-          f"{took['all']:.0f} s; at most {record['peak_bytes'] / 2**30:.1f} GiB")  # fmt: skip
+          f"{took['all']:.0f} s{_memory(record)}")  # fmt: skip
     if file is not None:
         replace_file(file, json.dumps(record, indent=1).encode())
         print(file)
     return DONE if record["passed"] else CHECK_FAILED
+
+
+def _memory(record: dict[str, Any]) -> str:
+    return f"; at most {record['peak_bytes'] / 2**30:.1f} GiB ({record['peak_of']})" if record["peak_bytes"] else ""
 
 
 def _around(clip: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from interp_core.models.shelf import ModelKey, Shelf
 from interp_core.models.source import is_hub_id
 from interp_core.models.subject import Subject
 from interp_core.options import declared
+from interp_core.prepared import current
 from interp_core.request import Request, short_name
 from interp_core.trace.probe import fit_probe
 from interp_core.trace.store import CleanStore
@@ -78,6 +79,10 @@ class Engine:
         self._limits = limits
         self._read = ByteCache(READ_BYTES, keep_latest=True)
         self._current = CurrentFiles(self._read)
+
+    def __repr__(self) -> str:
+        names = ", ".join(short_name(one.name) for one in self.models.opened()) or "no model"
+        return f"<Engine: {names} open>"
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -144,11 +149,7 @@ class Engine:
         known = self.openings.get(key)
         if known is not None and known.status == "done":  # and let go since
             self.openings.forget(key)
-        return self.openings.submit(
-            key,
-            f"Opening {short_name(request.model)}",
-            work,
-        )
+        return self.openings.submit(key, f"Opening {short_name(request.model)}", work)
 
     def subject(self, request: Request, progress: Progress = silent) -> Subject:
         """Open the model of a request, and fit the probe that it asks for as the readout."""
@@ -169,7 +170,11 @@ class Engine:
 
         store = CleanStore(base, self.cache, self.limits(request))
         clips = self.manifest(request, store.limits).clips
-        return base.with_probe(self._read.get_or_make(self._probe_key(base, request), fit))
+        key, here = self._probe_key(base, request), current()
+        kept = here.known(key)
+        probe = self._read.get_or_make(key, fit if kept is None else lambda: Probe.of(kept))
+        here.keep(key, probe.content)
+        return base.with_probe(probe)
 
     def ready(self, request: Request) -> Subject | None:
         """As `subject`, but only where nothing is left to be opened or fitted."""

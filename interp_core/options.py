@@ -2,24 +2,55 @@
 
     draws: int = option(20, "random sets of neurons of about the same activation; 0 for none", label="Random draws")
 
+    windows: int | None = option(None, "of the time map", needs=(Need("maps", ("time",)),))
+
 Torch-free: `--help` and the forms read these without opening a model. What a field cannot say (settings that exclude
-each other) stays in the request's own `check`.
+each other) stays in the request's own `check`. The words of a command line are those of `command_words`.
 """
 
-import argparse
 import csv
 import io
 import json
 import math
-import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from interp_core.errors import InterpError
+
+
+@dataclass(frozen=True)
+class Need:
+    """What another setting has to be, so that one counts.
+
+    Attributes:
+        name: the other setting.
+        among: what it has to be, or to hold one of; () for anything but nothing (no text, 0, an empty list).
+        but: what it may not be. several: whether it has to hold more than one, or be left open.
+    """
+
+    name: str
+    among: tuple[Any, ...] = ()
+    but: tuple[Any, ...] = ()
+    several: bool = False
+
+    def met(self, request: Any) -> bool:
+        """Whether it is so in a request."""
+        value = getattr(request, self.name)
+        held = value if isinstance(value, tuple | list) else (value,)
+        if self.several:
+            return len(held) != 1
+        if self.but:
+            return not any(one in self.but for one in held)
+        return any(one in self.among for one in held) if self.among else any(held)
+
+    def said(self, flag: str) -> str:
+        """In words, the other setting being called `flag`."""
+        if self.among:
+            return f"{flag} {' or '.join(map(str, self.among))}"
+        return f"several {flag}" if self.several else f"{flag}{f' other than {self.but[0]}' if self.but else ''}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +70,7 @@ class Option:
         placeholder: in an empty text field.
         wide: whether its widget takes the whole width of a form.
         rare: whether its widget is folded away until somebody looks for it.
+        needs: without one of these it changes nothing.
     """
 
     help: str
@@ -55,6 +87,7 @@ class Option:
     placeholder: str = ""
     wide: bool = False
     rare: bool = False
+    needs: tuple[Need, ...] = ()
 
 
 def option(default: Any, help: str, **more: Any) -> Any:
@@ -71,6 +104,7 @@ class Declared:
         kind: the type of one value: str, int, float, bool, or object where `about.read` says how it is read.
         several: whether it holds a tuple of values. optional: whether it may be None.
         choices: the values that it may take; empty for any.
+        needed: what else has to be set so that it counts, in words; "" where it always does.
     """
 
     name: str
@@ -80,11 +114,23 @@ class Declared:
     several: bool
     optional: bool
     choices: tuple[str, ...]
+    needed: str = ""
 
     @property
     def flag(self) -> str:
         """As on the command line; a switch that is on has `--no-` before its name to turn it off."""
         return f"--{self.about.flag or self.name.replace('_', '-')}"
+
+    @property
+    def help(self) -> str:
+        """The rest of a sentence that begins with the option."""
+        return f"{self.about.help} (counts with {self.needed})" if self.needed else self.about.help
+
+    def idle_in(self, request: Any) -> bool:
+        """Whether it is not at its default and yet changes nothing beside the other settings."""
+        needs = self.about.needs
+        counts = self.name not in type(request).unused and (not needs or any(need.met(request) for need in needs))
+        return getattr(request, self.name) != self.default and not counts
 
     @property
     def title(self) -> str:
@@ -142,7 +188,7 @@ class Declared:
         kinds = (int, float) if self.kind is float else self.kind
         for one in value if self.several else (value,):
             if not isinstance(one, kinds) or (isinstance(one, bool) and self.kind is not bool):
-                return f"{self.flag} {_short(one)} is not {KINDS[self.kind]}"
+                return f"{self.flag} {_short(one)} is not {IN_WORDS[self.kind]}"
         return ""
 
     def faults(self, value: Any) -> list[str]:
@@ -164,7 +210,7 @@ class Declared:
         return found
 
 
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no (true or false)"}
+IN_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no (true or false)"}
 LONGEST_SHOWN = 60
 
 
@@ -208,11 +254,31 @@ def declared(cls: type) -> tuple[Declared, ...]:
 @cache
 def _declared_fields(cls: Any) -> tuple[Declared, ...]:
     hints = get_type_hints(cls)
-    return tuple(
+    made = [
         _declared(one.name, one.default, about, hints[one.name])
         for one in fields(cls)
         if (about := one.metadata.get("option")) is not None
+    ]
+    flags = {one.name: one.flag for one in made}
+    return tuple(
+        replace(one, needed=" or ".join(need.said(flags[need.name]) for need in one.about.needs)) for one in made
     )
+
+
+def idle(request: Any, beside: Any = None) -> list[str]:
+    """Settings that are given and change nothing beside the others, each the rest of a sentence.
+
+    Args:
+        beside: the same request with what was left open; the others are taken from there.
+    """
+    found = []
+    for one in declared(type(request)):
+        others = request if beside is None else replace(beside, **{one.name: getattr(request, one.name)})
+        if one.idle_in(others) and one.name in type(request).unused:
+            found.append(f"{one.flag} means nothing here: {type(request).unused[one.name]}; leave it out")
+        elif one.idle_in(others):
+            found.append(f"{one.flag} means nothing without {one.needed}; set that with it, or leave {one.flag} out")
+    return found
 
 
 def _declared(name: str, default: Any, about: Option, hint: Any) -> Declared:
@@ -223,74 +289,6 @@ def _declared(name: str, default: Any, about: Option, hint: Any) -> Declared:
     choices = get_args(inner) if get_origin(inner) is Literal else ()
     kind = object if about.read is not None else str if choices else inner
     return Declared(name, default, about, kind, several, type(None) in parts, choices)
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
-
-
-def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
-    """Add every declared field as an option; only those that are given appear among the parsed arguments."""
-    for one in declared(cls):
-        usual = one.write(one.default)
-        text = one.about.help.replace("%", "%%")
-        if one.kind is bool:
-            said = f"{text} (on unless turned off)" if one.default else text
-            parser.add_argument(
-                one.flag, dest=one.name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=said
-            )
-            continue
-        choices = f": {', '.join(map(str, one.choices))}" if one.choices else ""
-        default = f" (default {usual})".replace("%", "%%") if usual and len(usual) < 60 else ""
-        parser.add_argument(
-            one.flag,
-            dest=one.name,
-            action="append" if one.about.repeat else "store",
-            default=argparse.SUPPRESS,
-            metavar=one.name.upper(),
-            help=f"{text}{choices}{default}",
-        )
-
-
-def joined_words(words: Iterable[str]) -> list[str]:
-    """Join `--layers -1,2,5` to `--layers=-1,2,5`: argparse takes a list that begins below 0 for an option."""
-    made: list[str] = []
-    for word in words:
-        if made and made[-1].startswith("--") and "=" not in made[-1] and re.match(r"-[\d.]", word):
-            made[-1] += f"={word}"
-        else:
-            made.append(word)
-    return made
-
-
-def from_args(cls: type, args: argparse.Namespace) -> dict[str, Any]:
-    """The values of the options that were given. Errors: InterpError for a text that is no such value."""
-    values = {}
-    for one in declared(cls):
-        if not hasattr(args, one.name):
-            continue
-        given = getattr(args, one.name)
-        if given == []:  # what argparse before Python 3.13 makes of `--option=--`
-            given = "--"
-        if one.kind is bool:
-            values[one.name] = given
-        elif one.about.repeat:
-            texts = tuple("--" if text == [] else text for text in given)
-            values[one.name] = () if one.about.none and texts == (one.about.none,) else texts
-        else:
-            values[one.name] = one.read(given)
-    return values
-
-
-def command_line(command: str, request: Any, *, out: str = "") -> str:
-    """The command that makes a request, for a POSIX shell; what is at its default is left out."""
-    words = []
-    for one in declared(type(request)):
-        value = getattr(request, one.name)
-        if value != one.default:
-            words += one.typed(value)
-    if out:
-        words.append(f"--out={out}")
-    return " ".join(["python -m interp_core", command, *map(shlex.quote, words)])
 
 
 def python_call(request: Any) -> str:

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from interp_core.command_words import command_line
 from interp_core.errors import InterpError
 from interp_core.options import (
     Declared,
-    command_line,
     deciding,
     declared,
     differences,
     from_config,
+    idle,
     option,
     python_call,
 )
@@ -76,6 +77,8 @@ class Request:
     """A bundled model that suits it."""
     file_fields: ClassVar[tuple[str, ...]] = ()
     """Settings that name a further file, whose content is a part of the run's key."""
+    unused: ClassVar[Mapping[str, str]] = {}
+    """Settings of every request that change nothing in this one, and why."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Names of settings in configs of earlier versions -> today's."""
 
@@ -85,6 +88,10 @@ class Request:
             if one.several and isinstance(value, list):
                 object.__setattr__(self, one.name, tuple(value))
 
+    def __repr__(self) -> str:
+        """The Python that makes it; subclasses are dataclasses with `repr=False`."""
+        return python_call(self)
+
     def check(self) -> None:
         """Refuse what no model could do, all of it at once.
 
@@ -92,11 +99,22 @@ class Request:
             InterpError: no model, a value that is none of the choices or out of bounds, settings that exclude others.
         """
         faults = [fault for one in declared(type(self)) for fault in one.faults(getattr(self, one.name))]
-        faults += [] if any(one.misfit(getattr(self, one.name)) for one in declared(type(self))) else self.conflicts()
+        if not any(one.misfit(getattr(self, one.name)) for one in declared(type(self))):
+            faults += [*idle(self), *self.conflicts()]
         if not self.model:
             faults.insert(0, f"--model is missing; give a bundled name ({self.demo}), a folder, a file, or a hub id")
         if faults:
             raise InterpError("; ".join(faults) + ".")
+
+    def check_beside(self, found: Self) -> None:
+        """Refuse a setting that changes nothing beside what was found of those that are left open: InterpError."""
+        if faults := idle(self, found):
+            raise InterpError("; ".join(faults) + ".")
+
+    def counting(self, keep: Collection[str] = ()) -> Self:
+        """The same, without the settings that change nothing beside the others, but for those in `keep`."""
+        left_out = {one.name: one.default for one in declared(type(self)) if one.idle_in(self) and one.name not in keep}
+        return replace(self, **left_out)
 
     def conflicts(self) -> list[str]:
         """What is wrong with settings together, each the rest of a sentence; for experiments to extend."""
@@ -154,9 +172,16 @@ class Request:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The request that a run's config came from, with everything that was found when it was prepared.
 
+        Settings that change nothing beside the others are at their default; `as_saved` has them as they were.
+
         Raises:
             InterpError: the config of another experiment, or of another version.
         """
+        return cls.as_saved(config).counting()
+
+    @classmethod
+    def as_saved(cls, config: Mapping[str, Any]) -> Self:
+        """As `from_config`, with every setting as the config says it."""
         if config.get("command") != cls.command:
             raise InterpError(f"the config is one of {config.get('command')!r}; give that of a {cls.command!r} run.")
         try:
@@ -171,11 +196,27 @@ class Request:
             }
             saved |= cls.facts_of(config)
             saved = {cls.renamed.get(name, name): value for name, value in saved.items()}
-            return from_config(cls, cls.upgraded(saved))
+            made: Self = from_config(cls, cls.upgraded(saved))
+            return made
         except (KeyError, TypeError, AttributeError) as error:
             raise InterpError(
                 f"the config is not that of a {cls.command!r} run: {error} is missing or wrong."
             ) from error
+
+    def value_of(self, name: str) -> Any:
+        """One of its settings by name."""
+        return getattr(self, name)
+
+    def is_that_of(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run's config was made for this request, or says the same in every setting but those of places."""
+        made, then = type(self).as_saved(config), config.get("asked")
+        if not isinstance(then, Mapping):
+            return False
+        return all(
+            self.value_of(one.name) in (_value(one, then.get(one.name, one.default)), made.value_of(one.name))
+            for one in declared(type(self))
+            if one.name not in PLACES
+        )
 
     def differences_from(self, config: Mapping[str, Any]) -> list[str]:
         """In which settings the run that a config came from is not what is asked, in words.

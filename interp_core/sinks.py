@@ -124,9 +124,30 @@ def array_table(arrays: Arrays, name: str) -> pd.DataFrame:
     return pd.DataFrame({key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)})
 
 
+PREPARED = "prepared"
+"""The chunk of what the run's preparation computed."""
+
+
+def prepared_in(folder: Path) -> dict[str, Any]:
+    """What the preparation of the run in a folder computed, see `prepared`; nothing where that is lost or broken."""
+    try:
+        whole = unsealed((Path(folder).expanduser() / _chunk_file(PREPARED, 0)).read_bytes())
+    except OSError:
+        return {}
+    if whole is None:
+        return {}
+    with np.load(io.BytesIO(whole), allow_pickle=False) as kept:
+        found: dict[str, Any] = json.loads(str(kept[PREPARED]))
+    return found
+
+
+def _chunk_file(name: str, chunk: int) -> str:
+    return f"chunk_{name}_{chunk:06}.npz"
+
+
 def holds_chunks(folder: Path) -> bool:
     """Whether anything lies in a run folder that was computed, from which a resumed run goes on."""
-    here = [path.name for path in folder.iterdir()]
+    here = [path.name for path in folder.iterdir() if path.name != _chunk_file(PREPARED, 0)]
     return any(name.startswith("chunk_") or ("_records" in name and name.endswith(".jsonl")) for name in here)
 
 
@@ -225,6 +246,15 @@ class FolderSink:
         replace_file(self._file(name, chunk), sealed_bytes(npz.getvalue()))
         return arrays
 
+    def keep_prepared(self, values: Mapping[str, Any]) -> None:
+        """Keep what the run's preparation computed, for `prepared_in` of a later process."""
+        if values:
+            self.keep_arrays(PREPARED, 0, {PREPARED: np.array(json.dumps(values, sort_keys=True))})
+
+    def forget_prepared(self) -> None:
+        """Remove it: the run was refused."""
+        self._file(PREPARED, 0).unlink(missing_ok=True)
+
     def skips(self, group: int) -> bool:
         return False
 
@@ -244,7 +274,7 @@ class FolderSink:
                 path.unlink()
 
     def _file(self, name: str, chunk: int) -> Path:
-        return self._writer.path(f"chunk_{name}_{chunk:06}.npz")
+        return self._writer.path(_chunk_file(name, chunk))
 
 
 class ShardSink(FolderSink):

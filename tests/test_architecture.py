@@ -34,7 +34,9 @@ GROUND = {
     "sites",
     "looks",
     "choices",
+    "command_words",
     "options",
+    "prepared",
     "request",
     "resuming",
     "maths",
@@ -410,7 +412,8 @@ def test_help_of_the_program_and_of_every_command_imports_no_heavy_library():
     assert all(command in texts[0] for command in EXPERIMENTS)
     for command, text in zip(EXPERIMENTS, texts[1:], strict=False):
         for one in declared(EXPERIMENTS[command].request):
-            assert re.search(rf"{one.flag}\b", text), f"{command} --help does not show {one.flag}"
+            shown_there = bool(re.search(rf"{one.flag}\b", text))
+            assert shown_there is (one.name not in EXPERIMENTS[command].request.unused), (command, one.flag)
         for flag in ("--config", "--out", "--resume"):
             assert flag in text
 
@@ -425,3 +428,14 @@ def test_product_files_speak_of_no_other_place():
     assert faults == []
     for planted in ("open('/work/main/x')", "# see issue 12", "in the sandbox", "/home/me/clips"):
         assert re.search(OF_OTHER_PLACES, planted, re.IGNORECASE), planted
+
+
+@pytest.mark.parametrize("word", ["Ready", "Progress", "KINDS", "CHOICES", "Probe", "Task", "Place", "Sweep"])
+def test_a_word_of_the_design_is_defined_once(word):
+    found = []
+    for path in [*ROOT.glob("interp_core/**/*.py"), *ROOT.glob("components/**/*.py")]:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = {getattr(node, "name", ""), *(one.id for one in targets if isinstance(one, ast.Name))}
+            found += [str(path.relative_to(ROOT))] * (word in names)
+    assert len(found) < 2, f"{word} means {len(found)} things: {', '.join(found)}"

@@ -271,3 +271,10 @@ def test_clips_are_measured_once(engine, quick, monkeypatch):
     monkeypatch.setattr(engine_module, "acoustics", lambda *_: pytest.fail("measured again"))
     found = engine.acoustics(clips)
     assert found[clips[0].clip_id].duration_s == pytest.approx(soundfile.info(clips[0].path).duration)
+
+
+def test_an_engine_shows_itself_in_a_line(tiny_folder):
+    engine = Engine()
+    assert repr(engine) == "<Engine: no model open>"
+    engine.open(str(tiny_folder), "cpu")
+    assert repr(engine) == f"<Engine: {tiny_folder.name} open>"

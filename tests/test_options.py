@@ -12,18 +12,16 @@ from typing import ClassVar, Literal
 import pytest
 
 from interp_core import cli
+from interp_core.command_words import add_options, command_line, from_args, joined_words
 from interp_core.errors import InterpError
 from interp_core.experiments import EXPERIMENTS
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.options import (
-    add_options,
-    command_line,
     deciding,
     declared,
     differences,
-    from_args,
     from_config,
-    joined_words,
+    idle,
     option,
     python_call,
     to_config,
@@ -106,7 +104,9 @@ def test_a_thousand_random_requests_go_round_every_form_without_a_difference(com
         assert first == asked, line
         saved = json.loads(json.dumps(to_config(first)))
         second = from_config(cls, saved)
-        assert second == asked and cls.from_config(json.loads(in_a_file(second, tmp_path).read_text("utf-8"))) == asked
+        kept = json.loads(in_a_file(second, tmp_path).read_text("utf-8"))
+        assert second == cls.as_saved(kept) == asked and cls.from_config(kept) == asked.counting()
+        assert idle(asked.counting()) == [] and (idle(asked) == []) is (asked.counting() == asked)
         assert second.command_line("runs/x") == line
         there = {cls.__name__: cls, "nan": math.nan, "inf": math.inf}
         exec(f"made = {python_call(second)}", there)
@@ -127,6 +127,72 @@ def test_every_field_of_a_request_is_declared_and_the_default_of_each_is_fine(co
         assert one.faults(one.default) == []
         if one.kind is not bool and (one.default is not None or one.about.none):
             assert one.read(one.write(one.default)) == one.default
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_snippet_makes_the_request_and_a_request_shows_itself_as_its_call(command):
+    cls = EXPERIMENTS[command].request
+    asked = cls("a model", "c.csv", seed=5)
+    there = {}
+    exec(asked.snippet().partition("result = ")[0] + f"made = {asked!r}", there)
+    assert there["made"] == asked and repr(asked) == f"{cls.__name__}(model='a model', manifest='c.csv', seed=5)"
+    assert callable(there["run"])
+
+
+NOTHING = {
+    "patch": {"maps": (), "positions": "last", "flow": (), "stated": "", "subspace": "none", "words": 0},
+    "steer": {"controls": (), "prompts": ("Why?",), "words": 0},
+    "compare": {"patch": (), "stages": (), "maps": (), "weights": False, "erase": (), "domain": "none"},
+    "probes": {"quantities": ()},
+    "heads": {"ablate": ()},
+    "ablate": {"words": 0, "ks": (0,)},
+    "signflip": {},
+}
+"""What every need of an experiment's options names, without anything in it."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_that_needs_another_is_refused_without_it_and_left_out_of_what_counts(command):
+    cls, rng = EXPERIMENTS[command].request, random.Random(command)
+    bare = cls("m", **NOTHING[command])
+    assert idle(bare) == [], "what is at its default is never refused"
+    needy = [one for one in declared(cls) if one.about.needs]
+    assert {need.name for one in needy for need in one.about.needs} == set(NOTHING[command])
+    for one in needy:
+        value = one.default
+        while value == one.default:
+            value = value_of(rng, one)
+        given = replace(bare, **{one.name: value})
+        with pytest.raises(InterpError, match=f"{one.flag} means nothing without .*leave {one.flag} out"):
+            given.check()
+        assert given.counting() == bare and given.counting(keep=[one.name]) == given
+        assert one.needed in one.help
+        for need in one.about.needs:
+            met = {need.name: next(v for v in met_by(need, cls))}
+            assert idle(replace(given, **met)) == [], (one.name, met)
+
+
+def met_by(need, cls):
+    """Values that meet a need."""
+    [other] = [one for one in declared(cls) if one.name == need.name]
+    if need.several:
+        yield ("a", "b")
+    elif need.among:
+        yield (need.among[0],) if other.several else need.among[0]
+    else:
+        yield (
+            {int: 3, bool: True}.get(other.kind, "mean-difference")
+            if not other.several
+            else ((3,) if other.kind is int else (other.choices or ("all",))[:1])
+        )
+
+
+def test_what_an_experiment_cannot_use_is_refused_with_the_reason_and_not_in_its_help(capsys):
+    with pytest.raises(InterpError, match="--probe means nothing here: the states of the blocks are read"):
+        EXPERIMENTS["probes"].request("m", probe="label").check()
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["probes", "--help"])
+    assert "--probe " not in capsys.readouterr().out
 
 
 def test_a_word_that_stands_for_nothing_can_be_a_value_and_blanks_that_were_meant_stay():
@@ -332,6 +398,16 @@ def test_options_beside_a_config_win_and_are_named(command, tmp_path, capsys):
     default = parsed(f"{line} --seed 42")
     assert default.seed == 42, "an option that is given at its default wins too"
     assert "--seed=42" in capsys.readouterr().err
+
+
+def test_what_counts_for_nothing_in_a_config_is_left_out_and_said(tmp_path, capsys):
+    path = in_a_file(PatchRequest("m", maps=("time",), windows=3, seed=5), tmp_path)
+    line = f"python -m interp_core patch --config {shlex.quote(str(path))} --out x"
+    assert parsed(f"{line} --map heads") == PatchRequest("m", maps=("heads",), seed=5)
+    assert f"left out of {path}, as it changes nothing here: --windows=3" in capsys.readouterr().err
+    kept = parsed(f"{line} --map heads --windows 3")
+    with pytest.raises(InterpError, match="--windows means nothing without --map time"):
+        kept.check()  # what was given is refused
 
 
 def test_a_literal_of_numbers_is_read_as_numbers_or_not_declared():

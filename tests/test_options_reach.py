@@ -19,7 +19,7 @@ from tests.experiments.heads_cases import CLASSES
 from tests.experiments.heads_cases import write_clips as write_noises
 from tests.experiments.heads_cases import write_manifest as write_noise_manifest
 from tests.experiments.neuron_clips import write_clips, write_model
-from tests.families.encoders import save_clap_audio
+from tests.families.encoders import save_clap_audio, save_whisper
 from tests.spoof_pairs import save_pair, write_spoof_corpus
 from tests.tiny import RATE, tone
 
@@ -38,8 +38,8 @@ FOR_ALL = {
 }
 """Option -> another value; with what else is asked in both runs, and REFUSED, behind it where that is so."""
 TEXTS = {"train": "text_id=t0,text_id=t1,text_id=t2", "id": "text_id=t3,text_id=t4", "ood": "text_id=t5"}
-PROBED = {"stages": (), "maps": (), "patch": ("auto:1",)}
-CODEC = {**PROBED, "domain": "codec", "probe_clips": 16}
+PROBED = {"stages": (), "maps": (), "patch": ("auto:1",), "weights": False}
+CODEC = {**PROBED, "domain": "codec", "probe_clips": 16, "probe_draws": 0}
 """Of `compare`, whose probes take their time."""
 WORDED, WITHIN = {"kinds": "semantic"}, {"subspace": "mean-difference"}
 """Pairs without whose speakers several classes are left, and a subspace of them."""
@@ -76,9 +76,10 @@ CHANGES = {
     },
     "heads": {
         "max_clips": 14, "skip_bad": (True, {"bad row": True}), "pilot": 3, "batch_size": 1,
-        "probe": ("group", {"ablate": ("zero",), "label": "label"}, REFUSED),
+        "probe": ("group", {"ablate": ("zero",), "label": "label", "probe": "label"}, REFUSED),
         "label": "group", "per_class": 3, "classes": ("hum", "tone"), "groups": "none", "clips": "all", "draws": 39,
-        "probes": "none", "ablate": ("mean",), "prompt": ("Which?", REFUSED), "pt": True,
+        "probes": "none", "ablate": (("mean",), {"ablate": ("zero",), "probe": "label"}),
+        "prompt": ("Which?", REFUSED), "pt": True,
     },
     "steer": {
         "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 2, "batch_size": 1,
@@ -101,16 +102,24 @@ CHANGES = {
         "probe": ("label", REFUSED),
         "donor": ("nothing", REFUSED), "donor_adapter": ("nowhere", REFUSED),
         "patch": ("cumulative",), "stages": (), "maps": ("ridge",),
-        "map_at": ("pooled",), "erase": (("pooled",), {"domain": "codec"}),
-        "erase_label": ("label", {"domain": "codec", "erase": ("pooled",)}),
+        "map_at": ("pooled",), "erase": (("pooled",), CODEC),
+        "erase_label": ("label", {**CODEC, "erase": ("pooled",)}),
         "weights": False, "reverse": True, "skip_null": True,
         "label": "attack_label", "speaker": "utterance",
-        "group": "speaker", "domain": ("codec", PROBED), "attack": "codec", "bonafide_index": 1,
+        "group": "speaker", "domain": ("attack_label", CODEC), "attack": "codec", "bonafide_index": 1,
         "labels": ("bonafide", REFUSED), "prompt": ("Which?", REFUSED), "probe_draws": (1, CODEC),
         "probe_clips": (12, CODEC),
         "cka_bytes": 1 << 20, "checks": True,
     },
 }  # fmt: skip
+
+
+def _says_more(given):
+    return isinstance(given, tuple) and any(isinstance(one, dict) or one == REFUSED for one in given[1:])
+
+
+PERMITS = ("skip_bad", "several_tokens")
+"""These let something through that is refused without them, and change nothing where there is none."""
 ROWS = [(command, name) for command in sorted(CHANGES) for name in {**FOR_ALL, **CHANGES[command]}]
 
 
@@ -133,7 +142,6 @@ def plain(tiny_folder, tmp_path_factory):
         "ablate": of["ablate"](neurons, clips, device="cpu", draws=2, ks=(0, 2), refits=1),
         "heads": of["heads"](
             clap, str(write_noise_manifest(folder / "noises", noises, train=6)), device="cpu", draws=19, probes="wide",
-            probe="label",
         ),
         "steer": of["steer"](
             str(tiny_folder), str(folder / "corpus" / "clips.csv"), device="cpu", layers=(0, 2), alphas=(1.0, 4.0),
@@ -146,9 +154,14 @@ def plain(tiny_folder, tmp_path_factory):
         "compare": of["compare"](
             base, str(write_spoof_corpus(folder / "spoof", speakers=4, utterances=2, codecs=("NONE", "C01"))),
             device="cpu", donor=donor, patch=("each",), stages=("mixed",), maps=("mean",), domain="none",
-            probe_draws=0, reverse=False, checks=False,
+            reverse=False, checks=False,
         ),
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    return save_whisper(tmp_path_factory.mktemp("whisper") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -247,5 +260,83 @@ def test_an_option_changes_the_result_or_is_refused(plain, engine, made, command
         assert near(result, before)
 
 
-def _says_more(given):
-    return isinstance(given, tuple) and any(isinstance(one, dict) or one == REFUSED for one in given[1:])
+ALONE = [
+    (command, name)
+    for command, tried in CHANGES.items()
+    for name, given in tried.items()
+    if _says_more(given) and name not in PERMITS and (command, name) != ("compare", "domain")  # its probes take long
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command, name", ALONE, ids=lambda value: value)
+def test_an_option_alone_changes_the_result_or_is_refused(plain, made, command, name):
+    """Without what else is asked above to make it act."""
+    base = plain[command]
+    [option] = [one for one in declared(type(base)) if one.name == name]
+    result = made(replace(base, **{name: CHANGES[command][name][0]}))
+    if isinstance(result, str):
+        assert not option.about.needs or f"{option.flag} means nothing" in result, result
+    else:
+        assert numbers(result) != numbers(made(base)), f"{option.flag} changes nothing"
+
+
+RAVDESS = [f"03-01-{emotion}-01-{text}-01-{actor:02}" for emotion in ("01", "03") for text in ("01", "02")
+           for actor in range(1, 7)]  # fmt: skip
+SPLITS_OF_ACTORS = {"train": "speaker=01,speaker=02,speaker=03", "id": "speaker=04,speaker=05", "ood": "speaker=06"}
+OF_RAVDESS = {
+    "ablate": {**SPLITS_OF_ACTORS, "domain": "speaker", "task": "prosody_label", "refits": 0},
+    "heads": {"label": "prosody_label"},
+    "probes": {"columns": ("prosody_label",)},
+    "compare": {"label": "none", "speaker": "none"},
+}
+MAPPED = {"heads": "hum=tone", "probes": "hum=tone", "compare": "bonafide=spoof"}
+
+
+def write_ravdess(folder):
+    for number, name in enumerate(RAVDESS):
+        soundfile.write(folder / f"{name}.wav", tone(0.3, 200 + 10 * number), RATE)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(EXPERIMENTS))
+def test_clips_of_a_corpus_and_labels_that_are_read_as_answers_reach_every_experiment(command, plain, made, tmp_path):
+    base = plain[command]
+    corpus = made(replace(base, manifest=str(write_ravdess(tmp_path)), corpus="ravdess", **OF_RAVDESS.get(command, {})))
+    assert not isinstance(corpus, str), corpus
+    assert corpus.config["manifest"]["clips"] == len(RAVDESS) and corpus.config["settings"]["corpus"] == "ravdess"
+    read = made(replace(base, map_labels=(MAPPED.get(command, "happy=sad"),)))
+    assert isinstance(read, str) or numbers(read) != numbers(made(base))
+
+
+@pytest.mark.slow
+def test_vectors_of_a_file_take_the_place_of_fitted_ones(plain, engine, made, tmp_path):
+    base = replace(plain["steer"], controls=("random",))
+    run(experiment_of("steer"), engine, replace(base, seed=5, positions="last"), out=tmp_path / "other")
+    given = made(replace(base, vector=str(tmp_path / "other" / "steering_vectors.safetensors")))
+    assert not isinstance(given, str), given
+    assert numbers(given) != numbers(made(base))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["heads", "probes"])
+def test_the_other_list_of_blocks_is_read_where_it_is_named(command, plain, made, whisper):
+    base = (
+        replace(plain[command], model=str(whisper), layers=None)
+        if command == "probes"
+        else replace(plain[command], model=str(whisper))
+    )
+    first, other = made(base), made(replace(base, part="decoder"))
+    assert not isinstance(first, str) and not isinstance(other, str), (first, other)
+    assert numbers(first) != numbers(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command, beside", [("heads", {}), ("probes", {"places": ("mean",)})])
+def test_a_question_behind_all_that_is_read_is_refused_and_the_usual_one_is_not(command, beside, plain, made):
+    base = replace(plain[command], model=plain["probes"].model, manifest=plain["probes"].manifest, **beside)
+    assert "--prompt means nothing here" in made(replace(base, prompt="Judge the voice."))
+    usual = made(base)
+    assert not isinstance(usual, str), usual
+    assert not isinstance(made(replace(base, prompt=usual.config["settings"]["prompt"])), str)

@@ -5,7 +5,8 @@ import os
 import shlex
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ from torch import nn
 
 from interp_core.engine import Engine
 from interp_core.experiments import EXPERIMENTS, experiment_of
-from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.experiment import finished, open_result, run
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import ANY_CHANGE, REACHABLE
 from interp_core.jobs import Cancelled
-from interp_core.sinks import Watched
+from interp_core.prepared import once, preparing
+from interp_core.runs import RunWriter
+from interp_core.sinks import FolderSink, Watched, holds_chunks, prepared_in
+from tests.experiments.heads_cases import CLASSES, write_clips, write_manifest
+from tests.families.encoders import save_clap_audio
 from tests.processes import Command
 
 QUICK = {"device": "cpu", "dtype": "float32"}
@@ -47,6 +52,9 @@ REQUESTS = {
                                                     during="all", **QUICK),
     "probes": EXPERIMENTS["probes"].request("demo-emotion-wavlm", pilot=24, columns=("prosody_label",), draws=19,
                                             quantities=("level",), layers=(-1, 2), controls=1, batch_size=2, **QUICK),
+    "patch, pairs by hand": PatchRequest("demo-emotion", pairs=("s01-f3-neutral <- s01-f3-happy",
+                                                                "s02-f3-neutral <- s02-f3-happy"),
+                                         controls=(), flow=(), checks=False, batch_size=1, **QUICK),
     "compare": EXPERIMENTS["compare"].request("demo-spoof-erm", pilot=16, patch=("0,3",), maps=("mean",), batch_size=2,
                                               erase=("pooled",), probe_draws=0, checks=False, **QUICK),
 }  # fmt: skip
@@ -62,10 +70,16 @@ SHOWN: dict[Path, Watched] = {}
 FIRST = Engine()
 
 
-def fresh_engine() -> Engine:
-    """An engine without a clean run in its cache; models are opened, clips checked and probes fitted once for all."""
+def fresh_engine(*, probes: bool = True) -> Engine:
+    """An engine without a clean run in its cache; models are opened and clips checked once for all.
+
+    Args:
+        probes: whether it has those that were fitted before; else it is as one of a new process.
+    """
     engine = Engine()
-    engine.models, engine._read, engine._current = FIRST.models, FIRST._read, FIRST._current
+    engine.models, engine._current = FIRST.models, FIRST._current
+    if probes:
+        engine._read = FIRST._read
     return engine
 
 
@@ -104,7 +118,7 @@ def counted(engine, request):
 
 def blocks_run(command, out, *, stop_after=None, resume=False):
     """Run a request into a folder; the calls of the models' first blocks. `stop_after` cancels at that many steps."""
-    engine, request, steps = fresh_engine(), REQUESTS[command], [0]
+    engine, request, steps = fresh_engine(probes=False), REQUESTS[command], [0]
     watched = SHOWN[out] = Watched()
 
     def progress(done, total, note=""):
@@ -115,11 +129,8 @@ def blocks_run(command, out, *, stop_after=None, resume=False):
             raise Cancelled
 
     with counted(engine, request) as calls:
-        ready = made_by(command).prepare(engine, request)  # the probe of demo-events is fitted here
-        calls[0] = 0
         try:
-            made = made_by(command)
-            run(made, engine, request, out=out, resume=resume, progress=progress, ready=ready, watched=watched)
+            run(made_by(command), engine, request, out=out, resume=resume, progress=progress, watched=watched)
         except Cancelled:
             assert stop_after is not None
     return calls[0], steps[0]
@@ -169,7 +180,7 @@ def test_a_run_that_was_stopped_goes_on_without_repeating_a_forward_pass(command
     before, _ = blocks_run(command, out, stop_after=steps // 3)
     assert 0 < before < passes, "it was stopped on the way"
     after, _ = blocks_run(command, out, resume=True)
-    # The chunk that it was stopped in is the only one that may run twice.
+    # The chunk that it was stopped in is the only one that may run twice; what was prepared is not.
     assert before + after <= passes + (passes // 4), (before, after, passes)
     assert after < passes
     same_files(whole, out)
@@ -216,6 +227,63 @@ def wait_for_a_chunk(process: Command, out: Path, seconds: float = 120) -> None:
         if kept > 1 or (seen and time.monotonic() > seen + 5):
             return
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_probe_is_fitted_once_and_a_finished_folder_opens_no_model(tmp_path, monkeypatch):
+    """As in another process each time: every engine is new, and passes are counted from its first."""
+    model, clips = save_clap_audio(tmp_path / "clap", depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)), tmp_path / "noises"
+    manifest = write_manifest(clips, write_clips(clips, CLASSES * 6, seconds=(0.5,)), train=6)
+    asked = EXPERIMENTS["heads"].request(str(model), str(manifest), probe="label", ablate=("zero",), draws=19,
+                                         probes="none", batch_size=4, clips="all", **QUICK)  # fmt: skip
+    heads = experiment_of("heads")
+
+    def passes(request, out, stop_after=None, engine=None):
+        engine, steps = engine or Engine(), [0]
+
+        def progress(done, total, note=""):
+            steps[0] += not note.startswith("fitting a probe")
+            fits.append(out) if note.startswith("fitting a probe") else None
+            if stop_after is not None and steps[0] > stop_after:
+                raise Cancelled
+
+        with counted(engine, request) as calls, suppress(Cancelled):
+            run(heads, engine, request, out=out, resume=True, progress=progress)
+        return calls[0], steps[0]
+
+    fits: list[Path] = []
+    whole, steps = passes(asked, tmp_path / "whole")
+    fitted = len([line for line in manifest.read_text().splitlines() if ",train" in line])
+    before, _ = passes(asked, tmp_path / "run", stop_after=steps * 2 // 3)
+    done = len(fits)
+    after, _ = passes(asked, tmp_path / "run")
+    assert fitted <= done == len(fits), "the probe was fitted again"
+    chunk = 4 * 16  # a batch under every head and without any
+    assert fitted < before and before + after <= whole + chunk and after <= whole - fitted
+    same_files(tmp_path / "whole", tmp_path / "run")
+    assert passes(asked, tmp_path / "run") == (0, 0)
+    monkeypatch.setattr(heads, "prepare", lambda *_: pytest.fail("a finished folder needs no preparation"))
+    again = heads.request.from_config(json.loads((tmp_path / "run" / heads.request.config_file).read_text("utf-8")))
+    for request in (asked, again):
+        assert len(run(heads, Engine(), request, out=tmp_path / "run", resume=True).metrics)
+    for other in (replace(asked, draws=20), replace(asked, seed=1)):
+        assert finished(heads, Engine(), other, tmp_path / "run") is None
+    manifest.write_text(manifest.read_text().replace("train", "other", 1))
+    assert finished(heads, Engine(), asked, tmp_path / "run") is None, "the clips are described otherwise now"
+
+
+def test_what_was_prepared_is_used_for_the_same_alone_and_lies_sealed_in_the_folder(tmp_path):
+    with preparing() as first:
+        assert once(("mass", "a", 1), lambda: 1 / 3) == once(("mass", "a", 1), lambda: 5.0) == 1 / 3
+    with RunWriter.create(tmp_path, {"command": "heads"}, "heads_config.json") as writer:
+        FolderSink(writer).keep_prepared(first.values)
+    assert prepared_in(tmp_path) == first.values and not holds_chunks(tmp_path)
+    with preparing(prepared_in(tmp_path)):
+        assert once(("mass", "a", 1), lambda: 5.0) == 1 / 3
+        assert once(("mass", "b", 1), lambda: 5.0) == 5.0
+    (path,) = tmp_path.glob("chunk_*")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert prepared_in(tmp_path) == {} == prepared_in(tmp_path / "nowhere")
 
 
 def test_the_counter_counts():

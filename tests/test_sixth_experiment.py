@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
+import interp_core
 from interp_core import cli, experiments
 from interp_core import engine as engine_module
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.experiments.experiment import open_result, run, start
+from interp_core.experiments.report.notebook import notebook
 from interp_core.jobs import Cancelled
 from interp_core.runs import find_runs
 from tests.toy.experiment import LOUDNESS
@@ -60,6 +62,20 @@ def test_its_command_runs_into_a_folder_and_its_config_repeats_it(clips, tmp_pat
     line = shlex.split(again.command_line("again"))[3:]
     assert cli.request_of(cli.parser().parse_args(line)) == again
     assert open_result(LOUDNESS, out).metrics["loudness"].max() <= 1
+
+
+def test_its_snippet_and_its_notebook_run_and_its_request_shows_itself_as_the_call_that_makes_it(clips):
+    request = LoudnessRequest("m", clips, measure="peak")
+    assert "LoudnessRequest" in interp_core.__all__ and "LoudnessRequest" in dir(interp_core)
+    there = {"interp_core": interp_core}
+    exec(request.snippet(), there)
+    result = there["result"]
+    assert eval(repr(request), there) == request and "measure='peak'" in repr(request)
+    cells = [cell["source"] for cell in json.loads(notebook(result))["cells"] if cell["cell_type"] == "code"]
+    again = {"display": lambda table: None}
+    for cell in cells:
+        exec(cell, again)
+    assert again["result"].metrics.equals(result.metrics) and again["result"].config["settings"]["measure"] == "peak"
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_files(clips, tmp_path):

@@ -268,8 +268,9 @@ def point_width(result: HeadsResult, layer: int, head: int) -> int:
 
 
 def _run_request(shown: Shown, asked: HeadsRequest) -> HeadsRequest:
-    """The settings of the run on show, on the model and clips that are open now."""
-    return replace(defaults.with_common(shown.request, asked), ablate=())
+    """The settings of the run on show, on the model and clips that are open now, with the sidebar's probe."""
+    probe = st.session_state[state.REQUEST].probe
+    return replace(defaults.with_common(shown.request, asked), ablate=(), probe=probe or asked.probe)
 
 
 def _without(shown: Shown, asked: HeadsRequest, layer: int, head: int) -> None:

@@ -32,7 +32,7 @@ COUNTED = {
     "reachable": "**reachable**: A does not answer the target yet, and B itself does",
     "eligible": "**eligible**: A does not answer the target yet",
 }
-KINDS = {
+WHAT_A_KIND_ASKS = {
     "prosody": "**prosody**: the same words in another voice",
     "semantic": "**semantic**: other words in the same voice",
 }
@@ -43,7 +43,7 @@ EDITED = "**edit**: B is A with its sound edited, and the target the model's own
 def words(kind: str, question: str, counted: str, conditions: Collection[str], means: bool) -> None:
     """The question that was asked, and what the words in the curve mean, for who sees it the first time."""
     said = [f"Asked: “{md(question)}”"] if question else []
-    said += [KINDS[kind]] if kind in KINDS else [EDITED] if kind.startswith("edit~") else []
+    said += [WHAT_A_KIND_ASKS[kind]] if kind in WHAT_A_KIND_ASKS else [EDITED] if kind.startswith("edit~") else []
     said += [COUNTED[counted]] if counted in COUNTED else []
     said += [text for condition, text in (OF_MEANS if means else CONDITIONS).items() if condition in conditions]
     if said:

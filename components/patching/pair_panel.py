@@ -29,7 +29,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.example import Sound
 from interp_core.experiments.patching.experiment import patch_by_hand
 from interp_core.experiments.patching.metrics import summarise
-from interp_core.experiments.patching.one_pair import Place, flipped, pair_figure
+from interp_core.experiments.patching.one_pair import CurvePoint, flipped, pair_figure
 from interp_core.experiments.patching.positions import time_window as seconds_of
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models.subject import Subject
@@ -116,7 +116,7 @@ def on_paper(shown: Shown, request: PatchRequest, look: Look, row: pd.Series) ->
     Args:
         row: what became of the pair at the place.
     """
-    place = Place(look.kind, look.prompt, look.strength, look.layer)
+    place = CurvePoint(look.kind, look.prompt, look.strength, look.layer)
     try:
         pair = pair_of(indexed(shown).lines[look.pair_id], clips_by_id(run_request(shown, request)))
     except InterpError:  # said where the pair is shown

@@ -25,7 +25,7 @@ from interp_core.experiments.probes import tables
 from interp_core.experiments.probes.capture import UNITS_OF
 from interp_core.experiments.probes.limits import LIMITS
 from interp_core.experiments.probes.plan import points_of
-from interp_core.experiments.probes.request import PLACES, ProbesRequest
+from interp_core.experiments.probes.request import READ_AT, ProbesRequest
 from interp_core.experiments.probes.run import ProbesResult
 from interp_core.models.subject import Subject
 
@@ -44,7 +44,7 @@ def offers(subject: Subject, usual: ProbesRequest) -> form.Offers:
         "columns": columns,
         "units": ["auto", "none", *columns],
         "sites": [one for one in SITES if one in subject.kinds],
-        "places": [one for one in PLACES if one == "mean" or "last" in subject.spans],
+        "places": [one for one in READ_AT if one == "mean" or "last" in subject.spans],
     }
 
 

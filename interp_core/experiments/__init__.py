@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from interp_core.errors import InterpError
-from interp_core.experiments.compare.request import CompareRequest
-from interp_core.experiments.heads.request import HeadsRequest
-from interp_core.experiments.neurons.request import AblateRequest
-from interp_core.experiments.patching.request import PatchRequest
-from interp_core.experiments.probes.request import ProbesRequest
-from interp_core.experiments.signflip.request import SignflipRequest
-from interp_core.experiments.steering.request import SteerRequest
+from interp_core.experiments.compare.request import CompareRequest as CompareRequest
+from interp_core.experiments.heads.request import HeadsRequest as HeadsRequest
+from interp_core.experiments.neurons.request import AblateRequest as AblateRequest
+from interp_core.experiments.patching.request import PatchRequest as PatchRequest
+from interp_core.experiments.probes.request import ProbesRequest as ProbesRequest
+from interp_core.experiments.signflip.request import SignflipRequest as SignflipRequest
+from interp_core.experiments.steering.request import SteerRequest as SteerRequest
 from interp_core.request import Request
 
 if TYPE_CHECKING:

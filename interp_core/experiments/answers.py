@@ -13,6 +13,7 @@ from interp_core.experiments.clips import ClipReader
 from interp_core.models.bundled import demos
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
+from interp_core.prepared import once
 
 
 def head_labels(
@@ -70,10 +71,16 @@ def low_mass(
     """
     if reader.subject.answers or reader.subject.needs_probe:
         return ()
-    with torch.inference_mode(), reader.subject.lock:
-        ask = logits_of or (lambda clip: reader.answer([reader.ready(clip)]))
-        found = [labels.read(ask(clip))[1].exp() for clip in clips[:FEW]]
-    mass = float(torch.cat(found).mean()) if found else 1.0
+    found = clips[:FEW]
+
+    def measured() -> float:
+        with torch.inference_mode(), reader.subject.lock:
+            ask = logits_of or (lambda clip: reader.answer([reader.ready(clip)]))
+            shares = [labels.read(ask(clip))[1].exp() for clip in found]
+        return float(torch.cat(shares).mean()) if shares else 1.0
+
+    digests = tuple(clip.digest for clip in found)
+    mass = once(("mass of the labels", reader.subject.key, reader.prompt, digests, labels.labels, labels.ids), measured)
     if mass >= LOW_MASS:
         return ()
     return (

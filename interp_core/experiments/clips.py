@@ -34,6 +34,25 @@ T = TypeVar("T")
 FEATURES = "features"
 
 
+def check_question(store: CleanStore, clip: Clip, question: str, usual: str, instead: str) -> None:
+    """Refuse a question where only the recording's positions are read, and a clip shows that it does not reach them.
+
+    Args:
+        usual: what is asked unless somebody says otherwise. instead: what would make the question count, as a request.
+    Raises:
+        InterpError: what enters the blocks is the same up to the recording's end, and no block looks behind it.
+    """
+    if question == usual:
+        return
+    asked, plain = (store.prompted(clip, text) for text in (question, usual))
+    behind = asked.audio[1] if store.subject.arch.causal else max(asked.n_pos, plain.n_pos)
+    if asked.audio == plain.audio and torch.equal(asked.embeds[:behind], plain.embeds[:behind]):
+        raise InterpError(
+            "--prompt means nothing here: what is read stands before the question, or apart from it, and is the same "
+            f"under any; {instead}, or leave --prompt out."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class ReadyClip:
     """One clip on its way into the model.

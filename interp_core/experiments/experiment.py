@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from interp_core.content import FILES, clips_entry
+from interp_core.content import FILES, SIDES, changed, clips_entry, unknown
 from interp_core.data.clips import Clip
 from interp_core.data.manifest import Manifest
 from interp_core.engine import Engine
@@ -26,16 +26,19 @@ from interp_core.experiments.versions import VERSIONS
 from interp_core.jobs import Job, Progress, silent
 from interp_core.models.subject import Subject
 from interp_core.options import to_config
+from interp_core.prepared import Prepared, current, preparing
 from interp_core.request import IN_OTHER_PLACES, Request
-from interp_core.resuming import resumable
+from interp_core.resuming import of_a_run, resumable
 from interp_core.runs import RunWriter, check_written, read_config
-from interp_core.sinks import FolderSink, MemorySink, Sink, Watched
+from interp_core.sinks import FolderSink, MemorySink, Sink, Watched, prepared_in
 from interp_core.sites import Kind
 from interp_core.trace.store import CleanStore
 
 Q = TypeVar("Q", bound=Request)
 P = TypeVar("P")
 R = TypeVar("R", bound=Result)
+SHARD = "shard"
+"""The entry of a config that says which shard it is: "2/8"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,7 @@ class Ready(Generic[Q, P]):
         facts: what the run's config says beside the settings, the model and the clips.
         notes: what a person has to know before it runs, in sentences.
         used: the clips that the run works on; none for all. basis: what else its numbers rest on; see `basis`.
+        prepared: what was computed for it, which its folder keeps.
     """
 
     asked: Q
@@ -61,6 +65,10 @@ class Ready(Generic[Q, P]):
     notes: tuple[str, ...] = ()
     used: tuple[Clip, ...] = ()
     basis: Sequence[str] = ()
+    prepared: Prepared = field(default_factory=current)
+
+    def __post_init__(self) -> None:
+        self.asked.check_beside(self.request)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -190,7 +198,11 @@ def run(
     Raises:
         InterpError: bad input, before anything is written; CheckFailed after the checks' reports are.
     """
-    ready = ready or experiment.prepare(engine, request, progress)
+    if ready is None and out is not None and resume:
+        done = finished(experiment, engine, request, out)
+        if done is not None:
+            return done
+    ready = ready or prepare(experiment, engine, request, out if resume else None, progress)
     config = ready.config
     if out is None:
         if announce is not None:
@@ -200,6 +212,7 @@ def run(
         if writer.was_finished:
             return _read(experiment, writer.folder, writer.config)
         sink = FolderSink(writer, watched)
+        sink.keep_prepared(ready.prepared.values)
         try:
             if announce is not None:
                 announce(str(experiment.cost(ready)))
@@ -208,12 +221,47 @@ def run(
             raise  # its reports are there to be read
         except InterpError:
             if not sink.holds_any:
+                sink.forget_prepared()
                 writer.abandon()
             raise
         experiment.write(writer, result)
         sink.clear()
         writer.finish()
         return replace(result, config=writer.config)
+
+
+def prepare(
+    experiment: Experiment[Q, P, R],
+    engine: Engine,
+    request: Q,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> Ready[Q, P]:
+    """Prepare a request; what an unfinished run in `folder` has computed for that is not computed again."""
+    with preparing({} if folder is None else prepared_in(folder)):
+        return experiment.prepare(engine, request, progress)
+
+
+def finished(experiment: Experiment[Q, P, R], engine: Engine, request: Q, folder: Path) -> R | None:
+    """The finished run in a folder, where its config says that it is what is asked, of files that hold the same now.
+
+    Returns:
+        None where there is none, or where only a preparation can tell: nothing is opened here.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir() or request.config_file not in of_a_run(folder):
+        return None
+    if any(request.value_of(name) for name in request.file_fields):
+        return None
+    config = read_config(folder)
+    if not config.get("finished") or config.get(SHARD) or unknown(config) or not request.is_that_of(config):
+        return None
+    for name, adapter in zip(request.models, request.adapters, strict=False):
+        engine.check_model(name, adapter)
+    now = engine.content(request)
+    known = all(now[side][FILES] and config.get(side, {}).get(FILES) for side in SIDES if side in now)
+    same_limit = config["settings"].get("max_seconds") == engine.limits(request).max_seconds
+    return _read(experiment, folder, config) if known and same_limit and not changed(config, now) else None
 
 
 def start(
@@ -235,8 +283,9 @@ def start(
     known = engine.jobs.get(key)
     if known is not None and (known.status == "done" or (known.active and not known.cancel_requested)):
         return known
-    ready = experiment.prepare(engine, request)
-    out = None if runs is None else free_folder(experiment, runs / request.folder_of(key), ready.config)
+    usual = None if runs is None else runs / request.folder_of(key)
+    ready = prepare(experiment, engine, request, usual)
+    out = None if usual is None else free_folder(experiment, usual, ready.config)
 
     return _submit(engine, request, key, out, partial(runner, experiment, engine, request, ready=ready))
 
@@ -287,7 +336,7 @@ def resume_folder(
     known = engine.jobs.get(key)
     if known is not None and known.active and not known.cancel_requested:
         return known
-    ready = experiment.prepare(engine, request)
+    ready = prepare(experiment, engine, request, folder)
 
     return _submit(engine, request, key, folder, partial(runner, experiment, engine, request, ready=ready))
 
@@ -309,7 +358,7 @@ def open_result(experiment: Experiment[Q, P, R], folder: Path) -> R:
         raise InterpError(
             f"{folder} holds a run of {config['command']!r}; give the folder of a {experiment.request.command!r} run."
         )
-    if config.get("shard"):
+    if config.get(SHARD):
         raise InterpError(f"{folder} is shard {config['shard']} of a run; open what `merge` makes of all of them.")
     if not config.get("finished"):
         raise InterpError(f"the run in {folder} is not finished; go on with it (--resume).")

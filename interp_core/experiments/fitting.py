@@ -6,6 +6,7 @@ from typing import Any
 
 from interp_core.experiments import EXPERIMENTS, experiment_of
 from interp_core.models.families import Family
+from interp_core.options import declared
 
 CLIPS = {"manifest": "clips.csv"}
 PICTURES = {"manifest": "/data/camelyon17_v1.0", "corpus": "camelyon17"}
@@ -27,5 +28,7 @@ def example(family: Family, command: str) -> str:
     given: dict[str, Any] = {"model": f"/models/{name}", "part": family.part}
     given |= PICTURES if family.subject.takes == "pictures" else CLIPS
     given |= {} if family.classifier else {"probe": "label"}
-    given |= {"donor": f"/models/another-{name}"} if command == "compare" else {}
-    return EXPERIMENTS[command].request(**given).command_line(f"runs/{command}")
+    request = EXPERIMENTS[command].request
+    if "donor" in {one.name for one in declared(request)}:
+        given["donor"] = f"/models/another-{name}"
+    return request(**given).command_line(f"runs/{command}")

@@ -15,7 +15,7 @@ from interp_core.content import changed
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError, few
 from interp_core.experiments import experiment_of
-from interp_core.experiments.experiment import Experiment, Ready, run
+from interp_core.experiments.experiment import SHARD, Experiment, Ready, finished, prepare, run
 from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.options import from_config
@@ -25,8 +25,6 @@ from interp_core.shards import Shard
 from interp_core.sinks import ShardDone, ShardSink, Watched
 from interp_core.storage import whole_chunks
 
-SHARD = "shard"
-"""The entry of a config that says which shard it is: "2/8"."""
 FOLDER = re.compile(r"shard-[0-9]{1,6}-of-[0-9]{1,6}")
 
 
@@ -56,6 +54,7 @@ def run_shard(
         if writer.was_finished:
             return folder
         sink = ShardSink(writer, shard)
+        sink.keep_prepared(ready.prepared.values)
         try:
             if announce is not None:
                 announce(str(experiment.cost(ready)))
@@ -71,6 +70,7 @@ def run_shard(
             if not sink.deals:
                 sink.clear()  # nobody goes on from a run that has nothing to deal
             if not sink.holds_any:
+                sink.forget_prepared()
                 writer.abandon()
             raise
     raise AssertionError("gather always raises in a shard")
@@ -101,7 +101,7 @@ def merge(
     if ready is None:
         asked = from_config(experiment.request, first["asked"])
         placed = replace(asked, device=first["device"], dtype=first["dtype"])
-        ready = replace(experiment.prepare(engine or Engine(), placed, progress), asked=asked)
+        ready = replace(prepare(experiment, engine or Engine(), placed, next(iter(configs)), progress), asked=asked)
     if differ := apart({**first, SHARD: None}, {**ready.config, SHARD: None}):
         raise InterpError(f"the shards were computed from something else than what is there now: {'; '.join(differ)}.")
     with RunWriter.create(Path(out), ready.config, ready.request.config_file, resume=True) as writer:
@@ -163,8 +163,11 @@ def run_whole(
             watched=watched,
         )  # fmt: skip
     count, out = dealt_into(out), Path(out).expanduser()
-    ready = ready or experiment.prepare(engine, request, progress)
+    if ready is None and (known := finished(experiment, engine, request, out)) is not None:
+        drop_shards(out)
+        return known
     shards = [Shard(number, count) for number in range(1, count + 1)]
+    ready = ready or prepare(experiment, engine, request, out / shards[0].folder, progress)
     with RunWriter.create(out, ready.config, request.config_file, resume=True) as writer:
         for shard in () if writer.was_finished else shards:
             run_shard(experiment, ready, shard, out, resume=True, progress=progress, announce=announce)

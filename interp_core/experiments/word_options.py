@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from interp_core.options import option
+from interp_core.options import Need, option
 
 
 def word_clips_option() -> Any:
     """Of how many clips the answers are written."""
-    return option(0, "clips whose answers are written in words; 0 for all", least=0, label="Clips in words", rare=True)
+    return option(
+        0, "clips whose answers are written in words; 0 for all", least=0, label="Clips in words", rare=True,
+        needs=(Need("words"),),
+    )  # fmt: skip
 
 
 def during_option() -> Any:
@@ -17,4 +20,5 @@ def during_option() -> Any:
         "where the edit holds while the model writes: over the prompt alone (prefill), or at every position that is "
         "written too (all)",
         label="The edit holds", words={"prefill": "over the prompt", "all": "while it writes, too"}, rare=True,
+        needs=(Need("words"),),
     )  # fmt: skip

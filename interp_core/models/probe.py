@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp_core.storage import plain
+
 
 class Probe(nn.Linear):
     """Class logits as an affine map of pooled features; a module, so that hooks reach what it reads and answers.
@@ -27,6 +29,19 @@ class Probe(nn.Linear):
             content.update(part.detach().cpu().contiguous().numpy().tobytes())
         self.key = content.hexdigest()[:12]
         """Names the map: equal probes have equal keys."""
+
+    def content(self) -> dict[str, Any]:
+        """All of it as JSON, from which `of` makes an equal one."""
+        weight, bias = self.weight.detach().cpu().tolist(), self.bias.detach().cpu().tolist()
+        laid_out = {"strides": list(self.weight.stride())}  # the last digits of a product hang on it
+        return {"classes": list(self.classes), "weight": weight, "bias": bias, "report": plain(self.report), **laid_out}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Probe":
+        """The probe that `content` took apart."""
+        values, bias = torch.tensor(content["weight"]), torch.tensor(content["bias"])
+        weight = torch.empty_strided(values.shape, content["strides"]).copy_(values)
+        return cls(content["classes"], weight, bias, content["report"])
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn [rows, width] of any dtype into float32 logits [rows, n_classes]."""

@@ -11,7 +11,7 @@ from interp_core.models.load import open_model
 from interp_core.sinks import MEMORY
 from interp_core.trace.store import CleanStore
 
-QUICK = CompareRequest("m", patch=("auto:2", "each"), maps=(), domain="none", batch_size=5, probe_draws=0)
+QUICK = CompareRequest("m", patch=("auto:2", "each"), maps=(), domain="none", batch_size=5)
 
 
 def stores(base: Path, donor: Path) -> tuple[CleanStore, CleanStore]:

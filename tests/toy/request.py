@@ -7,7 +7,7 @@ from interp_core.options import option
 from interp_core.request import Request
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoudnessRequest(Request):
     """Loudness of every clip."""
 

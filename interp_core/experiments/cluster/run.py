@@ -11,7 +11,7 @@ from typing import Any, Literal
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments.cluster import machines
-from interp_core.experiments.cluster.worker import Fault, Look, Task, Worker, versions
+from interp_core.experiments.cluster.worker import Assignment, Fault, Look, Worker, versions
 from interp_core.experiments.experiment import Experiment, Ready, open_result
 from interp_core.experiments.sharded import apart, dealt_into, drop_shards, run_whole, shards_below
 from interp_core.jobs import Cancelled, Progress, silent
@@ -78,7 +78,7 @@ def run_on(
     out = Path(out).expanduser()
     with machines.joined(cluster.address) as ray:
         place = machines.room(machines.nodes_of(ray), request.device, cluster.workers)
-        task = Task(request, out, os.getcwd(), _threads(cluster, place), engine.terms)
+        task = Assignment(request, out, os.getcwd(), _threads(cluster, place), engine.terms)
         crew = _Crew(ray, task, place, experiment, resume, progress, announce, say, ready)
         try:
             crew.work()
@@ -149,7 +149,7 @@ class _Crew:
     """The workers of a run, and what is left to do."""
 
     ray: Any
-    task: Task
+    task: Assignment
     place: machines.Room
     experiment: Experiment[Any, Any, Any]
     resume: bool

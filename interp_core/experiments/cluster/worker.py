@@ -28,7 +28,7 @@ LOOK_S = 0.3
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """What every worker is told.
 
     Attributes:
@@ -69,7 +69,7 @@ class Look:
 class Worker:
     """Made on a machine of the cluster; every method returns soon, because the work goes on in a thread of a job."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Assignment) -> None:
         self._task = task
         torch.set_num_threads(task.threads)
         self._engine = Engine(**task.engine)

@@ -14,6 +14,7 @@ from interp_core.experiments.answers import low_mass
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.compare import files
+from interp_core.experiments.compare.parts import mix_refusal
 from interp_core.experiments.compare.passes import answer, batches
 from interp_core.experiments.compare.plan import ComparePlan, parts_report, plan_comparison
 from interp_core.experiments.compare.report import undefined_before_onset
@@ -50,6 +51,7 @@ class Compare(Experiment[CompareRequest, ComparePlan, Comparison]):
             at = np.linspace(0, len(clips) - 1, request.pilot).round().astype(int)
             clips = tuple(clips[i] for i in sorted(set(at.tolist())))
         plan = plan_comparison(base, donor, clips, found)
+        check_settings(request, plan)
         other = donor.subject
         facts: dict[str, Any] = {
             "donor": {
@@ -103,6 +105,18 @@ class Compare(Experiment[CompareRequest, ComparePlan, Comparison]):
 
 
 COMPARE = Compare()
+
+
+def check_settings(request: CompareRequest, plan: ComparePlan) -> None:
+    """Refuse settings that these two models and clips leave nothing to do for: InterpError."""
+    refusal, domain = mix_refusal(plan.base.subject, plan.donor.subject), plan.units.columns.domain
+    if refusal and not request.weights:
+        raise InterpError(f"--no-weights means nothing here: {refusal}; leave it out.")
+    if request.bonafide_index not in (None, plan.base.subject.bonafide_index) and not plan.units.scored:
+        raise InterpError(
+            "--bonafide-index means nothing here: the clips are not of two classes with a bona fide one; leave it out."
+        )
+    request.check_beside(replace(plan.settings, weights=not refusal and request.weights, domain=domain or "none"))
 
 
 def resolve(request: CompareRequest) -> CompareRequest:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from interp_core.experiments.compare.bundled import counterpart
-from interp_core.options import option
+from interp_core.options import Need, option
 from interp_core.request import Request, model_named
 
 MapMode = Literal["mean", "ridge", "procrustes"]
 MAPS: tuple[MapMode, ...] = get_args(MapMode)
 GIGABYTE = 1 << 30
+OF_DOMAIN = Need("domain", but=("none",))
+OF_DONOR = tuple(Need(name) for name in ("patch", "stages", "weights"))
 
 
 def _read_gigabytes(text: str) -> int:
@@ -21,7 +23,7 @@ def _write_gigabytes(count: int) -> str:
     return repr(count / GIGABYTE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompareRequest(Request):
     """Two models side by side; `model` is the base. `pilot` compares so many clips only, spread over the manifest."""
 
@@ -48,22 +50,26 @@ class CompareRequest(Request):
         MAPS, "donor-free transplants, fitted on half of the clips, or none", flag="transplants", none="none",
         label="Donor-free transplants",
     )  # fmt: skip
-    map_at: tuple[str, ...] = option((), "their stages; all but the logits unless given", flag="transplant-at")
+    map_at: tuple[str, ...] = option(
+        (), "their stages; all but the logits unless given", flag="transplant-at", needs=(Need("maps"),)
+    )
     erase: tuple[str, ...] = option(
         (), "layers and stages of the base at which the domain is erased (LEACE), like 5,pooled, beside a random "
         "subspace of the same rank; or none", none="none", label="Erase the domain at", placeholder="none", rare=True,
     )  # fmt: skip
     erase_label: str = option(
         "", "the column whose classes are erased; the domain unless given", label="Column that is erased",
-        placeholder="the domain", rare=True,
+        placeholder="the domain", rare=True, needs=(Need("erase"),),
     )  # fmt: skip
     weights: bool = option(
         True, "transplant the donor's layer weights too, where layers are mixed", label="Layer weights", rare=True
     )
-    reverse: bool = option(True, "transplants from the base into the donor too", label="The other way round too")
+    reverse: bool = option(
+        True, "transplants from the base into the donor too", label="The other way round too", needs=OF_DONOR
+    )
     skip_null: bool = option(
         False, "leave out what must change nothing by the weights, instead of showing that it does",
-        label="Leave out what must be null",
+        label="Leave out what must be null", needs=(*OF_DONOR, Need("maps")),
     )  # fmt: skip
     label: str = option(
         "", "the manifest column of the class; found by itself, or none", flag="label-column", label="Class column",
@@ -97,10 +103,20 @@ class CompareRequest(Request):
         "", "the question of a model that is asked in words; its own, or the default one, unless given"
     )
     probe_draws: int = option(
-        199, "shuffles of the probes' permutation tests; 0 for none", least=0, label="Probe shuffles", rare=True
+        199,
+        "shuffles of the probes' permutation tests; 0 for none",
+        least=0,
+        label="Probe shuffles",
+        rare=True,
+        needs=(OF_DOMAIN,),
     )
     probe_clips: int = option(
-        2000, "the most clips that a probe is fitted on", least=1, label="Most clips for a probe", rare=True
+        2000,
+        "the most clips that a probe is fitted on",
+        least=1,
+        label="Most clips for a probe",
+        rare=True,
+        needs=(OF_DOMAIN,),
     )
     cka_bytes: int = option(
         GIGABYTE, "the most memory that CKA takes, in GB", flag="cka-gb", read=_read_gigabytes, write=_write_gigabytes,
@@ -129,8 +145,6 @@ class CompareRequest(Request):
         return self.adapter, self.donor_adapter
 
     def conflicts(self) -> list[str]:
-        if self.erase_label and not self.erase:
-            return ["erase_label says what is erased, and nothing is; give --erase with it"]
         return ["erase: give each layer and stage once"] if len(set(self.erase)) < len(self.erase) else []
 
     @classmethod

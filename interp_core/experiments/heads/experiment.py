@@ -13,7 +13,7 @@ from interp_core.data.relabel import as_answers, both_sides
 from interp_core.engine import Engine
 from interp_core.experiments.answers import low_mass
 from interp_core.experiments.basis import of_labels
-from interp_core.experiments.clips import ClipReader
+from interp_core.experiments.clips import ClipReader, check_question
 from interp_core.experiments.cost import Cost, timed
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.heads import files
@@ -50,10 +50,14 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
         found = request
         manifest = as_answers(engine.manifest(request, store.limits), subject.answers)
         drawn = draw(manifest.clips, found if request.pilot is None else replace(found, per_class=request.pilot))
-        if subject.asks and not request.prompt:
+        if subject.asks:
             demo = engine.demo(request.model)
             own = [text for _, text in demo.prompts] if demo is not None else []
-            found = replace(found, prompt=(own or [*subject.prompts_for(sorted(set(drawn.labels))), QUESTION])[0])
+            usual = (own or [*subject.prompts_for(sorted(set(drawn.labels))), QUESTION])[0]
+            found = replace(found, prompt=request.prompt or usual)
+            subject.check_prompt(found.prompt)
+            if not found.ablate:
+                check_question(store, drawn.clips[0], found.prompt, usual, "give --ablate with it")
         subject.check_prompt(found.prompt)
         facts = {
             "prompt": found.prompt,
@@ -68,8 +72,8 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
         low: tuple[str, ...] = ()
         if found.ablate:
             demo = engine.demo(request.model)
-            usual = (demo.labels if demo is not None else ()) or EMOTIONS
-            task = Task.of(store, found.prompt, drawn.labels, drawn.groups, usual)
+            words = (demo.labels if demo is not None else ()) or EMOTIONS
+            task = Task.of(store, found.prompt, drawn.labels, drawn.groups, words)
             facts |= {"unanswered": both_sides(manifest.clips, found.label, subject.answers or task.labels.labels)}
             low = low_mass(ClipReader(store, found.prompt), drawn.clips, task.labels)
             notes += low
@@ -141,7 +145,7 @@ class HeadEffect:
 
 def effect_of(engine: Engine, effect: HeadEffect, progress: Progress = silent) -> pd.DataFrame:
     """Return the rows of `ablate` for the heads and kinds of an effect."""
-    ready = HEADS.prepare(engine, effect.request)
+    ready = HEADS.prepare(engine, replace(effect.request, ablate=effect.kinds))  # type: ignore[arg-type]
     request, clips = ready.request, ready.plan.clips
     task = Task.of(ready.store, request.prompt, ready.plan.labels, ready.plan.groups)
     size = request.batch_size
@@ -161,7 +165,7 @@ def answer_without(
     engine: Engine, request: HeadsRequest, clip: Clip, head: Head, *, n_tokens: int, during: During = "prefill"
 ) -> tuple[Written, Written]:
     """What a clip is answered in words: as it is, and with one head's output at zero; see `generate`."""
-    ready = HEADS.prepare(engine, request)
+    ready = HEADS.prepare(engine, request.counting())
     prompted = ready.store.prompted(clip, ready.request.prompt)
     ablated = HeadAblated(*head, ready.store.subject.d_head)
     own, without = generate(ready.store.subject, [Row(prompted), Row(prompted, (ablated,))], n_tokens, during=during)
@@ -170,6 +174,6 @@ def answer_without(
 
 def patch_head(engine: Engine, request: HeadsRequest, recipient: Clip, donor: Clip, head: Head) -> pd.DataFrame:
     """Put one head's output on B in the place of its output on A: logits of every class before, after, and of B."""
-    ready = HEADS.prepare(engine, request)
+    ready = HEADS.prepare(engine, replace(request, ablate=HEAD_EDITS[:1]))
     task = Task.of(ready.store, ready.request.prompt, ready.plan.labels, None)
     return patch(ready.store, recipient, donor, head, task.labels, ready.request.prompt)

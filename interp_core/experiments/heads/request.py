@@ -1,20 +1,22 @@
 """A heads run as a person asks for it."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from interp_core.choices import HeadEdit
-from interp_core.options import option
+from interp_core.options import Need, option
 from interp_core.request import Request
 
 Probed = Literal["all", "wide", "none"]
-PROBED: tuple[Probed, ...] = get_args(Probed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadsRequest(Request):
     """Which heads, blocks and stages separate the classes. `pilot` takes so many clips of each class."""
 
+    probe: str = option(
+        "", "a label column: fit a probe to it as the readout of a model without a classifier", needs=(Need("ablate"),)
+    )
     label: str = option("label", "the column whose values are the classes", label="Classes")
     per_class: int | None = option(
         None, "clips of each class; as many as the smallest has unless given", least=1, label="Clips of each class"

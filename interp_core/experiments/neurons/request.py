@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from interp_core.choices import During, NeuronEdit, words_conflicts
+from interp_core.choices import During, NeuronEdit
 from interp_core.errors import InterpError
 from interp_core.experiments.word_options import during_option, word_clips_option
-from interp_core.options import option
+from interp_core.options import Need, option
 from interp_core.request import Request
 
 KS = (0, 4, 8, 16, 32, 64, 128, 256)
+OF_DOSES = Need("ks")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AblateRequest(Request):
     """Neurons that carry a domain, edited K at a time. `pilot` takes so many clips of each split."""
 
@@ -46,6 +47,7 @@ class AblateRequest(Request):
         "mean",
         "what takes a neuron's place: its mean over training clips, 0, its value in a training clip, its negative",
         label="Replaced by",
+        needs=(OF_DOSES,),
     )
     score: Literal["coef", "univariate"] = option(
         "coef", "how neurons are ranked: weight in a probe of all neurons, or each neuron by itself", label="Ranked by"
@@ -55,7 +57,12 @@ class AblateRequest(Request):
         label="Random draws",
     )  # fmt: skip
     refits: int = option(
-        5, "random draws whose probes are fitted again; 0: no probe is", least=0, label="Draws fitted again", rare=True
+        5,
+        "random draws whose probes are fitted again; 0: no probe is",
+        least=0,
+        label="Draws fitted again",
+        rare=True,
+        needs=(OF_DOSES,),
     )
     erase: bool = option(
         False,
@@ -91,8 +98,7 @@ class AblateRequest(Request):
         return found | ({"id_val": _centres(self.id)} if self.id else {})
 
     def conflicts(self) -> list[str]:
-        found = [] if self.ks else ["--ks: give numbers of neurons of 0 or more"]
-        return found + words_conflicts(self.words, self.word_clips, self.during)
+        return [] if self.ks else ["--ks: give numbers of neurons of 0 or more"]
 
 
 def _centres(text: str) -> list[int]:

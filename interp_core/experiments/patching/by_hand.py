@@ -15,6 +15,7 @@ from interp_core.data.pairs import THE_ANSWER, Pair, PairSet
 from interp_core.errors import InterpError, few
 from interp_core.experiments.patching.request import PAIR_SIGN, PatchRequest
 from interp_core.experiments.patching.run import base_predictions
+from interp_core.prepared import once
 from interp_core.trace.store import CleanStore
 
 BY_HAND = PairKind("by-hand", "", THE_ANSWER, THE_ANSWER)
@@ -34,8 +35,13 @@ def pair_of(store: CleanStore, recipient: Clip, donor: Clip, found: PatchRequest
         found: a resolved request; of its questions the one that `prompt` counts is asked.
     """
     asked = replace(found, prompts=(found.prompts[prompt],))
-    (answer,) = base_predictions(store, [donor], asked)
-    target = answer["prediction"]
+
+    def ask() -> str:
+        (answer,) = base_predictions(store, [donor], asked)
+        return str(answer["prediction"])
+
+    settings = (asked.prompts, found.labels, found.several_tokens)
+    target = once(("answer to B", store.subject.key, donor.digest, *settings), ask)
     name = pair_text(recipient.clip_id, donor.clip_id)
     return Pair(name, BY_HAND.name, recipient, donor, target, _column_of(donor, target))
 

@@ -23,6 +23,7 @@ from interp_core.errors import InterpError, few
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import base_predictions
 from interp_core.jobs import Progress, silent
+from interp_core.prepared import once
 from interp_core.trace.store import CleanStore
 
 
@@ -84,7 +85,7 @@ def answer_to(store: CleanStore, clip: Clip, found: PatchRequest) -> str:
     def ask() -> str:
         return str(next(base_predictions(store, [clip], found))["prediction"])
 
-    return store.kept(("answer", *asked), ask)
+    return once(("answer", *asked), lambda: store.kept(("answer", *asked), ask))
 
 
 def column_with(clips: Sequence[Clip], target: str) -> str:

@@ -24,7 +24,7 @@ SHOWN_DB = 70.0
 
 
 @dataclass(frozen=True)
-class Place:
+class CurvePoint:
     """Where in a run a pair is looked at: kind of pair, question, strength, layer (-1 for the embeddings)."""
 
     kind: str
@@ -65,9 +65,9 @@ def examples(
     found: list[list[Example]] = []
     alpha = float(records.loc[records["condition"] == "matched", "alpha"].max())
     for kind in kinds:
-        place = Place(kind, 0, alpha, -1)
+        place = CurvePoint(kind, 0, alpha, -1)
         of_kind = place.metrics(metrics)
-        place = Place(kind, 0, alpha, best_layer(of_kind[of_kind["condition"] == "matched"]))
+        place = CurvePoint(kind, 0, alpha, best_layer(of_kind[of_kind["condition"] == "matched"]))
         rows = place.records(records)
         rows = rows.assign(flips=flipped(rows)).sort_values("flips", ascending=False, kind="stable").head(most)
         found.append([_example(config, row, metrics, place) for _, row in rows.iterrows()])
@@ -75,7 +75,7 @@ def examples(
     return turns[:most]
 
 
-def _example(config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: Place) -> Example:
+def _example(config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: CurvePoint) -> Example:
     donor = donor_of(config["settings"])
     said = (
         f"A is answered {row['base_prediction']!r}, B {row['donor_prediction']!r}; with {donor} at "
@@ -87,7 +87,7 @@ def _example(config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, p
 
 
 def pair_figure(
-    config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: Place, a: Sound, b: Sound
+    config: Mapping[str, Any], row: pd.Series, metrics: pd.DataFrame, place: CurvePoint, a: Sound, b: Sound
 ) -> Figure:
     """Both spectrograms on one scale of dB and one of time, above the curve of the kind and the logits of the pair.
 

@@ -205,7 +205,7 @@ def plan_of_pair(
     subject: Subject, pair: Pair, settings: PatchRequest, prompt: int = 0, clips: Sequence[Clip] = ()
 ) -> Plan:
     """The plan of one pair by hand, without chunks, checks or controls; class means are taken of `clips`."""
-    settings = replace(settings, controls=(), flow=())
+    settings = replace(settings, controls=(), flow=()).counting()
     settings.check()
     labels = subject.labels(settings.labels, settings.prompts[prompt], several_tokens=settings.several_tokens)
     spec = site_spec(subject, settings)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from interp_core.choices import DEFAULT_PROMPT, EMOTIONS, Method
 from interp_core.errors import InterpError
-from interp_core.options import option
+from interp_core.options import Need, option
 from interp_core.request import Request
 from interp_core.sites import OF_HEADS, STAGES, Kind, check_attributed, check_kind
 
@@ -19,6 +19,9 @@ FlowCurve = Literal["question", "last", "lens", "knockout"]
 FLOWS: tuple[FlowCurve, ...] = get_args(FlowCurve)
 Subspace = Literal["none", "mean-difference"]
 DEFAULT_MAX_PAIRS = 100
+OF_TIME, OF_MAP_OF_HEADS, OF_BACK = (Need("maps", (name,)) for name in MAPS)
+OF_WORDS, OF_SUBSPACE = Need("words"), Need("subspace", but=("none",))
+OF_RECORDING = Need("positions", but=("last", "question", "prefix"))
 STATEMENT = "The speaker sounds {label}."
 PAIR_SIGN = " <- "
 """Between A and B of a pair by hand."""
@@ -39,7 +42,7 @@ def write_pair_limit(limit: int | Mapping[str, int]) -> str:
     return str(limit) if isinstance(limit, int) else ",".join(f"{name}={count}" for name, count in limit.items())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PatchRequest(Request):
     """Layer patching over pairs of clips; what is left empty is the model's own, or the default of `filled`."""
 
@@ -93,7 +96,9 @@ class PatchRequest(Request):
     layers: tuple[int, ...] | None = option(
         None, "all, or a list like 0,4,8 (-1 = the embeddings)", none="all", label="Layers", rare=True
     )
-    align: Align = option("truncate", "where A and B differ in length", label="Where A and B differ in length")
+    align: Align = option(
+        "truncate", "where A and B differ in length", label="Where A and B differ in length", needs=(OF_RECORDING,)
+    )
     alphas: tuple[float, ...] = option(
         (1.0,),
         "strengths, like 1.0,0.5: (1 - alpha) · A + alpha · B; controls run at the first",
@@ -129,6 +134,7 @@ class PatchRequest(Request):
         least=1,
         label="Heads verified, largest first",
         rare=True,
+        needs=(OF_MAP_OF_HEADS,),
     )
     map_sites: tuple[str, ...] = option(
         (),
@@ -137,22 +143,26 @@ class PatchRequest(Request):
         label="Estimated beside the heads",
         placeholder="attn_out, mlp_out, mlp_act",
         rare=True,
+        needs=(OF_MAP_OF_HEADS,),
     )
     windows: int | None = option(
         None,
         "equal windows of the time map, each of two positions or more; 8 unless given",
         least=1, label="Windows of the time map", placeholder="8", rare=True,
+        needs=(OF_TIME,),
     )  # fmt: skip
     window_seconds: float | None = option(
         None,
         "about how long a window of the time map is, in the place of their number",
         least=0.001, label="Length of a window, s", placeholder="a share of each recording", rare=True,
+        needs=(OF_TIME,),
     )  # fmt: skip
     back_every: int | None = option(
         None,
         "every n-th layer, counted from the last one, in the map of later layers in earlier ones; all of 12 layers "
         "or fewer unless given, and so many that about 12 are left of more",
         least=1, label="Every n-th layer, later into earlier", placeholder="1", rare=True,
+        needs=(OF_BACK,),
     )  # fmt: skip
     stated: str = option(
         "",
@@ -167,6 +177,7 @@ class PatchRequest(Request):
         "what the prompt says before the question, {label} being the label that it states",
         label="What it states",
         rare=True,
+        needs=(Need("stated"),),
     )
     subspace: Subspace = option(
         "none",
@@ -175,7 +186,9 @@ class PatchRequest(Request):
         label="Subspace exchanged",
         rare=True,
     )
-    rank: int = option(1, "directions of the subspace", least=1, most=8, label="Rank of the subspace", rare=True)
+    rank: int = option(
+        1, "directions of the subspace", least=1, most=8, label="Rank of the subspace", rare=True, needs=(OF_SUBSPACE,)
+    )
     subspace_draws: int = option(
         5,
         "random subspaces of the same rank beside it; a p needs 20",
@@ -183,10 +196,12 @@ class PatchRequest(Request):
         most=100,
         label="Random subspaces",
         rare=True,
+        needs=(OF_SUBSPACE,),
     )
     subspace_label: str = option(
         "", "the column whose classes span the subspace; that in which A and B differ unless given",
         label="Classes of the subspace", placeholder="what A and B differ in", rare=True,
+        needs=(OF_SUBSPACE,),
     )  # fmt: skip
     method: Method = option(
         "fast",
@@ -195,7 +210,12 @@ class PatchRequest(Request):
         rare=True,
     )
     knockout_width: int = option(
-        3, "layers of an attention-knockout window", least=1, label="Knockout window, layers", rare=True
+        3,
+        "layers of an attention-knockout window",
+        least=1,
+        label="Knockout window, layers",
+        rare=True,
+        needs=(Need("flow", ("knockout",)),),
     )
     words: int = option(
         0,
@@ -207,7 +227,12 @@ class PatchRequest(Request):
         rare=True,
     )
     word_pairs: int = option(
-        0, "pairs of a kind whose answer is written in words; 0 for all", least=0, label="Pairs in words", rare=True
+        0,
+        "pairs of a kind whose answer is written in words; 0 for all",
+        least=0,
+        label="Pairs in words",
+        rare=True,
+        needs=(OF_WORDS,),
     )
     several_tokens: Literal["refuse", "first"] = option(
         "refuse", "labels of several tokens: refuse them, or compare their first tokens", flag="multi-token"
@@ -293,27 +318,14 @@ class PatchRequest(Request):
             found.append(f"pair {strange[0]!r}: give two clips by their clip_id, like 'A{PAIR_SIGN}B'")
         if len(set(self.pairs)) < len(self.pairs):
             found.append("one pair by hand is given twice; give each once")
-        if self.word_pairs and not self.words:
-            found.append("word_pairs says how many pairs are written in words, and none are; set words too")
         if len(set(self.maps)) < len(self.maps):
             found.append(f"map {list(self.maps)}: give each map once")
-        if "time" not in self.maps and (self.windows is not None or self.window_seconds is not None):
-            found.append("windows are those of the time map; give --map time with them, or leave them out")
-        elif self.windows is not None and self.window_seconds is not None:
+        if self.windows is not None and self.window_seconds is not None:
             found.append("give either the number of windows or their length in seconds, not both")
-        if self.back_every is not None and "back" not in self.maps:
-            found.append("back_every thins out the map of later layers in earlier ones; give --map back with it")
         if self.donor_state:
             found += self._donor_conflicts()
         if "{label}" not in self.statement:
             found.append(f"statement {self.statement!r} states nothing: write {{label}} where the label belongs")
-        if self.statement != STATEMENT and not self.stated:
-            found.append("statement is what the prompt states; name the label column that it speaks of (--stated)")
-        if self.subspace == "none" and (self.rank, self.subspace_draws, self.subspace_label) != (1, 5, ""):
-            found.append(
-                "rank, subspace_draws and subspace_label are those of a subspace; give --subspace mean-difference with "
-                "them, or leave them out"
-            )
         if len(set(self.prompts)) < len(self.prompts):
             found.append("one prompt is given twice; give different ones")
         return found

@@ -5,22 +5,24 @@ which is what "checked on real weights" in the list of models means.
 """
 
 import platform
+import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from interp_core.content import CLIPS, DIGITS
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments.checks import compared, run_checks
 from interp_core.experiments.cost import timed
+from interp_core.experiments.patching.check_requests import VerifyRequest
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.experiments.patching.plan import Plan
-from interp_core.experiments.patching.request import PatchRequest
 from interp_core.jobs import Progress, silent
 from interp_core.sites import STAGES, Kind
 from interp_core.trace.clean import clean_runs
@@ -34,11 +36,11 @@ TIE = 0.05
 """Two answers whose logits are nearer than this are a tie in half precision, in logits."""
 
 
-def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -> dict[str, Any]:
+def verify(engine: Engine, request: VerifyRequest, progress: Progress = silent) -> dict[str, Any]:
     """Check a model as a whole.
 
     Args:
-        request: names the model and the clips; of it, questions, answers and positions count.
+        request: the model, the clips and their pairs.
     Returns:
         JSON-ready: what was checked (id, hashes, versions, device, dtype, clips), where the audio stands in each
         prompt, every check with its largest difference and what is allowed, ties, seconds and peak memory, `passed`.
@@ -48,10 +50,7 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
     started = time.monotonic()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    asked = replace(
-        request, pilot=request.pilot or PAIRS, controls=(), flow=(), maps=(), words=0, word_pairs=0, alphas=(1.0,),
-        subspace="none", rank=1, subspace_draws=5, subspace_label="", donor_state="",
-    )  # fmt: skip
+    asked = request.as_run(pilot=request.pilot or PAIRS, controls=(), flow=())
     ready = PATCHING.prepare(engine, asked, progress)
     plan, store = ready.plan, ready.store
     subject, config = store.subject, ready.config
@@ -79,7 +78,14 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
     return {
         "verified": datetime.now(UTC).date().isoformat(),
         "passed": all(check["passed"] for check in found),
-        **{name: config[name] for name in ("model", "dtype", "manifest", "versions")},
+        "model": {**config["model"], "id": _called(config["model"]["id"])},
+        "dtype": config["dtype"],
+        "manifest": {
+            "sha256": ready.manifest.digest,
+            "clips": len(ready.used),
+            CLIPS: {clip.clip_id: clip.digest[-DIGITS:] for clip in ready.used},
+        },
+        "versions": config["versions"],
         "device": f"{config['device']}: {device}",
         "layers": list(layers),
         "sites": kinds,
@@ -91,8 +97,23 @@ def verify(engine: Engine, request: PatchRequest, progress: Progress = silent) -
             "sweep_of_a_pair": timed(lambda: sweep(subject, [patch], plan.labels[0], every.spec)),
             "all": time.monotonic() - started,
         },
-        "peak_bytes": torch.cuda.max_memory_allocated(subject.device) if on_gpu else psutil.Process().memory_info().rss,
+        "peak_bytes": torch.cuda.max_memory_allocated(subject.device) if on_gpu else resident_peak(),
+        "peak_of": "allocated on the GPU" if on_gpu else "resident, the whole process",
     }
+
+
+def resident_peak() -> int | None:
+    """The most memory that this process has had resident since it began, in bytes; None where no system says it."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _called(model: str) -> str:
+    """A model without the folders that it lies in here."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def asked_of(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp_core.data.clips import acoustics
 from interp_core.experiments.clips import ClipReader, ReadyBatch, in_halves, plan_batches
 from interp_core.experiments.probes.plan import Point, ProbesPlan
-from interp_core.experiments.probes.request import Place, Quantity
+from interp_core.experiments.probes.request import Quantity, ReadAt
 from interp_core.jobs import Progress, silent
 from interp_core.maths.arrays import Floats
 from interp_core.maths.proxies import frame_energy, modulation_centroid
@@ -104,7 +104,7 @@ def read_states(
     return Read(at, {name: gathered(f"measured.{name}") for name in wanted})
 
 
-def _states(batch: ReadyBatch, sites: Sequence[Site], places: Sequence[Place]) -> dict[Site, NDArray[np.floating]]:
+def _states(batch: ReadyBatch, sites: Sequence[Site], places: Sequence[ReadAt]) -> dict[Site, NDArray[np.floating]]:
     """One pass of a batch: [batch, places, width] at every site."""
 
     def reduce(site: Site, value: Tensor) -> Tensor:

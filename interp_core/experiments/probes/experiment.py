@@ -7,7 +7,7 @@ from interp_core.data.relabel import as_answers
 from interp_core.engine import Engine
 from interp_core.experiments.answers import question
 from interp_core.experiments.basis import of_labels
-from interp_core.experiments.clips import ClipReader, in_halves
+from interp_core.experiments.clips import ClipReader, check_question, in_halves
 from interp_core.experiments.cost import Cost, timed
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.probes import files, tables
@@ -36,6 +36,9 @@ class Probes(Experiment[ProbesRequest, ProbesPlan, ProbesResult]):
         prompt = asked_of(subject, request)
         subject.check_prompt(prompt)
         plan = plan_probes(subject, manifest.clips, request)
+        if all(point.place == "mean" for point in plan.points):
+            usual = question(subject, request.model)
+            check_question(store, plan.clips[0], prompt, usual, "read the last position too (--places)")
         columns = tuple(target.name for target in plan.targets if target.is_label)
         places = tuple(dict.fromkeys(point.place for point in plan.points))
         layers = tuple(sorted({point.layer for point in plan.points}))

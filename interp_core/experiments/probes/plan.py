@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from interp_core.data.clips import Clip
 from interp_core.data.columns import listed, units_of
 from interp_core.errors import InterpError
-from interp_core.experiments.probes.request import EMB, PLACES, Place, ProbedSite, ProbesRequest
+from interp_core.experiments.probes.request import EMB, READ_AT, ProbedSite, ProbesRequest, ReadAt
 from interp_core.maths.probes import FEWEST_GROUPS
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
@@ -27,7 +27,7 @@ class Point:
     """One place of the model: a site behind a layer (-1: what enters layer 0), and what of it is read."""
 
     kind: ProbedSite
-    place: Place
+    place: ReadAt
     layer: int
 
     @property
@@ -105,7 +105,7 @@ def points_of(subject: Subject, settings: ProbesRequest) -> tuple[Point, ...]:
     faults = [kind for kind in settings.sites if kind not in subject.kinds]
     if faults:
         raise InterpError(f"{subject.name} has no {', '.join(faults)} (its sites: {', '.join(subject.kinds)}).")
-    has = tuple(place for place in PLACES if place == "mean" or "last" in subject.spans)
+    has = tuple(place for place in READ_AT if place == "mean" or "last" in subject.spans)
     if "last" in settings.places and "last" not in has:
         raise InterpError(f"{subject.name} has no last position that reads all others (places: mean); leave last out.")
     usual = (EMB, *range(subject.n_layers))

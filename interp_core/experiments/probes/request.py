@@ -1,14 +1,15 @@
 """A run of probes as a person asks for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from interp_core.options import option
+from interp_core.options import Need, option
 from interp_core.request import Request
 
 ProbedSite = Literal["resid_post", "attn_out", "mlp_out"]
-Place = Literal["mean", "last"]
-PLACES: tuple[Place, ...] = get_args(Place)
+ReadAt = Literal["mean", "last"]
+READ_AT: tuple[ReadAt, ...] = get_args(ReadAt)
 Quantity = Literal["f0", "level", "rate", "centroid", "duration"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 USUAL_QUANTITIES: tuple[Quantity, ...] = ("f0", "level", "rate", "centroid")
@@ -16,7 +17,7 @@ EMB = -1
 """The layer that stands for what enters block 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbesRequest(Request):
     """At which layer and site a linear probe reads a label, or an acoustic quantity, of the clip."""
 
@@ -39,7 +40,7 @@ class ProbesRequest(Request):
         None, "the layers that are read: all, or a list like 0,4,8; -1 is what enters layer 0 (--layers=-1,0,4)",
         none="all", label="Layers",
     )  # fmt: skip
-    places: tuple[Place, ...] = option(
+    places: tuple[ReadAt, ...] = option(
         (),
         "what of a layer is read: the mean over the recording's positions, the last position; all that the model has "
         "unless given",
@@ -62,7 +63,7 @@ class ProbesRequest(Request):
     )  # fmt: skip
     ridge: float = option(
         0.1, "penalty of every ridge probe, in shares of the features' mean eigenvalue", least=1e-6, most=1e6,
-        label="Ridge of the probes", rare=True,
+        label="Ridge of the probes", rare=True, needs=(Need("quantities"),),
     )  # fmt: skip
     prompt: str = option("", "the question, of a model that is asked one; its own unless given")
 
@@ -71,6 +72,7 @@ class ProbesRequest(Request):
     about: ClassVar[str] = (
         "at which layer and site a linear probe reads a label, or F0, level, rate and centroid, of the clip"
     )
+    unused: ClassVar[Mapping[str, str]] = {"probe": "the states of the blocks are read, and no answer is"}
 
     @property
     def held_out(self) -> bool:

@@ -8,7 +8,7 @@ from interp_core.options import option
 from interp_core.request import Request
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SignflipRequest(Request):
     """Neurons that a head attributes to a class, edited at one layer and measured behind it."""
 

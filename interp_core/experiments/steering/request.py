@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from interp_core.choices import During, words_conflicts
+from interp_core.choices import During
 from interp_core.experiments.word_options import during_option, word_clips_option
-from interp_core.options import option
+from interp_core.options import Need, option
 from interp_core.request import Request
 
 Positions = Literal["audio", "last"]
@@ -17,7 +17,7 @@ USUAL_CONTROL = 4.0
 LABEL = "{label}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SteerRequest(Request):
     """Mean-difference vectors of labels, fitted on one half of the clips and added to the states of the other."""
 
@@ -51,13 +51,18 @@ class SteerRequest(Request):
         None,
         "the strength of the controls and of the further questions; 4, or the largest where 4 is not asked for",
         least=0, most=1000, label="Strength of the controls", rare=True,
+        needs=(Need("controls"), Need("prompts", several=True), Need("words")),
     )  # fmt: skip
-    draws: int = option(20, "random vectors, and shuffles of the labels", least=1, label="Random draws")
+    draws: int = option(
+        20, "random vectors, and shuffles of the labels", least=1, label="Random draws",
+        needs=(Need("controls", ("random", "shuffled")),),
+    )  # fmt: skip
     every_draw: bool = option(
         False,
         "every random vector on every clip at the controls' strength, so that the label's vector is ranked among them, "
         "which its p needs (20 of them or more); else each clip meets one of them, in turn, and there is no p",
         label="Every random vector on every clip", rare=True,
+        needs=(Need("controls", ("random",)),),
     )  # fmt: skip
     vector: str = option("", "add the vectors of this file (steering_vectors.safetensors of a run), and fit none")
     task: str = option("", "the label column that vectors are fitted to", label="Task")
@@ -82,6 +87,7 @@ class SteerRequest(Request):
         f"The speaker sounds {LABEL}.",
         f"what the control of the prompt says before the question; {LABEL} stands for the label",
         label="What the prompt says alone", rare=True,
+        needs=(Need("controls", ("prompt",)),),
     )  # fmt: skip
     method: Route = option(
         "fast",
@@ -127,7 +133,6 @@ class SteerRequest(Request):
         for name, values in (("targets", self.targets), ("controls", self.controls), ("layers", self.layers or ())):
             if len(set(values)) < len(values):
                 found.append(f"--{name}: give each once")
-        found += words_conflicts(self.words, self.word_clips, self.during)
         if "prompt" in self.controls and LABEL not in self.told:
             found.append(f"--told {self.told[:60]!r} names no label; write {LABEL} where it belongs")
         return found

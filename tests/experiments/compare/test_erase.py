@@ -10,6 +10,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.compare.units import values_of
 from interp_core.maths.subspaces import fit_leace
+from interp_core.options import idle
 from interp_core.sites import Site
 from interp_core.trace.hooks import captured, edited
 from tests.experiments.compare_cases import QUICK, asked, compared
@@ -87,7 +88,7 @@ def test_what_cannot_be_erased_is_refused_before_anything_runs(scene):
     ):
         settings = replace(ERASING, **{"domain": "codec", **change})
         if said is None:
-            assert settings.conflicts() == ["erase_label says what is erased, and nothing is; give --erase with it"]
+            assert "--erase-label means nothing without --erase" in idle(settings)[0]
             continue
         with pytest.raises(InterpError, match=said):
             asked(*models, manifest, settings)

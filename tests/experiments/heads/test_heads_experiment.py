@@ -193,7 +193,7 @@ def test_the_cost_counts_clips_heads_and_kinds(engine: Engine, asked: HeadsReque
     assert forwards_of(ready) == 18 * (1 + 1 + 15 * 2)
     cost = HEADS.cost(ready)
     assert cost.forwards == forwards_of(ready) and "18 clips (hiss 6, hum 6, tone 6)" in str(cost)
-    assert forwards_of(HEADS.prepare(engine, replace(asked, ablate=()))) == 18
+    assert forwards_of(HEADS.prepare(engine, replace(asked, ablate=(), probe=""))) == 18
     assert len(HEADS.prepare(engine, replace(asked, pilot=2)).plan.clips) == 6
 
 

@@ -130,8 +130,8 @@ def test_a_run_writes_the_answers_of_its_first_clips_and_reads_them_back(engine,
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"word_clips": 2}, "word_clips and during are those of answers in words"),
-        ({"during": "all"}, "word_clips and during are those of answers in words"),
+        ({"word_clips": 2}, "--word-clips means nothing without --words"),
+        ({"during": "all"}, "--during means nothing without --words"),
     ],
 )
 def test_settings_of_answers_that_are_not_written_are_refused(engine, asked, change, said):

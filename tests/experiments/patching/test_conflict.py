@@ -258,11 +258,11 @@ def test_of_many_layers_every_nth_is_taken_counted_from_the_last(some, asked_bot
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"maps": (), "back_every": 2}, "back_every thins out the map of later layers"),
+        ({"maps": (), "back_every": 2}, "--back-every means nothing without --map back"),
         ({"layers": (3,)}, "leave layer 3 alone"),
         ({"stated": "speaker"}, "stated 'speaker' is no label column that the answers .* columns that do: prosody_l"),
         ({"statement": "It is sad."}, "states nothing: write {label}"),
-        ({"stated": "", "statement": "It is {label}."}, "name the label column that it speaks of"),
+        ({"stated": "", "statement": "It is {label}."}, "--statement means nothing without --stated"),
         ({"back_every": 0}, "too small"),
         ({"maps": ("back", "back")}, "give each map once"),
     ],

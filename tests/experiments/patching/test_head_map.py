@@ -290,7 +290,9 @@ def test_a_run_that_was_begun_before_there_were_maps_is_gone_on_with(engine, wan
     (old / "patching_config.json").write_text(json.dumps({**config, "settings": before}, default=str))
     assert resumable(old, config, "patching_config.json")
     with pytest.raises(InterpError, match="settings.top_heads"):
-        resumable(old, PATCHING.prepare(engine, replace(usual, top_heads=4)).config, "patching_config.json")
+        resumable(
+            old, PATCHING.prepare(engine, replace(usual, maps=("heads",), top_heads=4)).config, "patching_config.json"
+        )
 
 
 def test_the_cost_names_the_passes_of_the_map(engine, wanted):

@@ -8,11 +8,11 @@ import pytest
 from interp_core.api import open_run
 from interp_core.data.mel import MEL_FLOOR_DB, MEL_STEP_DB, mel_levels
 from interp_core.experiments.example import Sound
-from interp_core.experiments.patching.one_pair import Place, pair_figure
+from interp_core.experiments.patching.one_pair import CurvePoint, pair_figure
 from interp_core.models.bundled import ASSETS
 
 RATE = 16_000
-PLACE = Place("prosody", 0, 1.0, 7)
+PLACE = CurvePoint("prosody", 0, 1.0, 7)
 
 
 def sound(label: str, hz: float, seconds: float) -> Sound:
@@ -54,7 +54,7 @@ def test_one_figure_holds_both_sounds_the_curve_and_the_logits_and_says_where_th
 
 def test_a_place_takes_the_matched_patch_of_its_own_strength_question_and_layer(run):
     other = run.records.assign(alpha=0.5)
-    assert len(Place("prosody", 1, 1.0, 7).records(run.records)) == 30
+    assert len(CurvePoint("prosody", 1, 1.0, 7).records(run.records)) == 30
     assert len(PLACE.records(other)) == 0
     assert set(PLACE.records(run.records)["condition"]) == {"matched"}
 

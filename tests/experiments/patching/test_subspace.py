@@ -194,7 +194,7 @@ def test_the_folder_holds_table_records_and_picture_and_a_lost_table_is_missed(f
     "change, said",
     [
         ({"rank": 3}, r"rank 3 needs the mean states of 4 classes, .*speaker\) fewer are left for 4 of 4 pairs"),
-        ({"subspace": "none"}, "rank, subspace_draws and subspace_label are those of a subspace"),
+        ({"subspace": "none"}, "--rank means nothing without --subspace other than none"),
         ({"rank": 9}, "too large"),
         ({"pairs": ("t0-happy <- t1-happy",), "kinds": "", "subspace_label": "nothing"}, r"\(0 of nothing\)"),
     ],

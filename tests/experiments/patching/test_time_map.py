@@ -304,7 +304,7 @@ def test_a_run_without_a_map_has_no_such_tables_and_a_lost_map_is_missed(folder,
     [
         ({"positions": "last"}, "cuts the recording into windows, but the run patches positions 'last'"),
         ({"windows": 4, "window_seconds": 0.2}, "either the number of windows or their length"),
-        ({"maps": (), "windows": 4}, "windows are those of the time map"),
+        ({"maps": (), "windows": 4}, "--windows means nothing without --map time"),
         ({"maps": ("time", "time"), "windows": None}, "give each map once"),
         ({"windows": 0}, "too small"),
     ],

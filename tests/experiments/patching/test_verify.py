@@ -2,15 +2,21 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
 from interp_core.__main__ import main
-from interp_core.cli import BAD_INPUT, CHECK_FAILED, DONE
+from interp_core.cli import BAD_INPUT, CHECK_FAILED, DONE, parser, request_of
+from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.experiments.patching import verify as verifying
-from interp_core.experiments.patching.verify import sampled, verify
+from interp_core.experiments.patching.check_requests import VerifyRequest
+from interp_core.experiments.patching.experiment import PATCHING
+from interp_core.experiments.patching.verify import resident_peak, sampled, verify
 from interp_core.models.verified import verified
 from interp_core.trace.sweep import sweep
 
@@ -20,7 +26,7 @@ def test_layers_are_sampled_at_both_ends_and_in_the_middle():
 
 
 def test_every_site_is_checked_by_both_routes_and_the_record_says_on_what(engine, plain, ready):
-    record = verify(engine, replace(plain, checks=True))
+    record = verify(engine, asked(plain))
     subject = ready.store.subject
     of_sites = {check["site"] for check in record["checks"]}
     assert record["passed"] and of_sites == set(record["sites"]) == set(subject.kinds) - {"pooled", "logits"}
@@ -29,8 +35,45 @@ def test_every_site_is_checked_by_both_routes_and_the_record_says_on_what(engine
         assert {"self-patch", "fast"} <= names, site
     assert record["model"]["weights_sha256"] == subject.weights_hash and record["dtype"] == "float32"
     assert record["versions"]["torch"] and record["manifest"]["sha256"] and record["spans"]
-    assert 0 < record["seconds"]["clean_pass"] < record["seconds"]["all"] and record["peak_bytes"] > 1e6
+    clips = record["manifest"]["clips_sha256"]
+    assert {span["clip"] for span in record["spans"]} <= set(clips) < {clip.clip_id for clip in ready.manifest.clips}
+    assert record["manifest"]["clips"] == record["ties"]["clips"] == len(clips)
+    assert record["model"]["id"] == Path(plain.model).name, "and not where it lies on this machine"
+    assert 0 < record["seconds"]["clean_pass"] < record["seconds"]["all"] and record["peak_of"].startswith("resident")
     assert json.loads(json.dumps(record)) == record
+
+
+def test_the_peak_of_memory_stays_when_memory_is_given_back():
+    before = resident_peak()
+    held = np.ones(200 << 17)  # 200 MiB
+    with_it = resident_peak()
+    del held
+    assert resident_peak() >= with_it >= before and with_it > psutil.Process().memory_info().rss
+
+
+def asked(plain):
+    return VerifyRequest(plain.model, plain.manifest, device="cpu", kinds=plain.kinds, labels=plain.labels)
+
+
+@pytest.mark.parametrize("command", ["check", "verify-model"])
+def test_only_what_the_checks_heed_is_taken_and_a_config_says_what_is_left_out(command, plain, tmp_path, capsys):
+    line = [command, "--model", plain.model, "--manifest", str(plain.manifest), "--device", "cpu"]
+    wrong = ["--controls=noise", "--flow=lens", "--map=time", "--words=5", "--method=reference", "--windows=3"]
+    assert main([*line, *wrong]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert all(f"{one.partition('=')[0]} means nothing here: `{command}`" in said for one in wrong)
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    listed = capsys.readouterr().out
+    assert "--kinds" in listed and not any(f"  {one.partition('=')[0]} " in listed for one in wrong)
+    config = {**PATCHING.prepare(Engine(), replace(plain, maps=("time",), windows=3)).config, "finished": None}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "patching_config.json").write_text(json.dumps(config, default=str))
+    args = parser().parse_args([command, "--config", str(tmp_path / "run" / "patching_config.json")])
+    made = request_of(args)
+    made.check()
+    assert (made.kinds, made.labels, made.maps, made.windows) == (plain.kinds, plain.labels, (), None)
+    assert "changes nothing here: " in (told := capsys.readouterr().err) and "--map=time" in told
 
 
 def test_a_fast_route_that_is_wrong_at_one_site_fails_there_alone(engine, plain, monkeypatch):
@@ -41,7 +84,7 @@ def test_a_fast_route_that_is_wrong_at_one_site_fails_there_alone(engine, plain,
         return found
 
     monkeypatch.setattr(verifying, "sweep", off)
-    record = verify(engine, plain)
+    record = verify(engine, asked(plain))
     failed = {check["site"] for check in record["checks"] if not check["passed"]}
     assert not record["passed"] and failed == {"mlp_out"}
 
@@ -66,7 +109,7 @@ def test_the_command_prints_each_check_writes_the_record_and_refuses_a_file_that
     said = capsys.readouterr().out
     assert "passed  attn_out: fast (wavefront) = reference" in said and "a sweep of a pair" in said
     (record,) = verified(tmp_path)
-    assert (record.model_type, record.dtype) == ("qwen2_audio", "float32") and str(tiny_folder) in str(record)
+    assert (record.model_type, record.dtype) == ("qwen2_audio", "float32") and tiny_folder.name in str(record)
     assert main(line) == BAD_INPUT and "must name a new file" in capsys.readouterr().err
 
     assert main([*line, "--out", ""]) == BAD_INPUT and "--out '' must name a new file" in capsys.readouterr().err

@@ -151,5 +151,5 @@ def test_a_run_writes_the_answers_of_its_first_clips_and_reads_them_back(engine,
 
 def test_settings_of_answers_that_are_not_written_are_refused(tiny_folder, clips):
     for change in ({"word_clips": 2}, {"during": "all"}):
-        with pytest.raises(InterpError, match="word_clips and during are those of answers in words"):
+        with pytest.raises(InterpError, match="means nothing without --words"):
             SteerRequest(str(tiny_folder), str(clips), **change).check()

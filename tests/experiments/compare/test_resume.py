@@ -18,7 +18,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.compare.experiment import COMPARE
 from interp_core.experiments.compare.patch import RECORDS
 from interp_core.experiments.compare.request import CompareRequest
-from interp_core.experiments.compare.run import _probed
+from interp_core.experiments.compare.run import probed_transplants
 from interp_core.experiments.experiment import run
 from interp_core.jobs import Cancelled
 from interp_core.models.countermeasure.subject import SpoofDetector
@@ -180,7 +180,7 @@ def test_a_chunk_that_is_cut_short_is_computed_again_and_nothing_else(
     ready = COMPARE.prepare(engine, request_)
     done, of_choice = tmp_path / "done", ready.plan.units.chosen_on
     killed(engine, request_, done, PROBES, 2)
-    probed = len(_probed(transplants))
+    probed = len(probed_transplants(transplants))
     assert 0 < probed < len(transplants)
     mapped = [number for number, rows in enumerate(ready.plan.planned) if of_choice[list(rows)].any()]
     latest = f"sums_{(len(mapped) - 1) % 2:06}"

@@ -19,14 +19,13 @@ from tests.families.audio_llms import FAMILIES
 from tests.families.encoders import save_ast, save_clap, save_wavlm, save_whisper
 from tests.families.subjects import CASES
 from tests.tiny import tone
-from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import save_ultravox
 
 Save = Callable[[Path], Path]
 LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
-    **{"ast": save_ast, "clap": save_clap, "omnispeech": save_opens2s, **FAMILIES},
+    **{"ast": save_ast, "clap": save_clap, **FAMILIES},
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 

@@ -85,7 +85,7 @@ def save_encoder(folder: Path, seed: int) -> Path:
     return folder
 
 
-def save_clips(folder: Path, seed: int, *, texts: int = 12, shuffled: bool = False) -> Path:
+def save_clips(folder: Path, seed: int, *, texts: int = 20, shuffled: bool = False) -> Path:
     """Write recordings and their manifest: every text in every label.
 
     Args:
@@ -123,7 +123,7 @@ def maps(engine: Engine, model: Path, manifest: Path, seed: int) -> Any:
     """The layer curve of what attention adds, the map of heads and the time map of two windows."""
     return made(
         engine, "patch", model, manifest, kinds="same=text_id,differ=prosody_label", labels=LABELS, site="attn_out",
-        maps=("time", "heads"), windows=2, controls=("random",), flow=(), max_pairs=24, top_heads=4, checks=False,
+        maps=("time", "heads"), windows=2, controls=("random",), flow=(), max_pairs=40, top_heads=4, checks=False,
         seed=seed,
     )  # fmt: skip
 

@@ -9,7 +9,6 @@ from interp_core.experiments.cost import Cost, like_states, ready_seconds, timed
 from interp_core.experiments.probes.capture import Read
 from interp_core.experiments.probes.plan import ALONE, ProbesPlan, Target
 from interp_core.experiments.probes.run import fit
-from interp_core.sites import Site
 
 
 def estimate(reader: ClipReader, plan: ProbesPlan) -> Cost:
@@ -18,7 +17,7 @@ def estimate(reader: ClipReader, plan: ProbesPlan) -> Cost:
     waiting = n * ready_seconds(reader.ready, plan.clips)
     rows = tuple(range(min(n, settings.batch_size))) if not reader.subject.pads and reader.subject.one_shape else (0,)
     batch, point = reader.batch(plan.clips, rows), plan.points[0]
-    site = Site("resid_post", 0)
+    site = point.site
     widths: list[int] = []
     each = timed(lambda: widths.append([v[site].shape[1] for _, v in pooled(batch, [site])][0])) / len(rows)
     noise = Read({point: like_states(n, widths[0], settings.seed)}, {})

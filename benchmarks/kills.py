@@ -2,12 +2,16 @@
 
 python -m benchmarks.kills                  50 kills, some 40 minutes
 python -m benchmarks.kills 10 --only heads
+python -m benchmarks.kills 10 --only heads --shards 3
 
 A command runs once without a kill. Then it is begun, killed, resumed, killed again, up to five times, and let run to
 its end; that is repeated until each command has had its share of the kills. Moments are drawn from a seed: any time
 since the process was started, any time since its folder was made, or the n-th time that a file is on its way to the
 disk, which is where a kill could tear one. What a kill leaves must be a folder that lists of runs can read, or none.
 What differs then from the run without a kill, apart from times, ends in exit code 1.
+
+With --shards each shard of a command is killed and gone on with in turn, the merge of them all is killed, too, and what
+is merged in the end must be the files of one process.
 """
 
 import argparse
@@ -48,9 +52,15 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def begun(request: Request, out: Path, *, resume: bool) -> "subprocess.Popen[bytes]":
+def begun(request: Request, out: Path, *, resume: bool, shard: str = "") -> "subprocess.Popen[bytes]":
     """A request as a process of its own, its words on stderr."""
-    line = f"exec {sys.executable} {request.command_line(str(out)).split(' ', 1)[1]}{' --resume' if resume else ''}"
+    more = (f" --shard {shard}" if shard else "") + (" --resume" if resume else "")
+    return started_as(f"{request.command_line(str(out)).split(' ', 1)[1]}{more}", out)
+
+
+def started_as(words: str, out: Path) -> "subprocess.Popen[bytes]":
+    """What stands behind `python` in a line, as a process of its own."""
+    line = f"exec {sys.executable} {words}"
     out.parent.mkdir(exist_ok=True)
     with open(out.parent / "stderr", "wb") as errors:
         return subprocess.Popen(["bash", "-c", line], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
@@ -136,10 +146,56 @@ def killed(name: str, kills: int, place: Path, rng: random.Random) -> Tally:
     return tally
 
 
+def killed_shards(name: str, kills: int, n: int, place: Path, rng: random.Random) -> Tally:
+    """Kill so many times among the shards of one command and their merge; the same number a shard, the rest at last."""
+    request, tally = REQUESTS[name], Tally()
+    whole, out, merged = (place / part / "run" for part in ("whole", "shards", "merged"))
+    begins = time.monotonic()
+    if begun(request, whole, resume=False).wait(LONGEST_S) != DONE:
+        tally.faults.append(f"without a kill: {said(whole)}")
+        return tally
+    seconds = time.monotonic() - begins
+    folders = [out / f"shard-{i}-of-{n}" for i in range(1, n + 1)]
+    merging = f"-m interp_core merge {' '.join(map(str, folders))} --out {merged}"
+    shares = [kills // (n + 1)] * n
+    shares.append(kills - sum(shares))
+    for number, share in enumerate(shares):
+        last = number == n
+        folder = merged if last else folders[number]
+        for attempt in range(share + 1):
+
+            def process(attempt: int = attempt, last: bool = last, number: int = number) -> "subprocess.Popen[bytes]":
+                if last:
+                    return started_as(merging, merged)
+                return begun(request, out, resume=attempt > 0, shard=f"{number + 1}/{n}")
+
+            one, what = process(), "the merge" if last else f"shard {number + 1}"
+            if attempt < share:
+                moment = rng.choice(MOMENTS)
+                wait_for(moment, one, folder, seconds / (1 if last else n), rng)
+                if one.poll() is None:
+                    one.kill()
+                    one.wait()
+                    tally.kills[moment] += 1
+                    continue
+                tally.too_late += 1
+            if one.wait(LONGEST_S) != DONE:
+                tally.faults.append(f"{what} after {attempt} kills: {said(folder if last else out)}")
+                return tally
+            if attempt < share:  # it came to its end before the moment: nothing is left to kill
+                break
+    tally.runs += 1
+    right, found = contents(whole), contents(merged)
+    other = sorted(one for one in {*right, *found} if right.get(one) != found.get(one))
+    tally.faults += [f"merged after kills, {', '.join(other)} differ"] if other else []
+    return tally
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kills", type=int, nargs="?", default=50, help="of all commands together")
     parser.add_argument("--only", action="append", choices=sorted(REQUESTS), help="this command alone; may be repeated")
+    parser.add_argument("--shards", type=int, default=0, help="deal each command into so many shards, and merge them")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # sums over several threads differ in their last digits
@@ -147,14 +203,18 @@ def main() -> int:
     for number, name in enumerate(names):
         share = asked.kills // len(names) + (number < asked.kills % len(names))
         with tempfile.TemporaryDirectory() as folder:
-            tally = killed(name, share, Path(folder), random.Random(f"{asked.seed} {name}"))
+            rng = random.Random(f"{asked.seed} {name}")
+            if asked.shards:
+                tally = killed_shards(name, share, asked.shards, Path(folder), rng)
+            else:
+                tally = killed(name, share, Path(folder), rng)
         print(f"{name}: {dict(tally.kills)}, {tally.runs} runs to their end, {tally.too_late} ended before a kill")
         sys.stdout.flush()
         all_kills, all_runs = all_kills + tally.kills, all_runs + tally.runs
         faults += [f"{name}: {fault}" for fault in tally.faults]
     print(f"{all_kills.total()} kills ({dict(all_kills)}), {all_runs} runs to their end, {len(faults)} faults")
     print("\n".join(faults))
-    return int(bool(faults) or all_kills.total() < asked.kills)
+    return int(bool(faults) or (not asked.shards and all_kills.total() < asked.kills))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@
 Every way runs in this process, in turn, round after round; a figure is the median over the rounds of (time of the way
 / time of a clean pass in that round). It holds everything that the way needs: clean runs, captures, sweep,
 readout. Process CPU time is the figure to read on a shared machine, wall time on a GPU. Label logits are
-compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1.
+compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1. So
+does a set that is slower than is wanted: 100 pairs over 40 clips through 28 layers, the decoder alone, have to be 10
+times as fast as the plain loop and 6 times as fast as the best other library at 120 audio positions, 25 and 12 times
+at 750.
 """
 
 import argparse
@@ -38,6 +41,9 @@ from interp_core.models.prompted import Prompted
 from interp_core.trace.patch import sweep_layers
 
 TOLERANCE = 1e-4
+WANTED = {120: (10.0, 6.0), 750: (25.0, 12.0)}
+"""By audio positions: how many times as fast as the plain loop, and as the best other library, over `WANTED_OF`."""
+WANTED_OF = {"layers": 28, "pairs": 100, "clips": 40}
 
 
 @dataclass
@@ -122,6 +128,23 @@ class Bench:
             self.faults.append(f"patching moves no label logit by more than {effect:.1e}: the comparison means nothing")
         return expected
 
+    def speed(self, n_audio: int, figures: dict[str, Figures]) -> None:
+        """How many times as fast a set is as the plain loop and the best other library; too little is a fault."""
+        mine = median(figures[self.fast.name].cpu)
+        peer = min(self.others, key=lambda way: median(figures[way.name].cpu), default=None)
+        asked = all(getattr(self.args, name) == value for name, value in WANTED_OF.items())
+        for way, wanted in zip((self.loop, peer), WANTED.get(n_audio, (0.0, 0.0)), strict=True):
+            if way is None:
+                print("\n(no other library to be compared with)")
+                continue
+            times = median(figures[way.name].cpu) / mine
+            aim = f"; wanted: {wanted:g}" if asked and wanted else ""
+            print(f"\n{n_audio} audio positions: {times:.1f} times as fast as {way.name}{aim}")
+            if aim and times < wanted:
+                self.faults.append(
+                    f"{n_audio} audio positions: {times:.1f} times as fast as {way.name}, wanted {wanted:g}"
+                )
+
     def table(self, title: str, figures: dict[str, Figures], note: str = "") -> None:
         """Print one table in Markdown."""
         loops = [figures.get(loop.name) for loop in (self.loop, self.loop_tower)]
@@ -168,6 +191,7 @@ class Bench:
         some = pairs[: self.args.checked]
         if not mixed and some:  # a pass a layer and pair each: a few pairs say what a pair costs
             figures |= self.measure([self.loop, *self.others], made, some, expected, 1)
+            self.speed(n_audio, figures)
         used = len({i for pair in pairs for i in pair})
         spread = f"{min(lengths)} to {max(lengths)}" if mixed else str(n_audio)
         by_count = (used + len(pairs) * len(self.points)) / len(pairs)
@@ -214,7 +238,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the tables; 1 where a way's logits are not the reference's."""
+    """Print the tables; 1 where a way's logits are not the reference's, or a set is slower than is wanted."""
     args = arguments()
     torch.set_num_threads(args.threads)
     subject = random_subject(Size(args.d_model, args.layers, args.kv_heads), args.device, args.seed)

@@ -78,8 +78,10 @@ def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.process_time() - started, found
 
 
-def pair_of(model: str) -> tuple[AudioLLM, Prompted, Prompted, LabelTokens, Pair]:
-    asked = PatchRequest(model, device="cpu", dtype="float32", kinds="prosody", max_pairs=1, controls=(), flow=())
+def pair_of(model: str, manifest: str | None = None) -> tuple[AudioLLM, Prompted, Prompted, LabelTokens, Pair]:
+    asked = PatchRequest(
+        model, manifest, device="cpu", dtype="float32", kinds="prosody", max_pairs=1, controls=(), flow=()
+    )
     ready = PATCHING.prepare(Engine(), asked)
     pair, prompt, subject = ready.plan.pairs.pairs[0], ready.request.prompts[0], ready.store.subject
     assert isinstance(subject, AudioLLM), "the plain loop is written for an audio LLM"

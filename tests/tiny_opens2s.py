@@ -67,7 +67,7 @@ def llm_config(vocab_size: int, **changed: Any) -> dict[str, Any]:
     return {**sizes, **changed}
 
 
-def config_json(vocab_size: int) -> dict[str, Any]:
+def config_json(vocab_size: int, **sizes: int) -> dict[str, Any]:
     """The fields of the hub's config.json; it says its class, but no model type."""
     return {
         "adapter_inner_dim": INNER,
@@ -75,7 +75,7 @@ def config_json(vocab_size: int) -> dict[str, Any]:
         "audio_encoder_config": encoder_config(),
         "conv_kernel_sizes": "5,5",
         "interleave_strategy": "4:8",
-        "llm_config": llm_config(vocab_size),
+        "llm_config": llm_config(vocab_size, **sizes),
         "lora_config": None,
         "torch_dtype": "bfloat16",
         "transformers_version": "4.51.0",
@@ -83,22 +83,23 @@ def config_json(vocab_size: int) -> dict[str, Any]:
     }
 
 
-def weights(vocab_size: int, seed: int = 0) -> dict[str, Tensor]:
+def weights(vocab_size: int, seed: int = 0, **sizes: int) -> dict[str, Tensor]:
     """Every tensor of a checkpoint by its name there, float32."""
     torch.manual_seed(seed)
     encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**encoder_config())).float()
-    llm = Qwen3ForCausalLM(Qwen3Config(**llm_config(vocab_size))).float()
+    llm = Qwen3ForCausalLM(Qwen3Config(**llm_config(vocab_size, **sizes))).float()
+    d_model = llm.config.hidden_size
     speech = Qwen3ForCausalLM(Qwen3Config(**llm_config(50, hidden_size=16, num_hidden_layers=1))).float()
     shapes = {
         "audio_adapter.subsampler.conv_layers.0.weight": (2 * D_AUDIO, D_AUDIO, 5),
         "audio_adapter.subsampler.conv_layers.0.bias": (2 * D_AUDIO,),
-        "audio_adapter.subsampler.conv_layers.1.weight": (2 * D_MODEL, D_AUDIO, 5),
-        "audio_adapter.subsampler.conv_layers.1.bias": (2 * D_MODEL,),
-        "audio_adapter.fc1.weight": (INNER, D_MODEL),
-        "audio_adapter.fc2.weight": (D_MODEL, INNER),
-        "audio_adapter.ln.weight": (D_MODEL,),
-        "audio_adapter.ln.bias": (D_MODEL,),
-        "llm2tts.weight": (16, D_MODEL),
+        "audio_adapter.subsampler.conv_layers.1.weight": (2 * d_model, D_AUDIO, 5),
+        "audio_adapter.subsampler.conv_layers.1.bias": (2 * d_model,),
+        "audio_adapter.fc1.weight": (INNER, d_model),
+        "audio_adapter.fc2.weight": (d_model, INNER),
+        "audio_adapter.ln.weight": (d_model,),
+        "audio_adapter.ln.bias": (d_model,),
+        "llm2tts.weight": (16, d_model),
         "llm_ln.weight": (16,),
         "llm_ln.bias": (16,),
         "tts_lm_model.spk2tts.weight": (16, 8),
@@ -112,17 +113,33 @@ def weights(vocab_size: int, seed: int = 0) -> dict[str, Tensor]:
     )
 
 
-def save_opens2s(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, shards: int = 3) -> Path:
+def save_opens2s(
+    folder: Path,
+    *,
+    n_layers: int = 4,
+    d_model: int = D_MODEL,
+    n_heads: int = 4,
+    n_kv_heads: int = 2,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    shards: int = 3,
+) -> Path:
     """Write the folder; `dtype` is the one that the weights are stored in."""
     folder.mkdir(parents=True)
+    sizes = {
+        "num_hidden_layers": n_layers,
+        "hidden_size": d_model,
+        "num_attention_heads": n_heads,
+        "num_key_value_heads": n_kv_heads,
+    }
     words = tokenizer()
     words.add_tokens(list(ADDED), special_tokens=True)
     words.chat_template = TEMPLATE
     words.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config_json(len(words)), indent=2))
+    (folder / "config.json").write_text(json.dumps(config_json(len(words), **sizes), indent=2))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "do_sample": True}))
     WhisperFeatureExtractor(feature_size=MELS, return_attention_mask=True).save_pretrained(folder / "audio")
-    named = {name: value.to(dtype).contiguous() for name, value in weights(len(words), seed).items()}
+    named = {name: value.to(dtype).contiguous() for name, value in weights(len(words), seed, **sizes).items()}
     names = [f"model-{i + 1:05d}-of-{shards:05d}.safetensors" for i in range(shards)]
     weight_map = {name: names[i * shards // len(named)] for i, name in enumerate(sorted(named))}
     for file in names:

@@ -37,6 +37,9 @@ answers changes. Click a cell: the logits above are then its own, and both recor
 What it cannot show: a window that moves nothing alone may matter together with others, and an effect at one place does
 not mean that the information is only there. Attributions of single positions are not shown in its place: on
 demo-emotion they agreed with true patches at r = 0.17 to 0.31 in the first half of the layers.
+
+Sources: maps of position and layer, Meng et al. 2022, arXiv:2202.05262; one place alone or several together, Zhang &
+Nanda 2023, arXiv:2309.16042; enough is not needed, Heimersheim & Nanda 2024, arXiv:2404.15255.
 """
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TokenizersBackend, WhisperFeatureExtra
 
 from tests.families.words import GLM, GRANITE, PHI4, QWEN3_ASR, chatml, gpt2, qwen, save_tekken, words
 from tests.tiny import save_qwen2_audio
+from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import save_ultravox
 
 MEL = 16
@@ -417,5 +418,6 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "granite_speech_plus": save_granite_speech_plus,
     "phi4_multimodal": save_phi4_multimodal,
     "ultravox": save_ultravox,
+    "omnispeech": save_opens2s,
 }
 """Builders by family: each takes a folder and sizes of the decoder (n_layers, d_model, n_heads, n_kv_heads, seed)."""

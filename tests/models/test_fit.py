@@ -35,7 +35,7 @@ Save = Callable[[Path], Path]
 LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
-    **{"ast": save_ast, "clap": save_clap, "omnispeech": save_opens2s, **FAMILIES},
+    **{"ast": save_ast, "clap": save_clap, **FAMILIES},
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 
@@ -162,7 +162,7 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
 
 HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
-    **{"whisper": save_whisper, "moonshine": save_moonshine, "OpenS2S": save_opens2s, **FAMILIES},
+    **{"whisper": save_whisper, "moonshine": save_moonshine, **FAMILIES},
 }
 
 

@@ -90,8 +90,17 @@ def silencing(d_head: int, *, written: bool) -> Change:
 
 
 def library(subject: AudioLLM, run: CleanRun, n_tokens: int = N) -> tuple[int, ...]:
-    """What the library's own `generate()` writes behind a clip's raw inputs, without the token that ends it."""
+    """What the library's own `generate()` writes behind a clip's raw inputs, without the token that ends it; of OpenS2S
+    behind the spliced embeddings, as its decoder alone is the library's."""
     inputs = dict(run.prompted.inputs)
+    if (llm := getattr(subject.hf, "llm_model", None)) is not None:
+        embeds = run.prompted.embeds[None]
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+        with torch.inference_mode():
+            out = llm.generate(
+                inputs_embeds=embeds, attention_mask=mask, max_new_tokens=n_tokens, do_sample=False, pad_token_id=0
+            )
+        return cut(out[0].tolist(), llm)
     with torch.inference_mode():
         out = subject.hf.generate(**inputs, max_new_tokens=n_tokens, do_sample=False)[0]
     return cut(out[inputs["input_ids"].shape[1] :].tolist(), subject.hf)

@@ -14,13 +14,13 @@ from interp_core.experiments.answers import low_mass
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.compare import files
+from interp_core.experiments.compare.cost import estimate
 from interp_core.experiments.compare.parts import mix_refusal
-from interp_core.experiments.compare.passes import answer, batches
 from interp_core.experiments.compare.plan import ComparePlan, parts_report, plan_comparison
 from interp_core.experiments.compare.report import undefined_before_onset
 from interp_core.experiments.compare.request import CompareRequest
 from interp_core.experiments.compare.run import Comparison, run_comparison
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import demo_of
@@ -72,11 +72,7 @@ class Compare(Experiment[CompareRequest, ComparePlan, Comparison]):
         return Ready(request, plan.settings, engine, base, manifest, plan, facts, notes, clips, basis)
 
     def cost(self, ready: Ready[CompareRequest, ComparePlan]) -> Cost:
-        plan = ready.plan
-        first = next(batches(plan.base, plan.donor, plan.clips, plan.task.prompt, plan.planned[:1]))
-        spent = sum(timed(lambda given=given: answer(given, plan.task.labels)) for given in (first.base, first.donor))  # type: ignore[misc]
-        each = spent / 2 / len(first.rows)
-        return Cost(plan.forwards, plan.forwards * each, f"{len(plan.clips)} clips", "the domain probes")
+        return estimate(ready.plan)
 
     def compute(self, ready: Ready[CompareRequest, ComparePlan], sink: Sink, progress: Progress) -> Comparison:
         plan = ready.plan

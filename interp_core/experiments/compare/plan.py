@@ -64,7 +64,21 @@ class ComparePlan:
         """Forward passes in all, both models together."""
         transplants = self.transplants([0.0] * self.base.subject.n_layers)
         givers = len({transplant.reverse for transplant in transplants if transplant.mode == "donor"})
-        return len(self.clips) * (2 + givers + len(transplants))
+        checked = 0
+        if self.settings.checks and transplants:  # see `check_edits`: the first batch, as it is and at every site
+            sites = checked_sites(transplants)
+            checked = len(self.planned[0]) * (1 + len(sites) + 2 * (Site("logits") in sites))
+        return len(self.clips) * (2 + givers + len(transplants)) + checked
+
+    @property
+    def readers(self) -> tuple[ClipReader, ClipReader]:
+        """Of the base and of the donor."""
+        return ClipReader(self.base, self.task.prompt), ClipReader(self.donor, self.task.prompt)
+
+
+def checked_sites(transplants: Sequence[Transplant]) -> list[Site]:
+    """The sites at which edits are checked before the run, each once."""
+    return list(dict.fromkeys(site for one in transplants if not one.reverse for site in one.sites))
 
 
 def plan_comparison(

@@ -27,7 +27,7 @@ from interp_core.experiments.compare.patch import (
     fitted_maps,
     transplant_pass,
 )
-from interp_core.experiments.compare.plan import ComparePlan, parts_report
+from interp_core.experiments.compare.plan import ComparePlan, checked_sites, parts_report
 from interp_core.experiments.compare.probes import count_probes, probe_sites
 from interp_core.experiments.compare.report import findings, scores_table
 from interp_core.experiments.compare.transplants import Transplant
@@ -136,12 +136,10 @@ def run_comparison(
     checks = {"passed": True, "checks": []}
     if settings.checks and transplants:
         first = next(batches(q.base, q.donor, q.clips, q.task.prompt, q.planned[:1]))
-        checks = check_edits(
-            worker, first, list(dict.fromkeys(s for a in transplants if not a.reverse for s in a.sites))
-        )
+        checks = check_edits(worker, first, checked_sites(transplants))
     domain = values_of(q.clips, q.units.columns.domain)
     read = _read_by_head(points)
-    probed = _probed(transplants) if any(domain) else []
+    probed = probed_transplants(transplants) if any(domain) else []
     patched = transplant_pass(
         q.base, q.donor, q.clips, worker, transplants, q.planned, read=read, read_of=probed, kept=clean.kept,
         clean=clean.logits, reported=q.units.reported, sink=sink, progress=progress,
@@ -169,7 +167,7 @@ def _read_by_head(points: Sequence[Site]) -> Site:
     return [site for site in points if site.kind != "logits"][-1]
 
 
-def _probed(transplants: Sequence[Transplant]) -> list[str]:
+def probed_transplants(transplants: Sequence[Transplant]) -> list[str]:
     """Those whose representation is probed: chosen ones into the base that can change it, and not the answer."""
     return [
         transplant.name

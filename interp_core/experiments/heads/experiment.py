@@ -14,11 +14,12 @@ from interp_core.engine import Engine
 from interp_core.experiments.answers import low_mass
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader, check_question
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.heads import files
 from interp_core.experiments.heads.ablate import Head, Task, ablate, patch
 from interp_core.experiments.heads.capture import capture
+from interp_core.experiments.heads.cost import estimate
 from interp_core.experiments.heads.points import geometry_of, has_heads
 from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.heads.run import Drawn, HeadsResult, draw, run_heads
@@ -82,11 +83,7 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
         return Ready(request, found, engine, store, manifest, drawn, facts, tuple(notes), drawn.clips, rests_on)
 
     def cost(self, ready: Ready[HeadsRequest, Drawn]) -> Cost:
-        drawn, first = ready.plan, ready.plan.clips[:1]
-        forwards = forwards_of(ready)
-        each = timed(lambda: capture(ready.store, first, ready.request.prompt, batch_size=1))
-        counts = ", ".join(f"{name} {count}" for name, count in drawn.counts["drawn"].items())
-        return Cost(forwards, forwards * each, f"{len(drawn.clips)} clips ({counts})")
+        return estimate(ready)
 
     def compute(self, ready: Ready[HeadsRequest, Drawn], sink: Sink, progress: Progress) -> HeadsResult:
         return run_heads(ready.store, ready.plan, ready.request, ready.config, sink=sink, progress=progress)
@@ -112,13 +109,6 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
 
 
 HEADS = Heads()
-
-
-def forwards_of(ready: Ready[HeadsRequest, Drawn]) -> int:
-    """Clips that go through the model, counted as often as they do."""
-    geometry, kinds, n = geometry_of(ready.store.subject), ready.request.ablate, len(ready.plan.clips)
-    extra = 1 + len(kinds) * sum(geometry.heads) + ("resample" in kinds) if kinds else 0
-    return n * (1 + extra)
 
 
 # ---- one head, asked for on the page and kept in memory -----------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from interp_core.data.clips import Clip
 from interp_core.data.sampling import stratified
@@ -27,7 +28,7 @@ from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.result import Result
 from interp_core.jobs import Progress, silent
 from interp_core.maths.fisher import fisher_interval, fisher_ratio, fisher_test
-from interp_core.maths.probes import linear_probe
+from interp_core.maths.probes import ProbeScore, linear_probe
 from interp_core.sinks import MEMORY, Sink
 from interp_core.trace.store import CleanStore
 
@@ -167,7 +168,7 @@ def measure(
     """Fisher ratios, p, intervals and probes of every point: the table and notes of `HeadsResult`."""
     geometry = vectors.geometry
     points = {name: geometry.points(name) for name in GRANULARITIES}
-    probed = {name: list(of) if _is_probed(name, settings) else [] for name, of in points.items()}
+    probed = {name: list(of) if is_probed(name, settings) else [] for name, of in points.items()}
     total, done = sum(map(len, points.values())), 0
     tables: list[pd.DataFrame] = []
     notes: dict[str, dict[str, str]] = {}
@@ -193,7 +194,7 @@ def measure(
         accuracy = np.full((len(of), 3), np.nan)
         said = "no probe was asked for"
         for row, value in enumerate(values if probed[name] else []):
-            probe = linear_probe(value, labels, groups, strengths=(PROBE_STRENGTH,), draws=0, seed=settings.seed)
+            probe = measure_point(value, labels, groups, settings.seed)
             accuracy[row] = probe.accuracy, probe.interval.low[0], probe.interval.high[0]
             said = probe.reason or f"balanced accuracy on held-out groups, chance {probe.chance:.3f}"
             progress(done + row, total, "probing heads, blocks and stages")
@@ -204,7 +205,15 @@ def measure(
     return pd.concat(tables, ignore_index=True), notes
 
 
-def _is_probed(granularity: Granularity, settings: HeadsRequest) -> bool:
+def measure_point(
+    value: NDArray[np.floating], labels: Sequence[str], groups: Sequence[str] | None, seed: int
+) -> ProbeScore:
+    """The probe of one point, [n_clips, width]."""
+    return linear_probe(value, labels, groups, strengths=(PROBE_STRENGTH,), draws=0, seed=seed)
+
+
+def is_probed(granularity: Granularity, settings: HeadsRequest) -> bool:
+    """Whether the points of a granularity get a probe."""
     return settings.probes == "all" or (settings.probes == "wide" and granularity != "head")
 
 

@@ -1,12 +1,10 @@
 """Neuron ablation as an experiment; its command is `ablate`."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
 
-from interp_core.data.clips import Clip
 from interp_core.data.columns import DOMAINS, TASKS, column_of, units_of
 from interp_core.data.relabel import as_answers, both_sides
 from interp_core.engine import Engine
@@ -14,36 +12,23 @@ from interp_core.errors import InterpError
 from interp_core.experiments.answers import head_labels, low_mass, question
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader, Collected, collect
-from interp_core.experiments.cost import Cost, timed, token_seconds
-from interp_core.experiments.downstream import Downstream, TailDownstream, downstream_of, impact
+from interp_core.experiments.cost import Cost
+from interp_core.experiments.downstream import TailDownstream, downstream_of, impact
 from interp_core.experiments.edited_words import left_out, said_of
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.neurons import epochs, files
+from interp_core.experiments.neurons.cost import estimate
 from interp_core.experiments.neurons.erase import erasure_sentence
+from interp_core.experiments.neurons.plan import AblationPlan, draws_of
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.splits import Splits, split
 from interp_core.experiments.neurons.sweep import AblationResult, Table, run_sweep
-from interp_core.experiments.neurons.words import SETS, check_site, clips_in_words, run_words
+from interp_core.experiments.neurons.words import check_site, clips_in_words, run_words
 from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import Demo, demo_of
-from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
 from interp_core.sites import OF_HEADS, STAGES, Kind, Site, check_kind
-from interp_core.trace.generate import Row
-
-DRAWS_BEHIND_HEAD, DRAWS_IN_BLOCKS = 100, 10
-
-
-@dataclass(frozen=True)
-class AblationPlan:
-    """What an ablation will do: `clips` are those of the splits, whose rows count among them."""
-
-    clips: tuple[Clip, ...]
-    splits: Splits
-    reader: ClipReader
-    site: Site
-    labels: LabelTokens
 
 
 class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
@@ -100,25 +85,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         return Ready(asked, found, engine, store, manifest, made, facts, notes, used, rests_on)
 
     def cost(self, ready: Ready[AblateRequest, AblationPlan]) -> Cost:
-        plan, subject = ready.plan, ready.store.subject
-        one = plan.reader.ready(plan.clips[0])
-        with torch.inference_mode():
-            each = timed(lambda: plan.reader.answer([one]))
-        n, request = len(plan.clips), ready.request
-        if plan.site.kind in STAGES and plan.site.kind != "mixed":
-            return Cost(n, n * each, f"{n} clips", "the head and the probes on every set")
-        draws = ready.request.draws or DRAWS_IN_BLOCKS
-        later = 1.0 if plan.site.kind in STAGES else (subject.n_layers - plan.site.layer) / subject.n_layers
-        measured = len(plan.splits.id) + len(plan.splits.ood)
-        sets = (2 + 2 * draws) * len(ready.request.ks) + (2 + draws) * ready.request.erase
-        passes = n + measured * (2 + sets * later)
-        spoken, waiting, also = clips_in_words(plan.splits, request), 0.0, ""
-        if spoken:  # each clip as it is and without either set: the prompt, then a position a token
-            stem = plan.reader.stem(one)
-            passes += len(spoken) * (1 + len(SETS)) * (1 + request.words / stem.n_pos)
-            waiting = len(spoken) * request.words * token_seconds(subject, Row(stem))
-            also = f"up to {request.words} tokens in words of {len(spoken)} clips"
-        return Cost(passes, passes * each + waiting, f"{n} clips, at most", also)
+        return estimate(ready.plan, ready.request)
 
     def compute(self, ready: Ready[AblateRequest, AblationPlan], sink: Sink, progress: Progress) -> AblationResult:
         request, plan = ready.request, ready.plan
@@ -129,7 +96,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         if isinstance(rest, TailDownstream):
             sink.gather()
         weight = impact(plan.reader, collected, rest, plan.site, plan.splits.train).double().numpy()
-        request = replace(request, draws=_draws(request, rest))
+        request = replace(request, draws=draws_of(request, isinstance(rest, TailDownstream)))
         made = run_sweep(
             _table(ready, collected), rest, weight, request, config=ready.config, progress=progress, gather=sink.gather
         )
@@ -213,12 +180,6 @@ def _planted(request: AblateRequest) -> dict[str, str]:
     """What was planted, for the report of a run that looks for it; empty elsewhere."""
     demo = _own_demo(request)
     return {"planted": demo.planted} if demo and demo.planted and request.domain == demo.domain else {}
-
-
-def _draws(request: AblateRequest, rest: Downstream) -> int:
-    if request.draws is not None:
-        return request.draws
-    return DRAWS_BEHIND_HEAD if isinstance(rest, TailDownstream) else DRAWS_IN_BLOCKS
 
 
 def _table(ready: Ready[AblateRequest, AblationPlan], collected: Collected) -> Table:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from interp_core.experiments.cost import Cost, timed, token_seconds
+from interp_core.experiments.cost import WAY_BACK, Cost, ready_seconds, timed, token_seconds
 from interp_core.experiments.patching import conflict, words
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.head_map import map_chunks
@@ -22,9 +22,6 @@ from interp_core.trace.knockout import windows
 from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import cost
-
-BACKWARD = 3.0
-"""A pass forward and back, in passes forward: the way back is about two of them."""
 
 
 def estimate(plan: Plan, store: CleanStore) -> Cost:
@@ -64,11 +61,16 @@ def estimate(plan: Plan, store: CleanStore) -> Cost:
     each = timed(lambda: clean_runs(store.subject, [stem]))
     spoken = words.chunks_of(plan)
     pairs, n_tokens = sum(len(chunk.pairs) for chunk in spoken), plan.settings.words
+    texts = len(plan.spec.layers) + 2
     # The prompt of A at every layer and of both clips as they are, then a position a token; see `in_words`.
-    forwards += pairs * (len(plan.spec.layers) + 2) * (1 + n_tokens / stem.n_pos)
-    waiting = len(spoken) * n_tokens * token_seconds(store.subject, Row(stem)) if spoken else 0.0
+    forwards += pairs * texts * (1 + n_tokens / stem.n_pos)
+    waiting = len(spoken) * n_tokens * token_seconds(store.subject, Row(stem), texts) if spoken else 0.0
     also = f"up to {n_tokens} tokens in words of {pairs} pairs at every layer" if spoken else ""
     of = f"{len(plan.pairs.pairs)} pairs over {len(of_pairs)} clips"
+    clips = {c.clip_id: c for chunk in plan.chunks for p in chunk.pairs for c in (p.recipient, p.donor)}
+    asked = plan.settings.prompts[0]
+    preparing = ready_seconds(lambda clip: store.prompted(clip, asked), list(clips.values()))
+    waiting += len(used) * len(plan.settings.prompts) * preparing
     return Cost(forwards, forwards * each + waiting, of, also)
 
 
@@ -115,7 +117,7 @@ def _head_map(plan: Plan, store: CleanStore, patch: Patch, used: int) -> float:
     every = SiteSpec("head_out", 0, subject.d_head, tuple(range(subject.n_layers)))
     each = cost(subject, patch, every, settings.method) / subject.n_layers
     pairs = sum(len(chunk.pairs) for chunk in map_chunks(plan))
-    return pairs * (BACKWARD + 2 * verified * each) + used * len(settings.prompts)
+    return pairs * (1 + WAY_BACK + 2 * verified * each) + used * len(settings.prompts)
 
 
 def _checks(plan: Plan, store: CleanStore, patches: Sequence[Patch]) -> float:

@@ -2,20 +2,24 @@
 
 LIMITS = """
 - A flip shows that the representation at this layer and these positions **has a causal effect** on the answer. It does
-  not show that the information lives only there: other layers and positions may carry it too.
+  not show that the information lives only there: other layers and positions may carry it too (how to read a patch:
+  Heimersheim & Nanda 2024, arXiv:2404.15255).
 - A patched state can be one that the model never meets by itself. That is what the strength alpha and the matched-noise
   control are for: an effect that noise of the same norm has as well is damage, not information.
 - A **class mean** as the donor (`--donor mean`) is no clip's state: it has no course in time and less spread than any
   recording, so it may lie off what the model ever meets, and fewer flips than with B need not mean that the class is
-  not there. What goes along with a label in the clips (a speaker, a level, a text) goes along in its mean.
+  not there. What goes along with a label in the clips (a speaker, a level, a text) goes along in its mean (class means
+  as directions: Marks & Tegmark 2023, arXiv:2310.06824; how far off a mean lies: Li & Janson 2024, arXiv:2409.09951).
 - Semantic pairs differ in words, and so in sound: the report of the pairs says by how much in duration, F0 and level.
 - *Reachable* pairs are those whose answer is not yet the target and whose donor itself gets the target; the rate over
   all pairs is lower by what the model cannot do in the first place.
 - A window of the time map that moves nothing alone may matter together with others; where masking it in A moves little,
-  the map shows what a window can bring and not what A needs.
+  the map shows what a window can bring and not what A needs (what a window patched alone shows and what several
+  together: Zhang & Nanda 2023, arXiv:2309.16042; maps of position and layer: Meng et al. 2022, arXiv:2202.05262).
 - A donor that was made by **editing the sound** carries traces of the tool as well: a phase vocoder smears onsets and
   moves formants (Laroche & Dolson 1999). What moved beside the aim is measured; the model may hear that instead.
-- The logit lens reads layers with the final readout, for which only the last of them was trained.
+- The logit lens (nostalgebraist 2020) reads layers with the final readout, for which only the last of them was trained:
+  it is biased, and a layer that it cannot read may hold the answer (Belrose et al. 2023, arXiv:2303.08112).
 """
 
 HEAD_LIMITS = """

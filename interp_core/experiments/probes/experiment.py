@@ -7,11 +7,12 @@ from interp_core.data.relabel import as_answers
 from interp_core.engine import Engine
 from interp_core.experiments.answers import question
 from interp_core.experiments.basis import of_labels
-from interp_core.experiments.clips import ClipReader, check_question, in_halves
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.clips import ClipReader, check_question
+from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.probes import files, tables
-from interp_core.experiments.probes.plan import ALONE, ProbesPlan, plan_probes
+from interp_core.experiments.probes.cost import estimate
+from interp_core.experiments.probes.plan import ProbesPlan, plan_probes
 from interp_core.experiments.probes.request import ProbesRequest
 from interp_core.experiments.probes.run import ProbesResult, run_probes
 from interp_core.jobs import Progress, silent
@@ -66,12 +67,7 @@ class Probes(Experiment[ProbesRequest, ProbesPlan, ProbesResult]):
         return Ready(request, found, engine, store, manifest, plan, facts, tuple(rests_on), plan.clips, rests_on)
 
     def cost(self, ready: Ready[ProbesRequest, ProbesPlan]) -> Cost:
-        plan, reader = ready.plan, ClipReader(ready.store, ready.request.prompt)
-        each = timed(lambda: list(in_halves(reader.batch(plan.clips, (0,)), lambda batch: batch.forward())))
-        fits = len(plan.targets) * len(plan.points) * ready.request.folds * (1 + ready.request.controls)
-        units = {f"{len(set(target.units))} {target.unit}" for target in plan.targets if target.unit != ALONE}
-        of = f"{len(plan.clips)} clips" + (f" ({', '.join(sorted(units))})" if units else "")
-        return Cost(len(plan.clips), len(plan.clips) * each, of, f"{fits} fits of probes")
+        return estimate(ClipReader(ready.store, ready.request.prompt), ready.plan)
 
     def compute(self, ready: Ready[ProbesRequest, ProbesPlan], sink: Sink, progress: Progress) -> ProbesResult:
         reader = ClipReader(ready.store, ready.request.prompt)

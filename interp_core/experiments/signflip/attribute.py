@@ -30,6 +30,14 @@ class Attributed:
     of_target: bool
 
 
+def attributed_on(
+    clips: Sequence[Clip], labels: LabelTokens, target: int, settings: SignflipRequest
+) -> tuple[list[Clip], bool]:
+    """The clips of the target class, or where there is none all, and whether they are of the class."""
+    of_class = [clip for clip in clips if clip.label(settings.task) == labels.labels[target]]
+    return of_class or list(clips), bool(of_class)
+
+
 def attribute(
     reader: ClipReader,
     clips: Sequence[Clip],
@@ -41,8 +49,7 @@ def attribute(
 ) -> Attributed:
     """Score the neurons of every layer by gradient times activation of the target's logit, on clips of the target
     class where there are any, else on all. A clip is a chunk."""
-    of_class = [clip for clip in clips if clip.label(settings.task) == labels.labels[target]]
-    used, rng = of_class or list(clips), np.random.default_rng(settings.seed)
+    (used, of_class), rng = attributed_on(clips, labels, target, settings), np.random.default_rng(settings.seed)
     sums: dict[str, Tensor] = {}
     pool: list[Tensor] = []
     for number, clip in enumerate(used):
@@ -56,7 +63,7 @@ def attribute(
         sums = {name: sums[name] + part for name, part in parts.items()} if sums else parts
         progress()
     n = len(used)
-    return Attributed(sums["scores"] / n, sums["size"] / n, sums["mean"] / n, torch.stack(pool, 1), n, bool(of_class))
+    return Attributed(sums["scores"] / n, sums["size"] / n, sums["mean"] / n, torch.stack(pool, 1), n, of_class)
 
 
 def _of_clip(

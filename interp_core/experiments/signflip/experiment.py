@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from interp_core.data.clips import Clip
 from interp_core.data.columns import TASKS, column_of, units_of
@@ -14,9 +13,10 @@ from interp_core.errors import InterpError
 from interp_core.experiments.answers import head_labels, low_mass, question
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.cost import Cost, timed
+from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.signflip import files
+from interp_core.experiments.signflip.cost import estimate
 from interp_core.experiments.signflip.layers import check_subject, has_series
 from interp_core.experiments.signflip.request import SignflipRequest
 from interp_core.experiments.signflip.run import SignflipResult, run_signflip
@@ -81,14 +81,7 @@ class Signflip(Experiment[SignflipRequest, SignflipPlan, SignflipResult]):
         return Ready(request, found, engine, store, manifest, plan, facts, notes, clips, rests_on)
 
     def cost(self, ready: Ready[SignflipRequest, SignflipPlan]) -> Cost:
-        reader, clips, request = ready.plan.reader, ready.plan.clips, ready.request
-        one, n = reader.ready(clips[0]), ready.store.subject.n_layers
-        with torch.inference_mode():
-            each = timed(lambda: reader.answer([one]))
-        layers = range(n) if request.layers is None else request.layers
-        later = sum(n - layer for layer in layers) / n
-        passes = len(clips) * (2 + (1 + request.draws) * later / 2)
-        return Cost(passes, passes * each, f"{len(clips)} clips, at most", "the proxies")
+        return estimate(ready.plan.reader, ready.plan.clips, ready.plan.labels, ready.request)
 
     def compute(self, ready: Ready[SignflipRequest, SignflipPlan], sink: Sink, progress: Progress) -> SignflipResult:
         plan = ready.plan

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from interp_core.data.clips import Clip
 from interp_core.data.columns import TASKS, column_of, units_of
@@ -19,10 +18,11 @@ from interp_core.errors import InterpError, Unanswered, few
 from interp_core.experiments.answers import head_labels, low_mass, question
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.cost import Cost, timed, token_seconds
+from interp_core.experiments.cost import Cost
 from interp_core.experiments.edited_words import left_out, said_of
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.steering import files, tables
+from interp_core.experiments.steering.cost import estimate
 from interp_core.experiments.steering.plan import Question, SteerPlan, partners_of
 from interp_core.experiments.steering.request import LABEL, SteerRequest
 from interp_core.experiments.steering.run import SteeringResult, run_steering, states_of
@@ -33,7 +33,6 @@ from interp_core.models.bundled import demo_of
 from interp_core.models.subject import Subject
 from interp_core.sinks import Sink
 from interp_core.sites import Kind, Site
-from interp_core.trace.generate import Row
 from interp_core.trace.store import CleanStore
 
 USES = ("fit vectors on", "add them to")
@@ -112,23 +111,7 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
         return Ready(request, found, engine, store, manifest, plan, facts, tuple(notes), used, rests_on)
 
     def cost(self, ready: Ready[SteerRequest, SteerPlan]) -> Cost:
-        plan, settings = ready.plan, ready.request
-        reader, n_layers = plan.questions[0].reader, ready.store.subject.n_layers
-        one = reader.ready(plan.steered[0])
-        with torch.inference_mode():
-            each = timed(lambda: reader.answer([one]))
-        clips = len(plan.steered) * (len(plan.questions) + len(plan.told)) + len(plan.fitted)
-        copies = len(plan.steered) * plan.copies_a_clip
-        if settings.method == "reference":
-            copies *= 2 * n_layers / max(1, n_layers - 1)
-        of = f"{len(plan.fitted)} clips to fit, {len(plan.steered)} to steer"
-        spoken, waiting, also = clips_in_words(plan), 0.0, ""
-        if spoken:  # each clip as it is, and under each vector: the prompt, then a position a token
-            stem, texts = reader.stem(one), 1 + len(plan.targets) * len(plan.layers)
-            copies += len(spoken) * texts * (1 + settings.words / stem.n_pos)
-            waiting = len(spoken) * settings.words * token_seconds(ready.store.subject, Row(stem))
-            also = f"up to {settings.words} tokens in words of {len(spoken)} clips"
-        return Cost(clips + copies, (clips + copies) * each + waiting, of, also)
+        return estimate(ready.plan)
 
     def compute(self, ready: Ready[SteerRequest, SteerPlan], sink: Sink, progress: Progress) -> SteeringResult:
         return run_steering(ready.plan, ready.manifest.clips, ready.config, sink=sink, progress=progress)

@@ -78,20 +78,15 @@ class SteerPlan:
         return len(self.questions) + cells + len(self.told)
 
     @property
-    def copies_a_clip(self) -> float:
-        """Steered copies of a clip, each weighed by the share of the blocks that it passes."""
-        if not self.steered:
-            return 0.0
-        n_layers = self.questions[0].reader.subject.n_layers
+    def copies_a_layer(self) -> int:
+        """Steered copies of a clip behind each layer."""
         dose = self.settings.draws if self.settings.every_draw else 1
         strengths = len(self.settings.alphas)
         each = {"vector": strengths, "random": strengths - 1 + dose, "shuffled": 1, "shuffled_long": 1, "layer": 1}
-        total = 0.0
+        copies = 0
         for prompt in range(len(self.questions)):
-            for condition in self.conditions(prompt):
-                copies = each[condition] if prompt == 0 else 1
-                total += copies * len(self.targets) * sum(1 - (layer + 1) / n_layers for layer in self.layers)
-        return total
+            copies += sum(each[condition] if prompt == 0 else 1 for condition in self.conditions(prompt))
+        return copies * len(self.targets)
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,6 +74,18 @@ class SteeredClip:
         kept = "keys and values before the recording kept" if self._keeps_keys else "all positions"
         return f"from the layer on, copies in one batch, {kept}"
 
+    def cost(self, layer: int) -> float:
+        """Passes of the clip that one copy takes behind a layer, as block-positions."""
+        n_layers = self._subject.n_layers
+        behind = n_layers - layer - 1
+        if self._method == "reference":
+            return 1.0
+        if not self._keeps_keys or not behind:
+            return behind / n_layers
+        n_pos = self._stem.n_pos
+        tail = n_pos - first_computed(self._subject, n_pos, int(self.inside(0, n_pos).nonzero()[0]))
+        return ((behind - 1) * tail + 1) / (n_layers * n_pos)  # the last block passes on what is read alone
+
     def inside(self, layer: int, n_pos: int) -> Tensor:
         """[n_pos] bool: the positions behind a layer at which a vector is added."""
         return steered_positions(self._reader, self._ready, self._positions, layer, n_pos)

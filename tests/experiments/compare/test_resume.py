@@ -15,10 +15,11 @@ import torch
 from interp_core.__main__ import main
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
+from interp_core.experiments import cost as costs
 from interp_core.experiments.compare.experiment import COMPARE
 from interp_core.experiments.compare.patch import RECORDS
 from interp_core.experiments.compare.request import CompareRequest
-from interp_core.experiments.compare.run import _probed
+from interp_core.experiments.compare.run import probed_transplants
 from interp_core.experiments.experiment import run
 from interp_core.jobs import Cancelled
 from interp_core.models.countermeasure.subject import SpoofDetector
@@ -164,8 +165,9 @@ def test_killed_in_the_second_pass_it_runs_no_finished_batch_of_either(
 
 
 def test_killed_behind_both_passes_it_runs_the_cost_and_the_checks_alone(
-    engine, request_, whole, passes, checks, tmp_path
+    engine, request_, whole, passes, checks, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(costs, "MOST_TIMES", 1)  # each model once to warm up and once on the clock
     out, said = tmp_path / "run", []
     killed(engine, request_, out, PROBES, 2)
     passes.clear()
@@ -180,7 +182,7 @@ def test_a_chunk_that_is_cut_short_is_computed_again_and_nothing_else(
     ready = COMPARE.prepare(engine, request_)
     done, of_choice = tmp_path / "done", ready.plan.units.chosen_on
     killed(engine, request_, done, PROBES, 2)
-    probed = len(_probed(transplants))
+    probed = len(probed_transplants(transplants))
     assert 0 < probed < len(transplants)
     mapped = [number for number, rows in enumerate(ready.plan.planned) if of_choice[list(rows)].any()]
     latest = f"sums_{(len(mapped) - 1) % 2:06}"

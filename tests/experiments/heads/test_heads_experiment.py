@@ -18,7 +18,6 @@ from interp_core.experiments.heads.experiment import (
     HEADS,
     HeadEffect,
     effect_of,
-    forwards_of,
     patch_head,
     start_effect,
 )
@@ -190,10 +189,9 @@ def test_a_head_is_patched_between_two_clips(engine: Engine, asked: HeadsRequest
 
 def test_the_cost_counts_clips_heads_and_kinds(engine: Engine, asked: HeadsRequest) -> None:
     ready = HEADS.prepare(engine, asked)
-    assert forwards_of(ready) == 18 * (1 + 1 + 15 * 2)
     cost = HEADS.cost(ready)
-    assert cost.forwards == forwards_of(ready) and "18 clips (hiss 6, hum 6, tone 6)" in str(cost)
-    assert forwards_of(HEADS.prepare(engine, replace(asked, ablate=(), probe=""))) == 18
+    assert cost.forwards == 18 * (1 + 1 + 15 * 2) and "18 clips (hiss 6, hum 6, tone 6)" in str(cost)
+    assert HEADS.cost(HEADS.prepare(engine, replace(asked, ablate=(), probe=""))).forwards == 18
     assert len(HEADS.prepare(engine, replace(asked, pilot=2)).plan.clips) == 6
 
 

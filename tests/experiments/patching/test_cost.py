@@ -1,6 +1,5 @@
 """What a run is said to cost against the block-positions that its forward passes really work through."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,28 +11,7 @@ from interp_core.experiments.patching.chunks import patches_of, run_chunk
 from interp_core.experiments.patching.cost import estimate
 from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.trace.sweep import cost
-
-
-class Counter:
-    """Block-positions so far: of every block call that runs to its end its rows times its positions, with padding."""
-
-    def __init__(self):
-        self.work = 0
-
-    def __call__(self, _module, args, kwargs, _output):
-        rows, positions, _ = (args[0] if args else kwargs["hidden_states"]).shape
-        self.work += rows * positions
-
-
-@contextmanager
-def counted(subject):
-    counter = Counter()
-    handles = [block.register_forward_hook(counter, with_kwargs=True) for block in subject.blocks]
-    try:
-        yield counter
-    finally:
-        for handle in handles:
-            handle.remove()
+from tests.experiments.work import counted
 
 
 def passes(ready, work, patch):

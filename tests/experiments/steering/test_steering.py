@@ -389,22 +389,22 @@ def test_a_model_without_an_answer_is_refused_with_what_to_do(place, tmp_path):
 def test_on_the_demo_angry_of_two_voices_moves_two_unseen_voices_and_random_vectors_do_not():
     asked = SteerRequest(
         "demo-emotion", device="cpu", units="speaker", targets=("angry",), layers=(2, 4), alphas=(4.0,), pilot=20,
-        controls=("random", "shuffled"), every_draw=True, draws=5, prompts=("",), checks=False,
+        controls=("random", "shuffled"), every_draw=True, draws=20, prompts=("",), checks=False,
     )  # fmt: skip
     prompt = Engine().demo("demo-emotion").prompts[0][1]
     made = run(STEERING, Engine(), replace(asked, prompts=(prompt,)))
     fitted, steered = (set(made.config["halves"][side]["names"]) for side in ("fitted_on", "steered"))
     assert len(fitted) == len(steered) == 2 and not fitted & steered
-    rows = made.records[made.records["label"] == "angry"]
+    base = made.records[made.records["condition"] == "base"].set_index("clip_id")["answer"]
+    others = {clip for clip, answer in base.items() if answer[0] != "angry"}  # an angry clip cannot be moved to angry
+    assert len(base) == 20 and len(others) >= 15
+    rows = made.records[(made.records["label"] == "angry") & made.records["clip_id"].isin(others)]
     for layer in (2, 4):
-        here = rows[rows["layer"] == layer]
-        answers = [row["answer"][0] for row in here[here["condition"] == "vector"].to_dict("records")]
-        assert len(answers) == 20 and answers.count("angry") >= 18
+        here = rows[rows["layer"] == layer].set_index("condition")["answer"]
+        assert sum(answer[0] == "angry" for answer in here["vector"]) >= 0.9 * len(others)
+        by_draw = [sum(answer[draw] == "angry" for answer in here["random"]) for draw in range(20)]
+        assert np.mean(by_draw) <= 1 and sum(moved > 1 for moved in by_draw) <= 1, (layer, by_draw, len(others))
+        assert max(by_draw) <= 0.15 * len(others)
         dose = made.dose[(made.dose["layer"] == layer) & (made.dose["label"] == "angry")].set_index("condition")
         assert dose.loc["vector", "moved_rate"] >= 0.9 and dose.loc["shuffled", "moved_rate"] < 0.1
-        eligible = dose.loc["random", "eligible"]
-        for draw in range(5):
-            moved = [row["answer"][draw] == "angry" for row in here[here["condition"] == "random"].to_dict("records")]
-            own = made.records[made.records["condition"] == "base"].set_index("clip_id")["answer"]
-            by_itself = sum(answer[0] == "angry" for answer in own)
-            assert sum(moved) - by_itself <= 1, (layer, draw, eligible)
+        assert dose.loc["random", "eligible"] == len(others)

@@ -42,7 +42,7 @@ class Blocks:
     """Below a block: the attention to the encoder's output."""
     cross_proj: str | None = None
     causal: bool = True
-    rate: int = 16_000
+    rates: tuple[int, ...] = (16_000,)
     """Samples a second of the sound that models of this type are trained on, which their configs do not say."""
     frame: tuple[str, int] = ("num_mel_bins", 1)
     """The entry of the config that says how many numbers a frame has that the stem takes, and how many of the feature
@@ -138,7 +138,7 @@ ARCHS: dict[str, Arch] = {
         cuts=False,
     ),
     "vibevoice_asr": Arch(
-        rate=24_000,
+        rates=(24_000,),
         fixed={"sample": False},  # else the stem adds noise, and no two runs are alike
         frames_per_position=lambda config: config.acoustic_tokenizer_encoder_config.hop_length,  # samples, its frames
         cuts=False,
@@ -302,7 +302,7 @@ ENCODERS: dict[str, EncoderArch] = {
         mlp_proj="output.dense",
         mid="layernorm_after",
         norm="audio_encoder.norm",
-        rate=48_000,
+        rates=(48_000, 32_000),  # CLAP, and HTS-AT by itself
     ),
 }
 

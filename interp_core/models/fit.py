@@ -119,11 +119,13 @@ def check_extractor(name: str, config: Any, extractor: Any, row: Blocks) -> None
             f"{taken / side_by_side:g}; {copy_it}"
         )
     # The weights do not tell: a model that was trained at another rate says so in its config, as some types do anyway.
-    rate = getattr(config, "sampling_rate", None) or row.rate
-    if (took := getattr(extractor, "sampling_rate", rate)) != rate:
+    said = getattr(config, "sampling_rate", None)
+    rates = (said,) if said else row.rates
+    if (took := getattr(extractor, "sampling_rate", rates[0])) not in rates:
         raise InterpError(
             f"the feature extractor of {name} takes {took} samples a second, but models of its type are made for "
-            f'{rate}; {copy_it} If it was trained at {took}, write "sampling_rate": {took} into its config.json.'
+            f"{' or '.join(map(str, rates))}; {copy_it} If it was trained at {took}, write "
+            f'"sampling_rate": {took} into its config.json.'
         )
 
 

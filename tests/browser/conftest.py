@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -149,7 +150,8 @@ def _healthy(address: str) -> bool:
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """open_page(url, width=1280, height=900, scheme="light") -> a page in a session of its own.
 
-    `page.console_errors` collects what the browser's console called an error and what was thrown on the page.
+    `page.console_errors` collects what the browser's console called an error and what was thrown on the page,
+    `page.asked_elsewhere` the addresses on other hosts that it asked for.
     """
     contexts = []
 
@@ -157,7 +159,8 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.console_errors = []
+        page.console_errors, page.asked_elsewhere = [], []
+        page.on("request", lambda request: _note_host(page, url, request.url))
         page.on("console", lambda message: _note(page, message) if message.type == "error" else None)
         page.on("pageerror", lambda error: page.console_errors.append(str(error)))
         page.goto(url)
@@ -166,6 +169,12 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     yield open_at
     for context in contexts:
         context.close()
+
+
+def _note_host(page: Any, own: str, url: str) -> None:
+    asked = urllib.parse.urlsplit(url)
+    if asked.scheme not in ("data", "blob", "about") and asked.netloc != urllib.parse.urlsplit(own).netloc:
+        page.asked_elsewhere.append(url)
 
 
 def _note(page: Any, message: Any) -> None:

@@ -1,4 +1,5 @@
-"""No page has a serious fault of accessibility, in light and in dark, with the run that ships with its model on it."""
+"""Every page, opened cold by its link with the run that ships on it: no serious fault of accessibility, in light and in
+dark, a clean console, no other host; its figure can be taken along, and a link to a run that is gone says so."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ PAGES = {  # what has to be there before the page is looked at
     "models": "[data-testid='stDataFrame']",
     "runs": "[data-testid='stDataFrame']",
 }
+OF_RUNS = ("patching", "compare", "neurons", "signflip", "steering", "probes", "heads")
 # axe does not measure what is drawn as SVG: the colour of a chart's words against the page, as WCAG has it.
 FAINT = """least => {
   const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number).slice(0, 3).map(v => v / 255)
@@ -53,3 +55,29 @@ def test_no_page_has_a_serious_fault(serve: Any, open_page: Any, tmp_path_factor
     ]  # fmt: skip
     assert serious == []
     assert page.evaluate(FAINT, 4.5) == []
+    if page_name in OF_RUNS and scheme == "light":
+        assert "<svg" in exported(page, "SVG")
+    assert page.console_errors == [] and page.asked_elsewhere == []
+
+
+def exported(page: Any, button: str) -> str:
+    """What the button of the page's export downloads."""
+    page.get_by_role("button", name="Export", exact=True).first.click()
+    with page.expect_download(timeout=60_000) as download:
+        page.get_by_role("button", name=button, exact=True).first.click()
+    return Path(download.value.path()).read_text("utf-8")
+
+
+def test_a_link_to_a_run_that_is_gone_says_so_on_every_page(serve: Any, open_page: Any, tmp_path_factory: Any):
+    runs = tmp_path_factory.getbasetemp() / "axe-runs"
+    address = serve(ROOT / "app.py", env={"PATCHBAY_RUNS": str(runs)})
+    page = open_page(address)
+    for name in OF_RUNS:
+        page.goto(f"{address}/{name}?run={runs}/gone")
+        wait_for(
+            page, "text => document.querySelector('[data-testid=stMain]').innerText.includes(text)", "gone", timeout=60
+        )
+        wait_idle(page, timeout=60)
+        said = page.locator("[data-testid=stAlertContentError], [data-testid=stAlertContentWarning]").all_inner_texts()
+        assert len(said) == 1 and "gone" in said[0] and "Traceback" not in page.inner_text("body"), (name, said)
+    assert page.console_errors == [] and page.asked_elsewhere == []

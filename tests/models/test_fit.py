@@ -178,7 +178,7 @@ def test_an_extractor_with_another_rate_or_other_frames_is_refused_at_the_door(n
                 rate, part["sampling_rate"] = part["sampling_rate"], 8_000
                 assert rate == made_for
                 file.write_text(json.dumps(about))
-                assert f"takes 8000 samples a second, but models of its type are made for {rate};" in refused(folder)
+                assert f"takes 8000 samples a second, but models of its type are made for {rate}" in refused(folder)
                 part["sampling_rate"] = rate
                 bands = {"num_mel_bins", "feature_size"} & part.keys() if name not in ("wavlm", "moonshine") else ()
                 if bands and name != "vibevoice_asr":

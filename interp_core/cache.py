@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar, cast
@@ -106,15 +107,28 @@ class ByteCache:
         with self._lock:
             return self._put(key, value, size)
 
-    def get_or_make(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int] | None = None) -> T:
+    def get_or_make(
+        self,
+        key: Hashable,
+        make: Callable[[], T],
+        size: Callable[[T], int] | None = None,
+        *,
+        lock: AbstractContextManager[Any] | None = None,
+    ) -> T:
         """The value under `key`; where there is none, `make()` is called, once however many threads ask meanwhile.
 
         Args:
             size: measures a value in bytes; `nbytes_of` where left out.
+            lock: a reentrant one that `make` takes. It is then taken before anything is made or waited for, so that
+                who holds it already may ask: else the thread that makes would wait for the lock, and its holder for the
+                value.
 
         If `make` raises, the exception is its caller's alone, and one of the waiting threads tries anew. Hold no lock
-        here that `make` takes: a thread that makes would wait for it while this one waits for the value.
+        here that `make` takes, but the one that is given.
         """
+        if lock is not None and not self.holds(key):
+            with lock:
+                return self.get_or_make(key, make, size)
         while True:
             with self._lock:
                 if key in self._held:

@@ -45,13 +45,19 @@ class CleanStore:
         def made() -> Prompted:
             return prompt_clip(self.subject, self.samples(clip), prompt, clip.clip_id)
 
-        return self._cache.get_or_make(self._stem_key(clip, prompt), made)
+        return self._of(clip, prompt, self._stem_key(clip, prompt), made)
 
     def run(self, clip: Clip, prompt: str, kinds: Sequence[Kind] = ()) -> CleanRun:
         """Return the clip's clean run under a prompt, with the activations of further kinds of site."""
         extra = _beside_the_stream(kinds)
         key = ("run", self.subject.key, clip.digest, prompt, extra)
-        return self._cache.get_or_make(key, lambda: self._run(clip, prompt, extra))
+        return self._of(clip, prompt, key, lambda: self._run(clip, prompt, extra))
+
+    def _of(self, clip: Clip, prompt: str, key: Hashable, make: Callable[[], T]) -> T:
+        """What the model makes of a clip: decoded beside the model's work, made while nobody else uses the model."""
+        if not (self._cache.holds(key) or self._cache.holds(self._stem_key(clip, prompt))):
+            self.samples(clip)
+        return self._cache.get_or_make(key, make, lock=self.subject.lock)
 
     def _run(self, clip: Clip, prompt: str, kinds: Sequence[Kind]) -> CleanRun:
         stem = self._stem_key(clip, prompt)
@@ -77,7 +83,8 @@ class CleanStore:
             name = f"silence as long as {clip.clip_id}"
             return clean_run(self.subject, silent, prompt, name, extra)
 
-        return self._cache.get_or_make(("silence", self.subject.key, n_samples, prompt, extra), made)
+        key = ("silence", self.subject.key, n_samples, prompt, extra)
+        return self._cache.get_or_make(key, made, lock=self.subject.lock)
 
 
 def _beside_the_stream(kinds: Sequence[Kind]) -> tuple[Kind, ...]:

@@ -5,21 +5,27 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
+from interp_core.cache import ByteCache
+from interp_core.data.clips import Clip, file_digest
 from interp_core.jobs import JobManager, Progress
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.labels import LabelTokens
 from interp_core.sites import Site
-from interp_core.trace.clean import clean_runs, logit_lens
+from interp_core.trace.clean import CleanRun, clean_runs, logit_lens
 from interp_core.trace.hooks import captured, edited
 from interp_core.trace.knockout import knockout, windows
 from interp_core.trace.patch import Patch, SiteSpec
+from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
-from tests.trace.conftest import Runs
+from tests.tiny import tone
+from tests.trace.conftest import PROMPT, Runs
 from tests.trace.naive import gap, plain_logits
 
 LABELS = LabelTokens(tuple("abcde"), (3, 50, 97, 144, 200), {})
@@ -140,3 +146,29 @@ def test_a_sweep_of_a_cancelled_job_stops_between_two_layers_and_leaves_no_hook(
     assert job.wait(30) and job.status == "cancelled" and swept == [0, 1, 2]
     assert [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in tiny.blocks] == before
     assert manager.close(30)
+
+
+def test_who_holds_the_model_may_ask_for_a_run_that_another_thread_is_about_to_make(
+    tiny: AudioLLM, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.0, 300), 16_000, subtype="FLOAT")
+    clip = Clip("a", tmp_path / "a.wav", {}, file_digest(tmp_path / "a.wav"))
+    store = CleanStore(tiny, ByteCache(1 << 26))
+    held, asked = threading.Event(), threading.Event()
+
+    def holds() -> CleanRun:
+        with tiny.lock:
+            held.set()
+            asked.wait(5)
+            time.sleep(0.2)  # long enough for the other thread to begin
+            return store.run(clip, PROMPT)
+
+    def asks() -> CleanRun:
+        held.wait(5)
+        asked.set()
+        return store.run(clip, PROMPT)
+
+    pool = ThreadPoolExecutor(2)
+    first, second = pool.submit(holds), pool.submit(asks)
+    pool.shutdown(wait=False)
+    assert first.result(timeout=20) is second.result(timeout=20)

@@ -32,7 +32,7 @@ COMMANDS = {
     "signflip": ("--draws", "2"),
     "steer": ("--draws", "2", "--layers", "0", "--no-checks"),
     "probes": ("--draws", "19", "--controls", "0"),
-    "compare": ("--no-checks", "--probe-draws", "0"),
+    "compare": ("--no-checks",),
 }
 TOO_LARGE = ("float16", "use bfloat16 or float32")
 HARMS = {"nan": ("float32", "holds NaN"), "overflow": TOO_LARGE, "cut": TOO_LARGE}

@@ -106,7 +106,7 @@ if os.geteuid() == 0:
     os.seteuid(65534)
 for changed in sys.argv[2:]:
     print("----", file=sys.stderr, flush=True)
-    print("code", main(["patch", *shared, *changed.split()]), file=sys.stderr, flush=True)
+    print("code", main(["patch", "--no-checks", "--max-pairs=1", *shared, *changed.split()]), file=sys.stderr, flush=True)
 os._exit(0)
 """
 
@@ -138,7 +138,7 @@ def test_a_user_without_permission_is_told_in_one_sentence(public):
         "--out closed": "closed cannot be made or written (Permission denied); choose another --out.",
         "--manifest secret/clips.csv --out x": "permission denied",
     }
-    shared = "--model model --manifest clips/clips.csv --device cpu --no-checks --max-pairs 1"
+    shared = "--model model --manifest clips/clips.csv --device cpu"
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, shared, *cases],
         cwd=public,

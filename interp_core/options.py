@@ -273,11 +273,13 @@ def idle(request: Any, beside: Any = None) -> list[str]:
     """
     found = []
     for one in declared(type(request)):
-        others = request if beside is None else replace(beside, **{one.name: getattr(request, one.name)})
+        value = getattr(request, one.name)
+        others = request if beside is None else replace(beside, **{one.name: value})
+        given = one.flag.replace("--", "--no-", 1) if value is False else one.flag
         if one.idle_in(others) and one.name in type(request).unused:
-            found.append(f"{one.flag} means nothing here: {type(request).unused[one.name]}; leave it out")
+            found.append(f"{given} means nothing here: {type(request).unused[one.name]}; leave it out")
         elif one.idle_in(others):
-            found.append(f"{one.flag} means nothing without {one.needed}; set that with it, or leave {one.flag} out")
+            found.append(f"{given} means nothing without {one.needed}; set that with it, or leave {given} out")
     return found
 
 

@@ -106,7 +106,8 @@ if os.geteuid() == 0:
     os.seteuid(65534)
 for changed in sys.argv[2:]:
     print("----", file=sys.stderr, flush=True)
-    print("code", main(["patch", "--no-checks", "--max-pairs=1", *shared, *changed.split()]), file=sys.stderr, flush=True)
+    line = ["patch", "--no-checks", "--max-pairs=1", *shared, *changed.split()]
+    print("code", main(line), file=sys.stderr, flush=True)
 os._exit(0)
 """
 

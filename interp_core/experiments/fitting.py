@@ -27,8 +27,10 @@ def example(family: Family, command: str) -> str:
     name = family.like or family.name
     given: dict[str, Any] = {"model": f"/models/{name}", "part": family.part}
     given |= PICTURES if family.subject.takes == "pictures" else CLIPS
-    given |= {} if family.classifier else {"probe": "label"}
     request = EXPERIMENTS[command].request
-    if "donor" in {one.name for one in declared(request)}:
+    known = {one.name: one for one in declared(request)}
+    if "donor" in known:
         given["donor"] = f"/models/another-{name}"
-    return request(**given).command_line(f"runs/{command}")
+    probed = request(**given | {"probe": "label"})
+    asked = probed if not (family.classifier or known["probe"].idle_in(probed)) else request(**given)
+    return asked.command_line(f"runs/{command}")

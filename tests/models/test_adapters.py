@@ -477,7 +477,7 @@ def test_a_comparison_takes_the_model_with_an_adapter_as_its_donor(base: Path, t
     write_adapter(tmp_path / "a", hf, ["layers.1.attention.q_proj"], target_modules=["q_proj"])
     clips = str(write_clips(tmp_path / "clips", texts=4))
     request = CompareRequest(
-        str(base), clips, device="cpu", donor_adapter=str(tmp_path / "a"), patch=("each",), maps=(), probe_draws=0,
+        str(base), clips, device="cpu", donor_adapter=str(tmp_path / "a"), patch=("each",), maps=(),
         labels=EMOTIONS,
     )  # fmt: skip
     assert request.title.endswith(f"with {base.name} with a")

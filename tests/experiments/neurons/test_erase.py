@@ -21,7 +21,8 @@ ERASING = replace(QUICK, erase=True, draws=12, refits=1, ks=(0, 8))
 @pytest.fixture(scope="module")
 def erased():
     table, head = planted()
-    config = {"model": {"id": "planted"}, "settings": {"erase": True}, "finished": True}
+    settings = {"erase": True, "score": "coef", "kind": "mean", "seed": 0}
+    config = {"model": {"id": "planted"}, "settings": settings, "finished": True}
     return run_sweep(table, rest_of(table, head), impact_of(table, head), ERASING, config=config)
 
 

@@ -19,6 +19,7 @@ from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.experiments.patching.head_map import check_head_map, parts_of
 from interp_core.experiments.patching.head_table import COLUMNS, Measured, Part, choose, named, summarise_heads
 from interp_core.experiments.patching.head_words import headline
+from interp_core.experiments.patching.request import PatchRequest
 from interp_core.maths.stats import crossed_max_test
 from interp_core.resuming import resumable
 from interp_core.sites import ATTRIBUTED
@@ -296,8 +297,9 @@ def test_a_run_that_was_begun_before_there_were_maps_is_gone_on_with(engine, wan
 
 
 def test_the_cost_names_the_passes_of_the_map(engine, wanted):
+    usual = PatchRequest(wanted.model)
     with_map = PATCHING.cost(PATCHING.prepare(engine, wanted)).forwards
-    without = PATCHING.cost(PATCHING.prepare(engine, replace(wanted, maps=()))).forwards
+    without = PATCHING.cost(PATCHING.prepare(engine, replace(wanted, maps=(), top_heads=usual.top_heads))).forwards
     more = PATCHING.cost(PATCHING.prepare(engine, replace(wanted, top_heads=9))).forwards
     assert without + 4 * 3 < with_map < more
     assert more - with_map < 4 * 2 * 6 * 1.2, "a head more is at most a pass with B and one with a random donor"

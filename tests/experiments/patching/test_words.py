@@ -130,7 +130,7 @@ def test_a_model_that_writes_nothing_is_refused_before_anything_runs(engine, tmp
     asked = PatchRequest(str(folder), str(corpus), device="cpu", kinds="prosody", checks=False, words=N)
     with pytest.raises(InterpError, match="writes no text.*leave --words out"):
         PATCHING.prepare(engine, asked)
-    with pytest.raises(InterpError, match="none are; set words too"):
+    with pytest.raises(InterpError, match="--word-pairs means nothing without --words"):
         replace(asked, words=0, word_pairs=3).check()
 
 

@@ -17,7 +17,7 @@ from interp_core.experiments.cost import Cost
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.signflip import files
 from interp_core.experiments.signflip.cost import estimate
-from interp_core.experiments.signflip.layers import check_subject, has_series
+from interp_core.experiments.signflip.layers import check_layers, check_subject, has_series
 from interp_core.experiments.signflip.request import SignflipRequest
 from interp_core.experiments.signflip.run import SignflipResult, run_signflip
 from interp_core.jobs import Progress, silent
@@ -53,6 +53,7 @@ class Signflip(Experiment[SignflipRequest, SignflipPlan, SignflipResult]):
         store = engine.store(request, progress)
         subject = store.subject
         check_subject(subject)
+        check_layers(subject, request.layers or ())
         manifest = engine.manifest(request, store.limits)
         classes = engine.corpus(request).classes if request.corpus else ()
         demo = demo_of(request.model)

@@ -4,6 +4,7 @@ Edited copies of a clip are rows of one batch: they leave the layer that was edi
 behind it, and what each block leaves is measured on the way. What is before the layer is computed once a clip.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -31,6 +32,13 @@ def check_subject(subject: Subject) -> None:
             f"the positions of {subject.name} are no frames in time that stay in their places from block to block, so "
             "there is no series to measure; choose an encoder of the waveform, Whisper, AST or an audio LLM."
         )
+
+
+def check_layers(subject: Subject, layers: Sequence[int]) -> None:
+    """Refuse layers that are not there."""
+    for layer in layers:
+        if not 0 <= layer < subject.n_layers:
+            raise InterpError(f"layer={layer} is outside {subject.name}'s {subject.n_layers} layers.")
 
 
 class LayerStates:

@@ -24,7 +24,7 @@ from interp_core.experiments.result import Result
 from interp_core.experiments.signflip import tables
 from interp_core.experiments.signflip.attribute import attribute
 from interp_core.experiments.signflip.figures import proxy_figure
-from interp_core.experiments.signflip.layers import LayerStates, check_subject
+from interp_core.experiments.signflip.layers import LayerStates, check_layers, check_subject
 from interp_core.experiments.signflip.limits import LIMITS
 from interp_core.experiments.signflip.measure import measure_clip
 from interp_core.experiments.signflip.request import SignflipRequest
@@ -117,9 +117,7 @@ def run_signflip(
     check_subject(subject)
     target = _target(labels, settings.target)
     flipped = tuple(range(subject.n_layers)) if settings.layers is None else settings.layers
-    for layer in flipped:
-        if not 0 <= layer < subject.n_layers:
-            raise InterpError(f"layer={layer} is outside {subject.name}'s {subject.n_layers} layers.")
+    check_layers(subject, flipped)
     first, second = halves(clips, units, settings.seed)
     done, total = 0, len(first) + len(second)
 

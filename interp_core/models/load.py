@@ -159,6 +159,7 @@ class Opening:
         return total.hexdigest()
 
 
+@torch.inference_mode(False)  # weights made inside of it can never be given gradients, which maps of heads ask for
 def open_model(
     name: str, *, device: str = "auto", dtype: str = "auto", adapter: str = "", progress: Progress = silent
 ) -> Subject:

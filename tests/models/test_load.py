@@ -264,3 +264,9 @@ def test_save_qwen2_audio_is_seeded(tmp_path: Path, tiny_folder: Path) -> None:
     other = save_qwen2_audio(tmp_path / "other", seed=1)
     digest = [(path / "model.safetensors").read_bytes() for path in (tiny_folder, again, other)]
     assert digest[0] == digest[1] != digest[2]
+
+
+def test_a_model_opened_in_inference_mode_can_be_asked_for_gradients(tiny_folder: Path) -> None:
+    with torch.inference_mode():
+        subject = open_model(str(tiny_folder), device="cpu")
+    assert not any(weight.is_inference() for weight in subject.hf.parameters())

@@ -1,16 +1,20 @@
 """Encoder subjects and audio LLMs, each written and opened once a session."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from interp_core.errors import InterpError
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.load import open_model
 from interp_core.trace.clean import CleanRun, clean_runs, prompt_clip
 from tests.conftest import our_hooks
 from tests.families.audio_llms import FAMILIES
+from tests.families.encoders import save_wavlm
 from tests.families.subjects import CASES, Opened, open_case
 from tests.tiny import RATE, tone
 from tests.trace.naive import PROMPT
@@ -86,3 +90,24 @@ def runs_of_family(opened: OpenFamily) -> Callable[[str], Runs]:
 def clip_for(subject: AudioLLM, seconds: float, hertz: float) -> np.ndarray:
     """A clip of so many seconds at the rate that the model hears; `tone` makes one at 16 kHz."""
     return tone(seconds * subject.sample_rate / RATE, hertz)
+
+
+@pytest.fixture(scope="session")
+def wavlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny WavLM's folder; read only."""
+    return save_wavlm(tmp_path_factory.mktemp("wavlm") / "model")
+
+
+@pytest.fixture
+def folder(wavlm: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(wavlm, tmp_path / "model"))
+
+
+def refused(name: str | Path, adapter: str | Path = "") -> str:
+    """What is said of a model that does not open: one sentence or a few, in a line."""
+    with pytest.raises(InterpError) as error:
+        open_model(str(name), device="cpu", adapter=str(adapter))
+    message = str(error.value)
+    assert "\n" not in message and 20 < len(message) < 600
+    return message

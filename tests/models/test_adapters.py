@@ -34,6 +34,7 @@ from tests.families.encoders import (
     save_wavlm,
     save_whisper,
 )
+from tests.models.conftest import refused
 from tests.models.test_countermeasure import checkpoint
 from tests.models.test_countermeasure import saved as save_countermeasure
 from tests.tiny import save_qwen2_audio, tone
@@ -59,14 +60,6 @@ def answer(model: Path | str, adapter: Path | str = "", dtype: str = "float32") 
     subject = open_model(str(model), device="cpu", dtype=dtype, adapter=str(adapter))
     with torch.inference_mode():
         return subject.forward(subject.model_inputs(tone(0.6, 300), PROMPT))[0].float()
-
-
-def refused(model: Path | str, adapter: Path | str = "") -> str:
-    with pytest.raises(InterpError) as error:
-        open_model(str(model), device="cpu", adapter=str(adapter))
-    message = str(error.value)
-    assert "\n" not in message and 20 < len(message) < 600
-    return message
 
 
 def change(folder: Path, **entries: Any) -> None:

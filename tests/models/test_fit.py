@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,16 +37,6 @@ OTHERS: dict[str, Save] = {
     **{"ast": save_ast, "clap": save_clap, **FAMILIES},
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
-
-
-@pytest.fixture(scope="module")
-def wavlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_wavlm(tmp_path_factory.mktemp("fit") / "model")
-
-
-@pytest.fixture
-def folder(wavlm: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(wavlm, tmp_path / "model"))
 
 
 def change(file: Path, **entries: Any) -> None:

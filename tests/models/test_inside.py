@@ -1,17 +1,16 @@
 """What stands in the place of a file that decides a model's numbers, or is not there, is named before it is read."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from interp_core.errors import InterpError
 from interp_core.models.load import open_model
 from tests.families.adapters import write_adapter
 from tests.families.audio_llms import FAMILIES
 from tests.families.encoders import save_clap, save_wavlm
+from tests.models.conftest import refused
 from tests.models.test_countermeasure import checkpoint
 from tests.models.test_countermeasure import saved as save_countermeasure
 from tests.tiny_opens2s import save_opens2s
@@ -19,24 +18,6 @@ from tests.tiny_ultravox import AUDIO, TEXT, save_ultravox
 
 LLAMA, WHISPER = Path(TEXT).name, Path(AUDIO).name
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 16344\n"
-
-
-def refused(name: str | Path, adapter: str | Path = "") -> str:
-    with pytest.raises(InterpError) as error:
-        open_model(str(name), device="cpu", adapter=str(adapter))
-    message = str(error.value)
-    assert "\n" not in message and 20 < len(message) < 600
-    return message
-
-
-@pytest.fixture(scope="module")
-def wavlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_wavlm(tmp_path_factory.mktemp("inside") / "model")
-
-
-@pytest.fixture
-def folder(wavlm: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(wavlm, tmp_path / "model"))
 
 
 def as_bin(folder: Path) -> Path:

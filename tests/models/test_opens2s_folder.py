@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.utils import logging as hf_logging
 
 from interp_core.errors import InterpError
-from interp_core.models.audio_llms import opens2s
+from interp_core.models.audio_llms import own_weights
 from interp_core.models.audio_llms.layouts import layout_of
 from interp_core.models.audio_llms.opens2s import load_opens2s
 from interp_core.models.audio_llms.opens2s_net import OpenS2SAdapter
@@ -70,7 +70,7 @@ def test_all_weights_arrive_under_their_names_and_the_speech_output_is_left_out_
     hf, _ = load_opens2s(original, dtype=torch.float32)
     assert not said.records
     with monkeypatch.context() as patched:  # control: the library does speak up about weights that it does not expect
-        patched.setattr(opens2s, "slices", lambda stored, _: slices(stored, ("no such name",)))
+        patched.setattr(own_weights, "slices", lambda stored, _: slices(stored, ("no such name",)))
         load_opens2s(original, dtype=torch.float32)
         assert "tts_lm_model" in said.text
     saved = weights(hf.config.llm_config.vocab_size)

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, Whis
 from interp_core.errors import InterpError
 from interp_core.models.arch import ARCHS
 from interp_core.models.audio_llms.opens2s_net import AUDIO_TOKEN_ID, NOT_READ, OpenS2SConfig, OpenS2SModel
-from interp_core.models.audio_llms.own_weights import check_weights, slices, stored_in
+from interp_core.models.audio_llms.own_weights import load, stored_in
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.fit import check_counts, check_extractor, check_tokens
 from interp_core.models.prompted import Prompted, Stem
@@ -147,15 +147,10 @@ def load_opens2s(
     check_counts(str(folder), config)
     processor = _processor(folder, config)
     stored = stored_in(folder)
-    check_weights(folder, stored, lambda: OpenS2SModel(config), "OpenS2S", NOT_READ)
-    hf = OpenS2SModel.from_pretrained(
-        None,
-        config=config,
-        state_dict=slices(stored, NOT_READ),
-        dtype=dtype,
-        device_map=device_map,
+    hf = load(
+        OpenS2SModel, folder, config, stored, "OpenS2S", NOT_READ, dtype=dtype, device_map=device_map,
         quantization_config=quantization_config,
-    )
+    )  # fmt: skip
     if (folder / GENERATION).is_file():  # the library reads it for models that generate by themselves alone
         try:
             hf.llm_model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import PreTrainedModel
 
 from interp_core.errors import InterpError, few
 from interp_core.models.fit import unwrapped
@@ -17,6 +18,7 @@ from interp_core.models.inside import read_weights
 from interp_core.models.source import first_line
 from interp_core.models.torch_file import SAFE
 
+Net = TypeVar("Net", bound=PreTrainedModel)
 Renamed = Callable[[str], str | None]
 
 
@@ -88,6 +90,22 @@ def check_weights(
         raise InterpError(
             f"the weights in {folder} do not fit its config.json: {few(other)}; take both from one model."
         )
+
+
+def load(
+    network: type[Net], folder: Path, config: Any, stored: Mapping[str, Stored], title: str, not_read: Iterable[str],
+    **how: Any,
+) -> Net:  # fmt: skip
+    """The network with the weights of the files, which are compared with it before the first one is read.
+
+    Args:
+        folder, stored, title, not_read: as of `check_weights`.
+        config: of the network.
+        how: further arguments of the library's `from_pretrained`.
+    """
+    check_weights(folder, stored, lambda: network(config), title, not_read)
+    made: Net = network.from_pretrained(None, config=config, state_dict=slices(stored, not_read), **how)
+    return made
 
 
 def slices(stored: Mapping[str, Stored], not_read: Iterable[str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, Whis
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import ARCHS
-from interp_core.models.audio_llms.own_weights import Stored, check_weights, slices, stored_in
+from interp_core.models.audio_llms.own_weights import Stored, load, stored_in
 from interp_core.models.audio_llms.processors import with_fixed_date
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.audio_llms.ultravox_net import NOT_READ, SWIGLU, UltravoxConfig, UltravoxModel
@@ -148,15 +148,10 @@ def load_ultravox(
     check_counts(str(folder), config)
     processor = _processor(folder, config, bases.get("audio_model_id"))
     stored = _stored(folder, config, bases)
-    check_weights(folder, stored, lambda: UltravoxModel(config), "Ultravox", NOT_READ)
-    hf = UltravoxModel.from_pretrained(
-        None,
-        config=config,
-        state_dict=slices(stored, NOT_READ),
-        dtype=dtype,
-        device_map=device_map,
+    hf = load(
+        UltravoxModel, folder, config, stored, "Ultravox", NOT_READ, dtype=dtype, device_map=device_map,
         quantization_config=quantization_config,
-    )
+    )  # fmt: skip
     for place in filter(None, (bases.get("text_model_id"), folder)):
         if (place / GENERATION).is_file():  # as the decoder has it when it is opened alone
             hf.language_model.generation_config = _generation(place)

@@ -119,9 +119,12 @@ def _from_names(rows: pd.DataFrame, pattern: str) -> pd.DataFrame:
 def _with_facts(collection: Collection) -> pd.DataFrame:
     rows = collection.table()
     paths = [collection.folder / path for path in rows["path"]]
-    facts = [measured(str(path), file_digest(path)) for path in paths]
+    digests = [file_digest(path) for path in paths]
+    facts = [measured(str(path), digest) for path, digest in zip(paths, digests, strict=True)]
     rows = rows.drop(columns="path")
-    rows.insert(0, "hear", [clip_audio.url(Clip(p.stem, p, {}, file_digest(p))) for p in paths])
+    rows.insert(
+        0, "hear", [clip_audio.url(Clip(p.stem, p, {}, digest)) for p, digest in zip(paths, digests, strict=True)]
+    )
     rows.insert(2, "waveform", pd.Series([list(one.envelope) for one in facts], dtype=object))
     rows["sound"] = [one.words for one in facts]
     return rows

@@ -27,6 +27,8 @@ class Blocks:
     """Among the sizes: the heads of a block."""
     attn: str | None = "self_attn"
     """Below a block: the attention; its output is what attention adds to the residual stream."""
+    attn_weights: str = ""
+    """Below a block: the attention itself, where `attn` is a norm behind it."""
     attn_proj: str | None = "self_attn.o_proj"
     """Below a block: the output projection, whose input is the heads side by side."""
     attn_proj_called: bool = True
@@ -42,6 +44,8 @@ class Blocks:
     """Below a block: the attention to the encoder's output."""
     cross_proj: str | None = None
     causal: bool = True
+    passed_on: str = ""
+    """The argument of a block, a mapping, in which blocks leave keys and values for later ones to read."""
     rates: tuple[int, ...] = (16_000,)
     """Samples a second of the sound that models of this type are trained on, which their configs do not say."""
     frame: tuple[str, int] = ("num_mel_bins", 1)
@@ -67,6 +71,10 @@ class Arch(Blocks):
     """The projection to the vocabulary."""
     logits_divisor: str = ""
     """The field of `sizes` by which the model was trained to divide its logits, where the library forgets to."""
+    logits_cap: str = ""
+    """The field of `sizes` that logits are squeezed under, by a tanh."""
+    per_layer: str = ""
+    """The argument of the decoder that holds, of the token at every position, a further vector for each block."""
     rotary: str = "model.language_model.rotary_emb"
     """The module that makes `position_embeddings` out of position ids."""
     model_class: str = ""
@@ -86,6 +94,8 @@ class Arch(Blocks):
     """Frames of the feature extractor that one audio position covers, given the config."""
     cuts: bool = True
     """Whether the processor cuts what is longer than the extractor's window, without a word."""
+    most_seconds: float | None = None
+    """That window, where only the extractor's code says it."""
     adapter: str | None = None
     """The folder below the model's, "" for that folder itself, of the LoRA weights that belong to hearing."""
     unheard: tuple[str, ...] = ()
@@ -113,6 +123,16 @@ _GRANITE_SPEECH = Arch(
     cuts=False,
     adapter="",
     frame=("input_dim", 2),
+)
+# Norms stand behind attention and MLP too, and what they leave is what is added to the residual stream.
+_GEMMA4 = Arch(
+    attn="post_attention_layernorm",
+    attn_weights="self_attn",
+    mlp="post_feedforward_layernorm",
+    mid="pre_feedforward_layernorm",
+    passed_on="shared_kv_states",
+    logits_cap="final_logit_softcapping",
+    reader="audio half",
 )
 
 ARCHS: dict[str, Arch] = {
@@ -159,6 +179,13 @@ ARCHS: dict[str, Arch] = {
         adapter="speech-lora",
         unheard=("vision-lora",),
         frame=("input_size", 1),
+    ),
+    "gemma4": replace(_GEMMA4, per_layer="per_layer_inputs", most_seconds=30),
+    "gemma4_unified": replace(
+        _GEMMA4,
+        frames_per_position=lambda config: config.audio_config.audio_embed_dim,  # samples, its frames
+        cuts=False,
+        frame=("audio_embed_dim", 1),
     ),
     "omnispeech": Arch(  # OpenS2S: opens2s_net.py
         blocks="llm_model.model.layers",
@@ -306,66 +333,6 @@ ENCODERS: dict[str, EncoderArch] = {
     ),
 }
 
-
-@dataclass(frozen=True, kw_only=True)
-class ListenerArch:
-    """One row of a model with two lists of blocks: an encoder that hears, and a decoder that writes what is said and
-    reads the encoder by cross-attention. Both stand below one `body`."""
-
-    encoder: EncoderArch
-    decoder: EncoderArch
-    model_class: str
-    """The library's class, head included."""
-    head: str = "proj_out"
-    """The projection to the vocabulary."""
-    most: str = "max_target_positions"
-    """The config's field with the positions that the decoder has."""
-
-
-LISTENERS: dict[str, ListenerArch] = {
-    "whisper": ListenerArch(
-        encoder=replace(ENCODERS["whisper"], body="model"),
-        decoder=EncoderArch(
-            blocks="decoder.layers",
-            body="model",
-            heads="decoder_attention_heads",
-            attn_proj="self_attn.out_proj",
-            mlp="fc2",
-            mlp_proj="fc2",
-            mid="final_layer_norm",
-            cross_attn="encoder_attn",
-            cross_proj="encoder_attn.out_proj",
-            norm="decoder.layer_norm",
-            causal=True,
-        ),
-        model_class="WhisperForConditionalGeneration",
-    ),
-    "moonshine": ListenerArch(
-        encoder=EncoderArch(
-            blocks="encoder.layers",
-            body="model",
-            heads="encoder_num_attention_heads",
-            mlp_proj="mlp.fc2",
-            mid="post_attention_layernorm",
-            norm="encoder.layer_norm",
-            # Convolutions of 127, 7 and 3 samples at strides of 64, 3 and 2, in the library's code and no config.
-            frames=lambda _extractor, _sizes: (895, 384),
-        ),
-        decoder=EncoderArch(
-            blocks="decoder.layers",
-            body="model",
-            heads="decoder_num_attention_heads",
-            mlp_proj="mlp.fc2",
-            mid="final_layernorm",
-            cross_attn="encoder_attn",
-            cross_proj="encoder_attn.o_proj",
-            norm="decoder.norm",
-            causal=True,
-        ),
-        model_class="MoonshineForConditionalGeneration",
-        most="max_position_embeddings",
-    ),
-}
 
 # A head's output is the projection's input, before the heads mix; a neuron is the down-projection's input.
 SITE_MODULES: dict[Kind, tuple[str | None, Side]] = {

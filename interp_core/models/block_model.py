@@ -133,6 +133,11 @@ class BlockModel:
         return frozenset()
 
     @property
+    def passed_on(self) -> str:
+        """The argument of a block, a mapping, in which blocks leave tensors, batch first, for later ones; else ""."""
+        return self.arch.passed_on
+
+    @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of site inside the blocks that this model has."""
         return kinds_of(self.arch)

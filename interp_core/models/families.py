@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, Arch, EncoderArch, ListenerArch, kinds_of
+from interp_core.models.arch import ARCHS, ENCODERS, Arch, EncoderArch, kinds_of
 from interp_core.models.audio_llms.layouts import LAYOUTS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
@@ -15,6 +15,7 @@ from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
 from interp_core.models.lacking import LACKING
+from interp_core.models.listeners import LISTENERS, ListenerArch
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.subject import Subject
 from interp_core.models.verified import Verified
@@ -169,7 +170,7 @@ def lacking() -> dict[str, list[str]]:
 
 
 def _audio_llm(name: str, row: Arch) -> Family:
-    shortcut = ("shortcut",) if row.causal else ()
+    shortcut = ("shortcut",) if row.causal and not row.passed_on else ()
     own = LAYOUTS.get(name)
     opens = _FOLDER if own is None else f"folder in {own.title}'s own layout, hub id"
     demo = "demo-emotion" if name == "qwen2_audio" else ""

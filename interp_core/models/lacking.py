@@ -20,10 +20,6 @@ _HYBRID = (
     "position to position beside the residual stream"
 )
 _MATCHED = "the readout does not fit: it compares a recording with texts by a tower that is not known here yet"
-_PER_LAYER = (
-    "the blocks do not fit: each takes a further vector of every token of the prompt (per-layer embeddings), and the "
-    "last of them read keys and values of earlier ones"
-)
 LACKING: dict[str, str] = {
     **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
     **dict.fromkeys(("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
@@ -39,8 +35,6 @@ LACKING: dict[str, str] = {
     **dict.fromkeys(("nemotron_h_omni", "nemo_speechlm"), _HYBRID),
     **dict.fromkeys(("pe_audio", "pe_audio_encoder", "pe_audio_video"), _MATCHED),
     "embedding_gemma2": "there is no readout: it gives a vector to search by, and no answer",
-    "gemma4": _PER_LAYER,
-    "gemma4_unified": "the blocks do not fit: the last of them read keys and values of earlier ones",
     "muse_spark": "the blocks do not fit: gates scale the residual stream itself, where others add to it",
     "dots3_note": "the blocks do not fit: an index chooses the few positions that attention reads, so an edit changes "
     "which ones are read",

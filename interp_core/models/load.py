@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokeni
 from interp_core.errors import InterpError
 from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS, EncoderArch
+from interp_core.models.arch import ARCHS, ENCODERS, EncoderArch
 from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
@@ -30,6 +30,7 @@ from interp_core.models.fit import check_extractor, check_extractor_files, check
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
 from interp_core.models.lacking import refuse_unknown
+from interp_core.models.listeners import LISTENERS
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
 from interp_core.models.source import reading, resolve

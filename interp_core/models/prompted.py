@@ -1,7 +1,7 @@
 """One clip on its way into the blocks, and which of their positions hold the recording."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class Prompted:
         bands: where a spectrogram is cut into patches: (count, stride) of the rows of positions that each cover the
             same time in another band; `audio` is then the first row.
         worded: whether the positions around the recording hold words; else they hold its padding.
+        beside: further arguments of the module that runs the blocks, [pos, ...] each.
     """
 
     key: str
@@ -80,6 +81,7 @@ class Prompted:
     seconds_per_position: float
     bands: tuple[int, int] = (1, 0)
     worded: bool = True
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_pos(self) -> int:

@@ -228,9 +228,14 @@ def attention_seen(subject: Subject, reduce: Callable[[Tensor], Tensor]) -> Iter
             stack.callback(setattr, module, "config", config)
             module.config = eager[id(config)]
         for layer in range(subject.n_layers) if subject.arch.attn_proj_called else ():
-            attention = subject.locate(Site("attn_out", layer)).module
+            below = subject.arch.attn_weights
+            attention = subject.blocks[layer].get_submodule(below) if below else _attention(subject, layer)
             stack.callback(attention.register_forward_hook(reading(layer)).remove)
         yield seen
+
+
+def _attention(subject: Subject, layer: int) -> nn.Module:
+    return subject.locate(Site("attn_out", layer)).module
 
 
 def _register_all(stack: ExitStack, subject: Subject, edits: Mapping[Site, Edit]) -> None:

@@ -7,8 +7,8 @@ reads the keys and values before it from a clean run. What rows carry with them 
 depends on which rows went before.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +21,11 @@ from interp_core.sites import Kind, Site
 from interp_core.trace.arguments import beside_states, in_one_batch, repeated
 from interp_core.trace.clean import CleanRun
 from interp_core.trace.finite import finite_run
+from interp_core.trace.frozen_keys import FrozenKeys, MadeKeys, UntilKeys
 from interp_core.trace.hooks import captured
+
+Passed = Mapping[str, tuple[Tensor, ...]]
+"""Keys and values that blocks leave for later ones, rows first, by what the library calls them."""
 
 # On a CPU a block's activations of this many positions stay in its cache; those of more wait for memory.
 POSITIONS_AT_ONCE = 1024
@@ -46,10 +50,12 @@ class Rows:
         hidden: [rows * n, pos, d_model] what the block before left; of rows at layer 0, what enters the first block.
         mixed: of a readout that mixes layers, [rows * n, pos, width] float32: the weighted sum over all that a row
             has passed, without `hidden` itself. Else None.
+        passed: of blocks that read keys and values of earlier ones, those, by what the library calls them.
     """
 
     hidden: Tensor
     mixed: Tensor | None = None
+    passed: Passed = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -57,9 +63,10 @@ class Rows:
     def joined(self, others: "Rows") -> "Rows":
         """These rows, then others that are between the same two blocks."""
         hidden = torch.cat([self.hidden, others.hidden.to(self.hidden.device)])
+        passed = _each(lambda own, new: torch.cat([own, new.to(own.device)]), self.passed, others.passed)
         if self.mixed is None or others.mixed is None:
-            return Rows(hidden)
-        return Rows(hidden, torch.cat([self.mixed, others.mixed.to(self.mixed.device)]))
+            return Rows(hidden, None, passed)
+        return Rows(hidden, torch.cat([self.mixed, others.mixed.to(self.mixed.device)]), passed)
 
 
 class RowRunner(Protocol):
@@ -133,22 +140,37 @@ class BlockRows:
         return self._left[layer - 1] if layer - 1 in self._left else self._states[layer]
 
     def start(self, layer: int, hidden: Tensor) -> Rows:
-        return Rows(hidden, None if self._shares is None else self._passed(layer).repeat(len(hidden) // self.n, 1, 1))
+        repeats = len(hidden) // self.n
+        mixed = None if self._shares is None else self._passed(layer).repeat(repeats, 1, 1)
+        # All that the clean run's blocks left: what blocks from `layer` on leave is replaced before anything reads it.
+        name = self.subject.passed_on
+        left = self._calls[0][1][name] if name else {}
+        return Rows(hidden, mixed, _each(lambda value: value.repeat(repeats, *[1] * (value.ndim - 1)), left))
 
     def run(self, layer: int, rows: Rows, *, together: bool = False) -> Rows:
         piece = len(rows) if together else _rows_at_once(self.subject, self.n, rows.hidden)
-        left = [self._block(layer, some) for some in rows.hidden.split(piece)]
-        return Rows(left[0] if len(left) == 1 else torch.cat(left), self._with(layer, rows))
+        left, passed = [], []
+        for first in range(0, len(rows), piece):
+            at = slice(first, first + piece)
+            some, more = self._block(layer, rows.hidden[at], _each(lambda value, at=at: value[at], rows.passed))
+            left.append(some)
+            passed.append(more)
+        if len(left) == 1:
+            return Rows(left[0], self._with(layer, rows), passed[0])
+        return Rows(torch.cat(left), self._with(layer, rows), _each(lambda *some: torch.cat(some), *passed))
 
-    def _block(self, layer: int, hidden: Tensor) -> Tensor:
+    def _block(self, layer: int, hidden: Tensor, passed: Passed) -> tuple[Tensor, Passed]:
+        """What a block leaves, and what later ones read of it and of those before it."""
         args, kwargs = self._calls[layer]
         repeats, flat = len(hidden) // self.n, self.subject.batch_first
         rest = {
             k: v if k in self.subject.shared else repeated(v, self.n, repeats, k in flat) for k, v in kwargs.items()
         }
+        if name := self.subject.passed_on:
+            passed = rest[name] = type(kwargs[name])(passed)  # as the library's own, which no placing of blocks copies
         hidden = self.subject.between(layer, hidden)
         out = self.subject.blocks[layer](hidden, *(repeated(a, self.n, repeats) for a in args), **rest)
-        return self.subject.rows_of(_hidden(out))
+        return self.subject.rows_of(_hidden(out)), passed
 
     def finish(self, rows: Rows) -> Rows:
         return self.run(len(self._calls) - 1, rows)
@@ -255,16 +277,16 @@ class CachedPrefixRows:
     def finish(self, rows: Rows) -> Rows:
         last = self._subject.n_layers - 1
         try:  # all positions are needed for their keys and values, but behind those only the one that is read
-            self._block(last, rows.hidden, _UntilKeys(self._frozen(last)))
-        except _Keys as made:
+            self._block(last, rows.hidden, UntilKeys(self._frozen(last)))
+        except MadeKeys as made:
             return Rows(self._block(last, rows.hidden[:, -1:], made))
         raise InterpError(f"the last block of {self._subject.name} hands no keys to the cache that it was given.")
 
     def logits(self, rows: Rows) -> Tensor:
         return self._subject.readout(rows.hidden, [run.prompted for run in self._runs])
 
-    def _frozen(self, layer: int) -> "_FrozenKeys":
-        return _FrozenKeys(self._keys[layer], self._values[layer], self._scratch)
+    def _frozen(self, layer: int) -> FrozenKeys:
+        return FrozenKeys(self._keys[layer], self._values[layer], self._scratch)
 
     def _block(self, layer: int, rows: Tensor, cache: Any, mask: Tensor | None = None) -> Tensor:
         """Run block `layer` on the last positions of each row, as many as `rows` holds."""
@@ -304,47 +326,6 @@ class _Shared:
         return self._mask[:rows], self._ids[:rows], (self._cos[:rows], self._sin[:rows])
 
 
-class _FrozenKeys:
-    """Stands where a block expects its cache: prefix [n, heads, before, d_head] and new keys, and stores nothing."""
-
-    def __init__(self, keys: Tensor, values: Tensor, scratch: Tensor) -> None:
-        self._prefixes, self._scratch = (keys, values), scratch
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return self._behind(0, keys), self._behind(1, values)
-
-    def _behind(self, which: int, new: Tensor) -> Tensor:
-        prefix = self._prefixes[which].to(new.device)
-        n, heads, before, width = prefix.shape
-        if not before:
-            return new
-        out = self._scratch[which, : len(new)].to(new.device)
-        out.view(-1, n, heads, before + new.shape[2], width)[..., :before, :] = prefix
-        out[..., before:, :] = new
-        return out
-
-
-class _UntilKeys:
-    """A cache that ends the block as soon as its keys and values are made, by raising them."""
-
-    def __init__(self, frozen: _FrozenKeys) -> None:
-        self._frozen = frozen
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        raise _Keys(*self._frozen.update(keys, values, layer_idx))
-
-
-class _Keys(Exception):
-    """Keys and values of all positions; as a cache it answers with them, whatever it is given."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self._made = (keys, values)
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return self._made
-
-
 def first_computed(subject: Subject, n_pos: int, first: int) -> int:
     """The first position that rows compute whose first edit is at `first`: that one, or 0.
 
@@ -382,6 +363,13 @@ def _left_aligned(states: Sequence[Tensor | None], starts: Sequence[int], before
         assert state is not None, "prefixes are runs that kept their keys"
         out[:, i, :, :start] = state[:, :, :start]
     return out
+
+
+def _each(make: Callable[..., Tensor], *passed: Passed) -> Passed:
+    """Make one of what stands at the same place in every one of several."""
+    return {
+        name: tuple(make(*values) for values in zip(*(one[name] for one in passed), strict=True)) for name in passed[0]
+    }
 
 
 def _hidden(output: Any) -> Tensor:

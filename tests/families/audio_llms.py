@@ -15,7 +15,7 @@ import torch
 import transformers as hf
 from transformers import PreTrainedModel, TokenizersBackend, WhisperFeatureExtractor
 
-from tests.families.words import GLM, GRANITE, PHI4, QWEN3_ASR, chatml, gpt2, qwen, save_tekken, words
+from tests.families.words import GEMMA4, GLM, GRANITE, PHI4, QWEN3_ASR, chatml, gpt2, qwen, save_tekken, words
 from tests.tiny import save_qwen2_audio
 from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import save_ultravox
@@ -401,6 +401,79 @@ def save_vibevoice_asr(folder: Path, **sizes: Any) -> Path:
     return folder
 
 
+# ---- Gemma -----------------------------------------------------------------------------------------------------------
+
+GEMMA = ["<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>"]
+GEMMA_NAMED = {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>", "image_token": "<|image|>"}
+GEMMA_NAMED |= {"boi_token": "<|image>", "eoi_token": "<image|>"}
+MADE = ("mel_filters", "window")
+
+
+def gemma4_files(folder: Path, processor: str, extractor: Any) -> Any:
+    """Its image and video halves take torchvision to make, and stand there as on the hub."""
+    tokenizer = words(
+        TokenizersBackend, [*GEMMA, *GEMMA_NAMED.values(), "<|video|>"], eos="<eos>", pad="<pad>", named=GEMMA_NAMED
+    )
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(GEMMA4)
+    about = {name: value for name, value in json.loads(extractor.to_json_string()).items() if name not in MADE}
+    images = {"image_processor_type": f"{processor}ImageProcessor", "patch_size": 16, "pooling_kernel_size": 3}
+    save_json(
+        folder,
+        "processor_config.json",
+        processor_class=f"{processor}Processor",
+        feature_extractor=about,
+        image_processor=images,
+        video_processor={**images, "video_processor_type": f"{processor}VideoProcessor"},
+    )
+    return tokenizer
+
+
+def gemma4_text(tokenizer: Any, given: Sizes, **more: Any) -> dict[str, Any]:
+    """The last layers read keys and values of earlier ones: the last of each kind before them."""
+    kinds = ["sliding_attention" if i % 2 else "full_attention" for i in reversed(range(given.n_layers))]
+    shared = max(0, min(2, given.n_layers - 2))
+    width = given.d_model // given.n_heads
+    text = given.text(tokenizer, layer_types=kinds, sliding_window=16, num_kv_shared_layers=shared, head_dim=width)
+    return {**text, "global_head_dim": width, "final_logit_softcapping": 30.0, "bos_token_id": 2, **more}
+
+
+def save_gemma4(folder: Path, *, text: dict[str, Any] | None = None, **sizes: Any) -> Path:
+    """Layers take a further vector of every token, and the doubled MLP of those that share keys is wider."""
+    extractor = hf.Gemma4AudioFeatureExtractor(feature_size=MEL)
+    tokenizer, given = gemma4_files(folder, "Gemma4", extractor), Sizes(**{"n_layers": 5, **sizes})
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("audio", "image", "video")}
+    own = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tokenizer), "use_double_wide_mlp": True}
+    hears = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "output_proj_dims": 24}
+    hears |= {"subsampling_conv_channels": [MEL, 4], **WIDE}
+    sees = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.Gemma4Config(
+        text_config=gemma4_text(tokenizer, given, **own, **(text or {})),
+        audio_config=hears,
+        vision_config={**sees, "num_key_value_heads": 2, "head_dim": 8, "position_embedding_size": 16},
+        initializer_range=0.5,
+        **ids,
+    )
+    save_model(folder, hf.Gemma4ForConditionalGeneration, config, given)
+    return folder
+
+
+def save_gemma4_unified(folder: Path, *, text: dict[str, Any] | None = None, **sizes: Any) -> Path:
+    """No audio tower: each position is 40 ms of the waveform itself."""
+    extractor = hf.models.gemma4_unified.Gemma4UnifiedAudioFeatureExtractor()
+    tokenizer, given = gemma4_files(folder, "Gemma4Unified", extractor), Sizes(**{"n_layers": 5, **sizes})
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("audio", "image", "video")}
+    config = hf.models.gemma4_unified.Gemma4UnifiedConfig(
+        text_config=gemma4_text(tokenizer, given, **(text or {})),
+        audio_config={},
+        vision_config={"patch_size": 2, "pooling_kernel_size": 2, "mm_embed_dim": 16, "mm_posemb_size": 16},
+        initializer_range=0.5,
+        **ids,
+    )
+    save_model(folder, hf.Gemma4UnifiedForConditionalGeneration, config, given)
+    return folder
+
+
 FAMILIES: dict[str, Callable[..., Path]] = {
     "qwen2_audio": save_qwen2_audio,
     "qwen2_5_omni_thinker": save_qwen2_5_omni_thinker,
@@ -417,6 +490,8 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "granite_speech": save_granite_speech,
     "granite_speech_plus": save_granite_speech_plus,
     "phi4_multimodal": save_phi4_multimodal,
+    "gemma4": save_gemma4,
+    "gemma4_unified": save_gemma4_unified,
     "ultravox": save_ultravox,
     "omnispeech": save_opens2s,
 }

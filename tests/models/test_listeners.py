@@ -5,8 +5,8 @@ import torch
 
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.positions import align_positions
-from interp_core.models.arch import LISTENERS
 from interp_core.models.encoders.listener import Listener
+from interp_core.models.listeners import LISTENERS
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.generate import Row, generate
 from interp_core.trace.patch import HeadAblated, PatchAt, SiteSpec

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, Qwen2AudioForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import ARCHS, ENCODERS, LISTENERS
+from interp_core.models.arch import ARCHS, ENCODERS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.lacking import LACKING
+from interp_core.models.listeners import LISTENERS
 from interp_core.models.load import open_model, pick_device, pick_dtype
 from tests.tiny import RATE, save_qwen2_audio, tokenizer, tone
 from tests.trace.naive import PROMPT, gap

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -53,7 +53,18 @@ class AudioLLM(Subject):
         longest = getattr(self.processor, "max_audio_len", None)  # of those that cut a clip into windows
         if longest is not None or not self.arch.cuts:
             return longest or math.inf
+        if self.arch.most_seconds is not None:
+            return self.arch.most_seconds
         return extractor.n_samples / extractor.sampling_rate
+
+    @property
+    def d_head(self) -> int:
+        if not self.passed_on:
+            return super().d_head
+        widths = {self.sizes.per_layer_config[layer].head_dim for layer in range(self.n_layers)}
+        if len(widths) > 1:
+            raise InterpError(f"{self.name} has heads of widths {sorted(widths)}; patch them all at once.")
+        return widths.pop()
 
     @property
     def tokenizer(self) -> Any:
@@ -120,7 +131,20 @@ class AudioLLM(Subject):
         ids = expanded_ids(self, stem.inputs, embeds)
         start, stop = self.audio_span(ids, stem.clip_id)
         stop = min(stop, start + self.positions_heard(stem.n_samples, stop - start))
-        return Prompted(stem.key, stem.clip_id, stem.inputs, embeds, ids, (start, stop), self.seconds_per_position())
+        beside = {name: stem.kwargs[name][0] for name in self._per_layer}
+        return Prompted(
+            stem.key, stem.clip_id, stem.inputs, embeds, ids, (start, stop), self.seconds_per_position(), beside=beside
+        )
+
+    def per_layer_of(self, tokens: Tensor) -> dict[str, Tensor]:
+        """What stands beside the embeddings of tokens [batch, pos] that were written."""
+        return {name: cast(Any, self.decoder).get_per_layer_inputs(tokens) for name in self._per_layer}
+
+    @property
+    def _per_layer(self) -> tuple[str, ...]:
+        """The decoder's argument with a vector for each block, if this checkpoint's blocks take one."""
+        name = self.arch.per_layer
+        return (name,) if name and self.sizes.hidden_size_per_layer_input else ()
 
     def positions_heard(self, n_samples: int, made: int) -> int:
         """How many of a clip's audio positions cover sound, where silence is filled in and takes positions too."""
@@ -194,7 +218,10 @@ class AudioLLM(Subject):
 
     def logits_of(self, last: Tensor) -> Tensor:
         """Logits [rows, d_vocab] of the last position's state [rows, d_model] behind the final norm."""
-        return self._scaled(self.hf.get_submodule(self.arch.head)(last))
+        logits = self.hf.get_submodule(self.arch.head)(last)
+        if self.arch.logits_cap and (cap := getattr(self.sizes, self.arch.logits_cap)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return self._scaled(logits)
 
     def _scaled(self, logits: Tensor) -> Tensor:
         name = self.arch.logits_divisor
@@ -215,7 +242,8 @@ class AudioLLM(Subject):
         Position ids are given in full: counted from the mask by the library, they would count the padding.
 
         Returns:
-            inputs_embeds [batch, pos, d_model], attention_mask [batch, pos], position_ids [batch, pos].
+            inputs_embeds [batch, pos, d_model], attention_mask [batch, pos], position_ids [batch, pos], and what stands
+            beside the embeddings.
         """
         longest = max(p.n_pos for p in prompted)
         embeds = prompted[0].embeds.new_zeros(len(prompted), longest, self.d_model)
@@ -223,7 +251,11 @@ class AudioLLM(Subject):
         for row, p in enumerate(prompted):
             embeds[row, longest - p.n_pos :] = p.embeds
             mask[row, longest - p.n_pos :] = 1
+        beside = {
+            name: torch.stack([_left_padded(p.beside[name], longest) for p in prompted]) for name in self._per_layer
+        }
         return {
+            **beside,
             "inputs_embeds": embeds,
             "attention_mask": mask,
             "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
@@ -251,6 +283,8 @@ class AudioLLM(Subject):
 
     def shortcut_refusal(self) -> str | None:
         config = self.sizes
+        if self._per_layer:
+            return "each block takes a further vector of every position (per-layer embeddings), which no edit reaches"
         types = getattr(config, "layer_types", None)
         odd = set(types or ["full_attention"]) - {"full_attention"}
         window = None if types else getattr(config, "sliding_window", None)
@@ -263,6 +297,14 @@ class AudioLLM(Subject):
         if config._attn_implementation not in ("sdpa", "eager"):
             return f"attention kernel {config._attn_implementation!r} takes no explicit mask"
         return super().shortcut_refusal()
+
+    @property
+    def exact_layers(self) -> range:
+        if self._per_layer:  # those vectors stay the recipient's
+            return range(self.n_layers - 1, self.n_layers)
+        if self.passed_on and "store" in (modes := self.sizes.kv_sharing_modes):  # behind it, later blocks read them
+            return range(-1, modes.index("store"))
+        return super().exact_layers
 
 
 class AudioLLMWriter:
@@ -295,10 +337,16 @@ class AudioLLMWriter:
             inputs_embeds=subject.hf.get_input_embeddings()(tokens[:, None]),
             attention_mask=torch.ones(rows, self._n_pos, dtype=torch.long, device=tokens.device),
             position_ids=torch.full((rows, 1), at, device=tokens.device),
+            **subject.per_layer_of(tokens[:, None]),
             past_key_values=self._cache,
             use_cache=True,
         )
         return subject.logits_of(out.last_hidden_state[:, -1])
+
+
+def _left_padded(state: Tensor, length: int) -> Tensor:
+    """Put zeros before [pos, ...] up to a length."""
+    return torch.cat([state.new_zeros(length - len(state), *state.shape[1:]), state])
 
 
 def audio_token_id(config: Any, arch: Arch, processor: Any) -> int:

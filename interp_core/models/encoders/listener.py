@@ -17,10 +17,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from interp_core.errors import InterpError
-from interp_core.models.arch import ListenerArch
 from interp_core.models.block_model import Place
 from interp_core.models.encoders.subject import Encoder
 from interp_core.models.labels import LabelTokens, first_tokens
+from interp_core.models.listeners import ListenerArch
 from interp_core.models.probe import Probe
 from interp_core.models.prompted import Prompted, RecordingSpan
 from interp_core.models.subject import Subject

@@ -73,6 +73,8 @@ class Arch(Blocks):
     """The field of `sizes` by which the model was trained to divide its logits, where the library forgets to."""
     logits_cap: str = ""
     """The field of `sizes` that logits are squeezed under, by a tanh."""
+    takes_ids: str = ""
+    """The module that is given the ids of tokens that were written, where the decoder takes more than embeddings."""
     per_layer: str = ""
     """The argument of the decoder that holds, of the token at every position, a further vector for each block."""
     rotary: str = "model.language_model.rotary_emb"
@@ -131,6 +133,7 @@ _GEMMA4 = Arch(
     mlp="post_feedforward_layernorm",
     mid="pre_feedforward_layernorm",
     passed_on="shared_kv_states",
+    takes_ids="model",
     logits_cap="final_logit_softcapping",
     reader="audio half",
 )
@@ -180,7 +183,7 @@ ARCHS: dict[str, Arch] = {
         unheard=("vision-lora",),
         frame=("input_size", 1),
     ),
-    "gemma4": replace(_GEMMA4, per_layer="per_layer_inputs", most_seconds=30),
+    "gemma4": replace(_GEMMA4, per_layer="per_layer_inputs", most_seconds=30, frame=("subsampling_conv_channels", 1)),
     "gemma4_unified": replace(
         _GEMMA4,
         frames_per_position=lambda config: config.audio_config.audio_embed_dim,  # samples, its frames

@@ -235,6 +235,22 @@ class Subject(BlockModel):
         """The layers of `resid_post` at which the donor's positions, all of them, give exactly the donor's logits."""
         return range(-1, 0 if self.layer_shares() is not None else self.n_layers)
 
+    @property
+    def unread_from(self) -> int:
+        """The first layer that leaves nothing at positions before the last that a later one reads; at best the last."""
+        return self.n_layers - 1
+
+    def unread_notes(self) -> list[str]:
+        """A sentence on the layers from `unread_from` on, where there are others than the last."""
+        if self.unread_from == self.n_layers - 1:
+            return []
+        first = self.unread_from + 1
+        return [
+            f"layers {first} to {self.n_layers - 1} read keys and values of earlier ones, so nothing reads what layer "
+            f"{first - 1} and later ones leave before the last position: edits of the recording there do nothing by "
+            "construction"
+        ]
+
     def lens_refusal(self) -> str | None:
         """Say why the readout cannot be put behind an earlier layer, or None if it can."""
         if self.layer_shares() is not None:

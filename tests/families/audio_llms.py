@@ -435,7 +435,15 @@ def gemma4_text(tokenizer: Any, given: Sizes, **more: Any) -> dict[str, Any]:
     shared = max(0, min(2, given.n_layers - 2))
     width = given.d_model // given.n_heads
     text = given.text(tokenizer, layer_types=kinds, sliding_window=16, num_kv_shared_layers=shared, head_dim=width)
-    return {**text, "global_head_dim": width, "final_logit_softcapping": 30.0, "bos_token_id": 2, **more}
+    # Norms behind attention and MLP keep what layers add small; embeddings must not drown it.
+    return {
+        **text,
+        "global_head_dim": width,
+        "final_logit_softcapping": 30.0,
+        "bos_token_id": 2,
+        "initializer_range": 0.15,
+        **more,
+    }
 
 
 def save_gemma4(folder: Path, *, text: dict[str, Any] | None = None, **sizes: Any) -> Path:
@@ -448,7 +456,7 @@ def save_gemma4(folder: Path, *, text: dict[str, Any] | None = None, **sizes: An
     hears |= {"subsampling_conv_channels": [MEL, 4], **WIDE}
     sees = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = hf.Gemma4Config(
-        text_config=gemma4_text(tokenizer, given, **own, **(text or {})),
+        text_config=gemma4_text(tokenizer, given, **{**own, **(text or {})}),
         audio_config=hears,
         vision_config={**sees, "num_key_value_heads": 2, "head_dim": 8, "position_embedding_size": 16},
         initializer_range=0.5,

@@ -240,7 +240,8 @@ def test_a_clip_patched_with_itself_is_left_alone_and_a_whole_donor_answers_inst
     for method in ("fast", "wavefront", "reference"):
         rows = swept(subject, [own], every_layer(subject), method)[0]
         assert gap(rows, runs["long"].logits.expand_as(rows)) < 1e-4, method
-        for layer, row in zip(every_layer(subject).layers, swept(subject, [donor], every_layer(subject), method)[0]):
+        found = swept(subject, [donor], every_layer(subject), method)[0]
+        for layer, row in zip(every_layer(subject).layers, found, strict=True):
             assert (gap(row, runs["twin"].logits) < 1e-4) == (layer in exact or layer == subject.n_layers - 1), layer
             assert gap(row, runs["middle"].logits) > 1e-2  # control: the two answer differently
     for kind in subject.kinds[2:]:

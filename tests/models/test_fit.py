@@ -83,7 +83,9 @@ def test_a_config_with_fewer_layers_than_the_weights_is_refused_by_a_weights_nam
         config = json.loads(whole)
         less_one(config, place)
         file.write_text(json.dumps(config))
-        assert re.search(rf"weights (of|in) .* hold \S*layers?\.{number - 1}\.", refused(folder)), place
+        # One layer less moves those of Gemma 4 that share keys, whose MLP is wider.
+        wider = "|do not fit its config" if name == "gemma4" else ""
+        assert re.search(rf"weights (of|in) .* hold \S*layers?\.{number - 1}\.{wider}", refused(folder)), place
         tried += 1
     if by_stage:
         change(file, audio_config={**json.loads(whole)["audio_config"], "depths": [1, 1, 1, 1]})

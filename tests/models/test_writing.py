@@ -102,7 +102,10 @@ def library(subject: AudioLLM, run: CleanRun, n_tokens: int = N) -> tuple[int, .
             )
         return cut(out[0].tolist(), llm)
     with torch.inference_mode():
-        out = subject.hf.generate(**inputs, max_new_tokens=n_tokens, do_sample=False)[0]
+        # Where layers read keys of earlier ones, the library leaves out all but the last position, unless it is asked
+        # for the states: a hook is to see them all.
+        asked = {"output_hidden_states": True} if subject.passed_on else {}
+        out = subject.hf.generate(**inputs, max_new_tokens=n_tokens, do_sample=False, **asked)[0]
     return cut(out[inputs["input_ids"].shape[1] :].tolist(), subject.hf)
 
 

@@ -90,6 +90,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             "unanswered": {"labels": outside, "answers": list(found.labels)},
         }
         notes: list[str] = [*left_out(made), *donor_notes(means, found.controls, found.flow)]
+        notes += store.subject.unread_notes()
         if found.words:
             store.subject.check_writes()
             notes += words_left_out(store.subject, clips_of_pairs(made))

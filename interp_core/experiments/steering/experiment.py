@@ -95,7 +95,7 @@ class Steering(Experiment[SteerRequest, SteerPlan, SteeringResult]):
             columns, about,
         )  # fmt: skip
         low = low_mass(questions[0].reader, second, labels)
-        notes += [*filter(None, [why_not]), *_few(named, targets, vectors), *low]
+        notes += [*filter(None, [why_not]), *_few(named, targets, vectors), *low, *subject.unread_notes()]
         if found.words:
             subject.check_writes()
             notes += left_out(subject, clips_in_words(plan))

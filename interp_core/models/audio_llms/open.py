@@ -57,6 +57,11 @@ def open_audio_llm(
     Raises:
         InterpError: one sentence that says why it cannot be opened and what to do.
     """
+    if getattr(config, "audio_config", "not asked") is None:
+        raise InterpError(
+            f"{name} hears nothing: its config.json has no audio_config, which those of its family's models have that "
+            "were made to hear; choose one of those."
+        )
     processor = reading(name, "processor", lambda: read_processor(source, config, arch))
     if getattr(processor.tokenizer, "padding_side", "left") != "left":
         processor.tokenizer.padding_side = "left"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -135,10 +135,6 @@ class AudioLLM(Subject):
         return Prompted(
             stem.key, stem.clip_id, stem.inputs, embeds, ids, (start, stop), self.seconds_per_position(), beside=beside
         )
-
-    def per_layer_of(self, tokens: Tensor) -> dict[str, Tensor]:
-        """What stands beside the embeddings of tokens [batch, pos] that were written."""
-        return {name: cast(Any, self.decoder).get_per_layer_inputs(tokens) for name in self._per_layer}
 
     @property
     def _per_layer(self) -> tuple[str, ...]:
@@ -306,6 +302,11 @@ class AudioLLM(Subject):
             return range(-1, modes.index("store"))
         return super().exact_layers
 
+    @property
+    def unread_from(self) -> int:
+        shared = self.sizes.num_kv_shared_layers if self.passed_on else 0  # they make no keys of what they are given
+        return self.n_layers - 1 - shared
+
 
 class AudioLLMWriter:
     """See `Writer`: the prompt from stems that are kept, then a token at a time behind its keys and values."""
@@ -333,11 +334,14 @@ class AudioLLMWriter:
         subject, at = self._subject, self._n_pos
         self._n_pos += 1
         rows = len(tokens)
-        out = subject.decoder(
-            inputs_embeds=subject.hf.get_input_embeddings()(tokens[:, None]),
+        if subject.arch.takes_ids:
+            module, given = subject.hf.get_submodule(subject.arch.takes_ids), {"input_ids": tokens[:, None]}
+        else:
+            module, given = subject.decoder, {"inputs_embeds": subject.hf.get_input_embeddings()(tokens[:, None])}
+        out = module(
+            **given,
             attention_mask=torch.ones(rows, self._n_pos, dtype=torch.long, device=tokens.device),
             position_ids=torch.full((rows, 1), at, device=tokens.device),
-            **subject.per_layer_of(tokens[:, None]),
             past_key_values=self._cache,
             use_cache=True,
         )

@@ -7,10 +7,10 @@ from interp_core.models.arch import ARCHS, ENCODERS, Arch, EncoderArch, kinds_of
 from interp_core.models.audio_llms.layouts import LAYOUTS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
-from interp_core.models.countermeasure.published import SYSTEMS, System
 from interp_core.models.countermeasure.published_subject import FixedLengthDetector, PublishedDetector
 from interp_core.models.countermeasure.raw_subject import RAW, RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.models.countermeasure.systems import SYSTEMS, System
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper, WhisperDecoder

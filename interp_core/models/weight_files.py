@@ -12,11 +12,12 @@ from interp_core.models.arch import ENCODERS
 from interp_core.models.clap.msclap import open_msclap
 from interp_core.models.clap.subject import MsclapAudio
 from interp_core.models.countermeasure.checkpoint import load_countermeasure
-from interp_core.models.countermeasure.published import SYSTEMS, check_whole, load_published, plain_names, system_of
+from interp_core.models.countermeasure.published import check_whole, load_published, plain_names, system_of
 from interp_core.models.countermeasure.published_subject import PublishedDetector
 from interp_core.models.countermeasure.raw import is_raw, load_raw
 from interp_core.models.countermeasure.raw_subject import RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
+from interp_core.models.countermeasure.systems import SYSTEMS
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
 from interp_core.models.resnet.weights import WRAPPERS, open_resnet
 from interp_core.models.subject import Subject

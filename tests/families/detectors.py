@@ -2,10 +2,12 @@
 
 Weights are drawn by numpy, whose streams stay the same, so `ANSWERS` are of these very weights. They were computed by
 the published code itself: the classes of TakHemlata/SSL_Anti-spoofing (commit 4acaa61),
-QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986), nii-yamagishilab/AntiDeepfake (0dea622) and
-zlin0/wedefense (e7287fe), over Wav2Vec2Model and HubertModel of fairseq (a540213) and WavLM of s3prl (ec8064b), with
-their layers made as small as those here and with these weights put in, fed with each clip as their own data loaders
-feed it. SLS's authors changed fairseq to hand out what every layer leaves; here a layer was named instead, which does.
+QiShanZhang/SLSforASVspoof-2021-DF (82e8af0), clovaai/aasist (a04c986), nii-yamagishilab/AntiDeepfake (0dea622),
+zlin0/wedefense (e7287fe) and Security-FIT/IG_for_SSL_detectors (40cc358), over Wav2Vec2Model and HubertModel of
+fairseq (a540213) and WavLM of s3prl (ec8064b) or of transformers, with their layers made as small as those here and
+with these weights put in, fed with each clip as their own data loaders feed it. The last named gives one logit, of
+spoofed speech, beside which 0 stands here. SLS's authors changed fairseq to hand out what every layer leaves; here a
+layer was named instead, which does.
 """
 
 import json
@@ -178,6 +180,57 @@ def mhfa(**kind: Any) -> Drawn:
     return draw.weights
 
 
+def library_wavlm(draw: Draw, *, old: bool) -> None:
+    """A WavLM-base by the library's names; `old`: of before torch's parametrizations."""
+    at = "wavlm.encoder.pos_conv_embed.conv"
+    scale, direction = ("weight_g", "weight_v") if old else (f"parametrizations.weight.original{i}" for i in (0, 1))
+    draw.put("wavlm.masked_spec_embed", WIDTH)
+    for i, kernel in enumerate(KERNELS):
+        draw.conv(f"wavlm.feature_extractor.conv_layers.{i}.conv", CONV, 1 if i == 0 else CONV, kernel, bias=False)
+    draw.norm("wavlm.feature_extractor.conv_layers.0.layer_norm", CONV)
+    draw.norm("wavlm.feature_projection.layer_norm", CONV)
+    draw.linear("wavlm.feature_projection.projection", CONV, WIDTH)
+    draw.put(f"{at}.bias", WIDTH, scale=0.2)
+    draw.put(f"{at}.{scale}", 1, 1, 16, scale=0.2, at=1.0)
+    draw.put(f"{at}.{direction}", WIDTH, WIDTH // 4, 16, scale=0.3)
+    draw.norm("wavlm.encoder.layer_norm", WIDTH)
+    for i in range(LAYERS):
+        at = f"wavlm.encoder.layers.{i}"
+        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
+            draw.linear(f"{at}.attention.{part}", WIDTH, WIDTH, 2.0)
+        draw.linear(f"{at}.attention.gru_rel_pos_linear", WIDTH // HEADS, 8)
+        draw.put(f"{at}.attention.gru_rel_pos_const", 1, HEADS, 1, 1, scale=0.2, at=1.0)
+        if i == 0:
+            draw.put(f"{at}.attention.rel_attn_embed.weight", BUCKETS, HEADS)
+        draw.norm(f"{at}.layer_norm", WIDTH)
+        draw.linear(f"{at}.feed_forward.intermediate_dense", WIDTH, INNER, 2.0)
+        draw.linear(f"{at}.feed_forward.output_dense", INNER, WIDTH, 2.0)
+        draw.norm(f"{at}.final_layer_norm", WIDTH)
+
+
+def wavlm_sls() -> Drawn:
+    draw = Draw(6)
+    library_wavlm(draw, old=True)
+    draw.batch_norm("sls.first_bn", 1)
+    draw.linear("sls.fc0", WIDTH, 1, 0.5)
+    draw.linear("sls.fc1", 67 * (WIDTH // 3), WIDTH, 0.5)
+    draw.linear("sls.fc3", WIDTH, 1)
+    return draw.weights
+
+
+def ca_mhfa() -> Drawn:
+    """Weights from five frames at a time, where the published setting's one is the plainest case."""
+    draw = Draw(7)
+    library_wavlm(draw, old=False)
+    draw.put("camhfa.weights_k", LAYERS + 1)
+    draw.put("camhfa.weights_v", LAYERS + 1)
+    draw.linear("camhfa.cmp_linear_k", WIDTH, 10)
+    draw.linear("camhfa.cmp_linear_v", WIDTH, 10)
+    draw.put("camhfa.att_head.weight", 6, 1, 5, 10, scale=0.5)
+    draw.linear("camhfa.pooling_fc", 60, 1)
+    return draw.weights
+
+
 def aasist() -> Drawn:
     """AASIST-L's nodes, so that what its graphs keep is known, and everything else smaller."""
     draw = Draw(4)
@@ -191,6 +244,8 @@ DETECTORS: dict[str, Callable[[], Drawn]] = {
     "detector-sls": sls,
     "detector-mhfa-wavlm": lambda: mhfa(large=False, bias=False, wavlm=True),
     "detector-mhfa-wav2vec2": mhfa,
+    "detector-wavlm-sls": wavlm_sls,
+    "detector-ca-mhfa": ca_mhfa,
     "aasist": aasist,
     "detector-wav2vec2": lambda: antideepfake(large=False, bias=False),
     "detector-hubert": lambda: antideepfake(bias=False, hubert=True),
@@ -222,6 +277,18 @@ ANSWERS: dict[str, dict[str, tuple[float, float]]] = {
         "long": (2.570662, 0.11276),
         "twin": (2.36751, -0.299793),
         "longest": (-4.648797, -1.737532),
+    },
+    "detector-wavlm-sls": {
+        "short": (0.0, -0.10036),
+        "long": (0.0, -0.089781),
+        "twin": (0.0, -0.126488),
+        "longest": (0.0, 0.388704),
+    },
+    "detector-ca-mhfa": {
+        "short": (0.0, 0.195001),
+        "long": (0.0, 0.377558),
+        "twin": (0.0, 0.545182),
+        "longest": (0.0, 0.224108),
     },
     "aasist": {
         "short": (-0.886143, -0.382679),

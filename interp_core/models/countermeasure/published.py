@@ -7,10 +7,10 @@ trunk of another width says its number of heads in a small file beside it.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,157 +18,16 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 from transformers.initialization import no_init_weights
 
 from interp_core.errors import InterpError, few
-from interp_core.models.countermeasure.graphs import GraphSizes, SslGraphs
-from interp_core.models.countermeasure.heads import (
-    AngleAnswer,
-    FactorizedAttention,
-    KeyValueMix,
-    LayerGates,
-    MixedAnswer,
-    MixedImage,
-    TimeMean,
-)
+from interp_core.models.countermeasure.systems import S3PRL, SYSTEMS, TRUNK, Parts, Shapes, System
 from interp_core.models.countermeasure.trunk import PUBLISHED_HEADS, Shape, library_name, settings_of
 from interp_core.models.source import first_line
 from interp_core.models.torch_file import file_hash, unlike
-from interp_core.sites import Kind
 
-CUT = 64_600
-"""Samples to which the systems of the ASVspoof challenges cut and fill every clip: 4.04 s."""
-TRUNK = "trunk."
-_S3PRL = "frontend.upstream.upstream.model."
 _HEADS = "num_attention_heads"
 _WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 """What data parallel and compiled models put before the names of their weights."""
 _COUNTED = "num_batches_tracked"
 """Of a batch norm: absent in old files, and never read."""
-
-Shapes = Mapping[str, Shape]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What stands behind the trunk: see `PublishedNet`."""
-
-    pooling: nn.Module
-    answer: nn.Module
-    mix: LayerGates | KeyValueMix | None = None
-    projection: nn.Module | None = None
-
-
-@dataclass(frozen=True)
-class System:
-    """One published code base.
-
-    Attributes:
-        name: what it is called.
-        trunk: the beginning of the names of fairseq's weights.
-        tells: names that only its weights have together.
-        renamed: beginnings of the names of its other weights, and ours; the first that fits.
-        parts: makes what is behind the trunk, given its width and all shapes by our names.
-        cut: samples to which every clip is cut or filled up by repeating it; 0 where it is heard whole.
-        normed: whether clips are brought to zero mean and unit variance; of `large`, where the trunk norms every
-            convolution, as the published large ones do.
-        opens: what --model takes. like: such a thing, for an example.
-        stages: the sites behind the trunk.
-        bonafide_index: which logit its code takes as the score.
-    """
-
-    name: str
-    trunk: str
-    tells: tuple[str, ...]
-    renamed: tuple[tuple[str, str], ...]
-    parts: Callable[[int, Shapes], Parts]
-    cut: int
-    normed: Literal["never", "large", "always"]
-    opens: str
-    like: str
-    stages: tuple[Kind, ...] = ("pooled", "logits")
-    bonafide_index: int = 1
-
-
-def _ssl_aasist(width: int, shapes: Shapes) -> Parts:
-    bands = shapes["pooling.LL.weight"][0]
-    units = [shapes[f"pooling.encoder.{i}.0.conv1.weight"] for i in range(_count(shapes, "pooling.encoder"))]
-    inner = shapes["pooling.GAT_layer_S.att_proj.weight"][0]
-    outer = shapes["pooling.HtrgGAT_layer_ST11.att_proj.weight"][0]
-    widths = (units[0][1], *(unit[0] for unit in units))
-    graphs = SslGraphs(width, bands, widths, inner, outer, GraphSizes(kept_s=0.5, kept_t=0.5, kept=0.5))
-    return Parts(graphs, nn.Linear(5 * outer, 2))
-
-
-def _sls(width: int, shapes: Shapes) -> Parts:
-    out, taken = shapes["projection.weight"]
-    return Parts(MixedImage(), MixedAnswer(out), LayerGates(width), nn.Linear(taken, out))
-
-
-def _antideepfake(width: int, shapes: Shapes) -> Parts:
-    plain = "answer.bias" in shapes
-    return Parts(TimeMean(), nn.Linear(width, 2) if plain else AngleAnswer(width))
-
-
-def _mhfa(width: int, shapes: Shapes) -> Parts:
-    (n_states,), (heads, compressed) = shapes["mix.weights_k"], shapes["pooling.att_head.weight"]
-    made = 1 + _count(shapes, f"{TRUNK}encoder.layers")
-    if n_states != made:
-        raise InterpError(
-            f"the checkpoint weighs {n_states} states, but its self-supervised model has {made} with what enters its "
-            "layers, so the two are not of one model; save the state dict of one."
-        )
-    out = shapes["pooling.pooling_fc.weight"][0]
-    answer = nn.Sequential(nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, 2))
-    return Parts(FactorizedAttention(width, compressed, heads, out), answer, KeyValueMix(n_states))
-
-
-SYSTEMS = (
-    System(
-        "SSL-AASIST",
-        "ssl_model.model.",
-        ("LL.weight", "GAT_layer_S.att_proj.weight", "HtrgGAT_layer_ST11.att_proj.weight", "encoder.0.0.conv1.weight"),
-        (("out_layer.", "answer."), ("", "pooling.")),
-        _ssl_aasist,
-        CUT,
-        "never",
-        "state dict (.pth) of TakHemlata/SSL_Anti-spoofing: XLS-R below AASIST",
-        "SSL-AASIST.pth",
-    ),
-    System(
-        "SLS",
-        "ssl_model.model.",
-        ("fc0.weight", "fc1.weight", "fc3.weight"),
-        (("fc0.", "mix.fc0."), ("first_bn.", "pooling.first_bn."), ("fc1.", "projection."), ("fc3.", "answer.fc3.")),
-        _sls,
-        CUT,
-        "never",
-        "state dict (.pth) of QiShanZhang/SLSforASVspoof-2021-DF: a gated sum of XLS-R's layers",
-        "SLS.pth",
-        ("mixed", "pooled", "projection", "logits"),
-    ),
-    System(
-        "AntiDeepfake",
-        "m_ssl.model.",
-        ("proj_fc.weight",),
-        (("proj_fc.", "answer."),),
-        _antideepfake,
-        0,
-        "always",
-        "state dict (.ckpt, .safetensors) or hub id of nii-yamagishilab's: XLS-R, MMS, wav2vec 2.0 or HuBERT, averaged",
-        "mms_300m.ckpt",
-    ),
-    System(
-        "MHFA",
-        _S3PRL,
-        ("weights_k", "weights_v", "cmp_linear_k.weight", "att_head.weight", "projection.trans.2.weight"),
-        (("projection.trans.", "answer."), ("weights_", "mix.weights_"), ("", "pooling.")),
-        _mhfa,
-        0,
-        "large",
-        "checkpoint (.pt) of zlin0/wedefense: MHFA over s3prl's WavLM, wav2vec 2.0, XLSR-53 or HuBERT",
-        "avg_model.pt",
-        ("mixed", "pooled", "logits"),
-        bonafide_index=0,
-    ),
-)
 
 
 class PublishedNet(nn.Module):
@@ -184,7 +43,7 @@ class PublishedNet(nn.Module):
         self.trunk = trunk
         self.mix, self.pooling = parts.mix, parts.pooling
         self.projection, self.answer = parts.projection, parts.answer
-        self.last_normed = not isinstance(self.mix, LayerGates)
+        self.last_normed = self.mix is None or self.mix.last_normed
         """Whether what is read of the last layer has been through the trunk's final norm, where it has one."""
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -241,9 +100,9 @@ def check_whole(file: Path, names: Mapping[str, Any]) -> None:
             f"{file} holds a self-supervised model as fairseq saves it, without a head, so it answers nothing; open "
             f"the same model in the Hugging Face layout with a probe, or a countermeasure over it ({known})."
         )
-    if {"weights_k", "cmp_linear_k.weight"} <= set(names) and not any(name.startswith(_S3PRL) for name in names):
+    if {"weights_k", "cmp_linear_k.weight"} <= set(names) and not any(name.startswith(S3PRL) for name in names):
         raise InterpError(
-            f"{file} is an MHFA whose self-supervised model is not below {_S3PRL.rstrip('.')}, where s3prl has it; "
+            f"{file} is an MHFA whose self-supervised model is not below {S3PRL.rstrip('.')}, where s3prl has it; "
             "only that layout is known here (another, as of pruned models, has other names and widths)."
         )
     trunk = next((s.trunk for s in SYSTEMS if any(name.startswith(s.trunk) for name in names)), None)
@@ -379,8 +238,3 @@ def _fill(file: Path, system: System, net: nn.Module, held: Mapping[str, Tensor]
     if wrong := unlike({published[name]: v for name, v in held.items()}, {published[n]: wanted[n] for n in held}):
         raise InterpError(f"{file}: {wrong}; it does not fit {system.name} as its code was published.")
     net.load_state_dict(held, strict=False)
-
-
-def _count(shapes: Shapes, row: str) -> int:
-    found = (re.match(re.escape(row) + r"\.(\d+)\.", name) for name in shapes)
-    return len({match[1] for match in found if match})

@@ -16,8 +16,9 @@ from interp_core.models.arch import ENCODERS
 from interp_core.models.block_model import Place
 from interp_core.models.countermeasure.detector import Detector
 from interp_core.models.countermeasure.heads import KeyValueMix, LayerGates
-from interp_core.models.countermeasure.published import Published, System
+from interp_core.models.countermeasure.published import Published
 from interp_core.models.countermeasure.subject import FORWARD_SETTINGS
+from interp_core.models.countermeasure.systems import System
 from interp_core.models.prompted import Prompted, RecordingSpan
 from interp_core.models.weights import TRAINING_ONLY, Weights
 from interp_core.sites import Kind

@@ -11,8 +11,8 @@ from interp_core.errors import InterpError
 from interp_core.models.arch import EncoderArch
 from interp_core.models.block_model import Place
 from interp_core.models.countermeasure.detector import Detector
-from interp_core.models.countermeasure.published import CUT
 from interp_core.models.countermeasure.raw import BANDS, RATE, RawNet
+from interp_core.models.countermeasure.systems import CUT
 from interp_core.models.encoders.images import ImageBlocks
 from interp_core.models.prompted import Prompted
 from interp_core.sites import Kind

@@ -28,6 +28,8 @@ _NAMES = (
     (r"encoder\.pos_conv\.0\.bias", "encoder.pos_conv_embed.conv.bias"),
     (r"encoder\.pos_conv\.0\.weight_g", "encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
     (r"encoder\.pos_conv\.0\.weight_v", "encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (r"encoder\.pos_conv_embed\.conv\.weight_g", "encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+    (r"encoder\.pos_conv_embed\.conv\.weight_v", "encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
     (r"encoder\.pos_conv\.0\.(parametrizations\..+)", r"encoder.pos_conv_embed.conv.\1"),
     (r"(encoder\.layers\.\d+)\.self_attn\.grep_linear\.(\w+)", r"\1.attention.gru_rel_pos_linear.\2"),
     (r"(encoder\.layers\.\d+)\.self_attn\.grep_a", r"\1.attention.gru_rel_pos_const"),

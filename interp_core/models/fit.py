@@ -6,6 +6,7 @@ config asks for before it looks at the weights. Each of these would end in anoth
 
 import copy
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,10 +20,13 @@ from interp_core.models.arch import Blocks
 from interp_core.models.inside import weight_files
 from interp_core.models.source import reading, refuse_absent
 
-_COUNTS = re.compile(r"(layers|blocks|depths?|experts|stages|codebooks|quantizers|n_layer)$")
+_COUNTS = re.compile(r"(layers|blocks|depths?|experts|stages|codebooks|quantizers|n_layer|conv_pos_embeddings)$")
 _SIZES = re.compile(r"size|dim|width|channels|embd|d_model|features|positions|buckets|bins")
 _NEVER_BELOW_0 = re.compile(r"(num|n|encoder|decoder)_\w*layers?$")
 """Others may be places in a list, counted from its end."""
+_STRIDE = re.compile(r"strides?$")
+_MOST_SAMPLES = 1 << 16
+"""That one position may cover: weights do not show a stride, and no clip fills a position that takes longer."""
 _MOST_BLOCKS = 1000
 """More than any model has; what is built in loops takes time and memory also without its weights."""
 _SLACK = 10_000_000
@@ -32,6 +36,9 @@ _EXTRACTOR = {
     **dict.fromkeys(("n_fft", "fft_window_size", "win_length", "hop_length", "max_length"), 1 << 20),
     **dict.fromkeys(("chunk_length", "max_length_s"), 3600),
     **dict.fromkeys(("nb_max_samples", "n_samples"), 1 << 28),
+    **dict.fromkeys(("frame_length", "frame_shift", "frame_length_ms", "hop_length_ms"), 10_000),
+    **dict.fromkeys(("num_frames_lfr", "stride_lfr", "projector_window_size", "projector_downsample_rate"), 4096),
+    "min_length": 1 << 24,
     "nb_max_frames": 1 << 20,
     "sampling_rate": 768_000,
 }
@@ -150,6 +157,13 @@ def check_tokens(name: str, tokenizer: Any, known: int, *, start: int | None = N
 
 
 def check_counts(name: str, config: Any) -> None:
+    for key, value in _lists(config.to_dict()):
+        if _STRIDE.search(key) and math.prod(value) > _MOST_SAMPLES:
+            steps = few([f"{one:g}" for one in value], 9)
+            raise InterpError(
+                f"config.json of {name} says {key}={steps}, {math.prod(value):g} samples of a clip to a position, expected "
+                f"{_MOST_SAMPLES} at most; copy the config of the original model."
+            )
     wrong = [
         f"{key}={value:g}"
         for key, value in _numbers(config.to_dict())
@@ -204,6 +218,16 @@ def _numbers(about: Any) -> Iterable[tuple[str, float]]:
                 yield str(key), one
     for value in inner:
         yield from _numbers(value)
+
+
+def _lists(about: Any) -> Iterable[tuple[str, list[float]]]:
+    """Every list of numbers of a config with the name of its entry, and every number as a list of one."""
+    for key, value in about.items() if isinstance(about, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _lists(value)
+        numbers = [one for name, one in _numbers({key: value}) if name == str(key)]
+        if numbers and not isinstance(value, Mapping):
+            yield str(key), numbers
 
 
 def _surplus(hf: nn.Module, unexpected: Iterable[str]) -> list[str]:

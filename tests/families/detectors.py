@@ -214,7 +214,7 @@ def wavlm_sls() -> Drawn:
     draw.batch_norm("sls.first_bn", 1)
     draw.linear("sls.fc0", WIDTH, 1, 0.5)
     draw.linear("sls.fc1", 67 * (WIDTH // 3), WIDTH, 0.5)
-    draw.linear("sls.fc3", WIDTH, 1)
+    draw.linear("sls.fc3", WIDTH, 1, 4.0)
     return draw.weights
 
 
@@ -245,7 +245,7 @@ DETECTORS: dict[str, Callable[[], Drawn]] = {
     "detector-mhfa-wavlm": lambda: mhfa(large=False, bias=False, wavlm=True),
     "detector-mhfa-wav2vec2": mhfa,
     "detector-wavlm-sls": wavlm_sls,
-    "detector-ca-mhfa": ca_mhfa,
+    "detector-ca-mhfa-wavlm": ca_mhfa,
     "aasist": aasist,
     "detector-wav2vec2": lambda: antideepfake(large=False, bias=False),
     "detector-hubert": lambda: antideepfake(bias=False, hubert=True),
@@ -279,12 +279,12 @@ ANSWERS: dict[str, dict[str, tuple[float, float]]] = {
         "longest": (-4.648797, -1.737532),
     },
     "detector-wavlm-sls": {
-        "short": (0.0, -0.10036),
-        "long": (0.0, -0.089781),
-        "twin": (0.0, -0.126488),
-        "longest": (0.0, 0.388704),
+        "short": (0.0, -0.840925),
+        "long": (0.0, -0.798609),
+        "twin": (0.0, -0.945437),
+        "longest": (0.0, 1.11533),
     },
-    "detector-ca-mhfa": {
+    "detector-ca-mhfa-wavlm": {
         "short": (0.0, 0.195001),
         "long": (0.0, 0.377558),
         "twin": (0.0, 0.545182),

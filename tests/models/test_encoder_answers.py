@@ -36,7 +36,7 @@ def test_a_classifiers_labels_are_its_classes_and_a_wrong_one_gets_the_nearest(o
         "ast": SOUNDS,
         "spoof": ("bonafide", "spoof"),
         **dict.fromkeys(("detector", "aasist"), ("spoof", "bonafide")),
-        **({"detector": ("bonafide", "spoof")} if "mhfa" in one.case.name else {}),
+        **({"detector": ("bonafide", "spoof")} if "mhfa" in one.case.name or "wavlm" in one.case.name else {}),
         "resnet": ("LABEL_0", "LABEL_1"),
     }.get(one.case.family, EMOTIONS)
     classes = PROBE_CLASSES if one.case.reads == "probe" else classes

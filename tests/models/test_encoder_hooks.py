@@ -28,6 +28,8 @@ ONE_OF_EACH = (
         "detector-hubert",
         "detector-mhfa-wavlm",
         "detector-mhfa-wav2vec2",
+        "detector-wavlm-sls",
+        "detector-ca-mhfa-wavlm",
         "aasist",
     ),
 )

@@ -27,7 +27,8 @@ from tests.trace.naive import gap
 CLOSE = 2e-5
 """Five times tighter than what a user's run has to keep."""
 MIXED = [name for name in CASES if "weighted" in name or name.startswith("spoof")]
-GATED = [*MIXED, "detector-sls", "detector-mhfa-wavlm", "detector-mhfa-wav2vec2"]
+GATED = [*MIXED, "detector-sls", "detector-mhfa-wavlm", "detector-mhfa-wav2vec2", "detector-wavlm-sls"]
+GATED.append("detector-ca-mhfa-wavlm")
 
 
 def spec_of(one: Opened, kind: Kind) -> SiteSpec:
@@ -184,7 +185,8 @@ def exact_layers(one: Opened) -> set[int]:
         return set(range(-1, first[one.case.name] + 1))
     if one.case.name == "detector-sls":
         return {-1, 0}  # it sums what all blocks leave
-    return {-1} if "weighted" in one.case.name or "mhfa" in one.case.name else set(range(-1, n))
+    mixed = any(part in one.case.name for part in ("weighted", "mhfa", "wavlm-sls"))
+    return {-1} if mixed else set(range(-1, n))
 
 
 def test_all_positions_of_a_donor_give_its_logits_exactly_where_nothing_else_is_read(one: Opened) -> None:

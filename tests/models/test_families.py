@@ -37,7 +37,7 @@ def test_an_entry_has_the_sites_and_the_class_of_what_opens_by_it(one: Opened) -
         entries = [BY_NAME["AASIST"]]
     if one.case.family == "detector":
         names = {"detector-ssl-aasist": "SSL-AASIST", "detector-sls": "SLS"}
-        names |= {"detector-wavlm-sls": "SLS over WavLM", "detector-ca-mhfa": "CA-MHFA"}
+        names |= {"detector-wavlm-sls": "SLS over WavLM", "detector-ca-mhfa-wavlm": "CA-MHFA"}
         names |= dict.fromkeys(("detector-mhfa-wavlm", "detector-mhfa-wav2vec2"), "MHFA")
         name = names.get(one.case.name, "AntiDeepfake")
         entries = [BY_NAME[name]]

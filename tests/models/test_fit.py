@@ -104,6 +104,11 @@ def test_a_config_with_fewer_layers_than_the_weights_is_refused_by_a_weights_nam
         ({"num_hidden_layers": 100_000}, r"says num_hidden_layers=100000, expected 0 to 1000"),
         ({"hidden_size": 10**9}, r"describes hidden_size=1e\+09, but its weight files hold .* bytes"),
         ({"intermediate_size": 10**7}, "describes a model of .* numbers, but its weight files hold"),
+        (
+            {"conv_stride": [5, 2, 2, 2, 2, 2, 10**9]},
+            r"conv_stride=5, .*, 1e\+09, 1.6e\+11 samples of a clip to a position",
+        ),
+        ({"conv_stride": [40] * 7}, r"conv_stride=40, .* samples of a clip to a position, expected 65536 at most"),
         ({"intermediate_size": 51}, r"do not fit its config: wavlm\S*intermediate_dense.bias \[48\] where \[51\] fits"),
     ],
 )
@@ -190,6 +195,33 @@ def test_a_model_that_was_trained_at_another_rate_says_so_in_its_config(tmp_path
     assert 'If it was trained at 8000, write "sampling_rate": 8000 into its config.json.' in refused(folder)
     change(folder / "config.json", sampling_rate=8_000)
     assert open_model(str(folder), device="cpu").sample_rate == 8_000
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "entry"),
+    [
+        ("fun_asr_nano", "processor_config.json", "frame_length"),
+        ("fun_asr_nano", "processor_config.json", "num_frames_lfr"),
+        ("qwen3_asr", "processor_config.json", "min_length"),
+        ("granite_speech", "preprocessor_config.json", "projector_window_size"),
+    ],
+)
+def test_a_setting_that_would_fill_the_memory_with_one_clip_is_refused(
+    family: str, file: str, entry: str, tmp_path: Path
+) -> None:
+    folder = FAMILIES[family](tmp_path / "model")
+    about = json.loads((folder / file).read_text())
+    part = about.get("feature_extractor", about)
+    for value in (10**9, 0):
+        part[entry] = value
+        (folder / file).write_text(json.dumps(about))
+        assert f"says {entry}={value:g}, expected a number from 1 to" in refused(folder)
+
+
+def test_as_many_convolutions_of_positions_as_a_loop_would_never_end_to_make_are_refused(tmp_path: Path) -> None:
+    folder = CASES["data2vec"].write(tmp_path / "model")
+    change(folder / "config.json", num_conv_pos_embeddings=10**9)
+    assert "says num_conv_pos_embeddings=1e+09, expected 0 to 1000" in refused(folder)
 
 
 @pytest.mark.parametrize("save", [save_whisper, save_moonshine, save_clap, save_opens2s, FAMILIES["qwen2_audio"]])

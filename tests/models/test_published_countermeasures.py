@@ -311,12 +311,12 @@ FAULTS: dict[str, tuple[str, Changed, str]] = {
         r"holds a self-supervised model below ssl_model.model and beside it .* \(SSL-AASIST, SLS, .*CA-MHFA\)",
     ),
     "an attention without a middle": (
-        "detector-ca-mhfa",
+        "detector-ca-mhfa-wavlm",
         lambda w: w.update({"camhfa.att_head.weight": torch.zeros(6, 1, 4, 10)}),
         "attention reads 4 frames at a time, of which none is the middle one",
     ),
     "a ca-mhfa of more layers than there are": (
-        "detector-ca-mhfa",
+        "detector-ca-mhfa-wavlm",
         lambda w: w.update({"camhfa.weights_k": torch.ones(5), "camhfa.weights_v": torch.ones(5)}),
         "weighs 5 states, but its self-supervised model has 4",
     ),

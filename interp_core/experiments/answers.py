@@ -64,13 +64,15 @@ LOW_MASS = 0.5
 def low_mass(
     reader: ClipReader, clips: Sequence[Clip], labels: LabelTokens, logits_of: Callable[[Clip], Tensor] | None = None
 ) -> tuple[str, ...]:
-    """A note where, on the first few clips, the model wants to say something else than the labels; else none.
+    """Notes where, on the first few clips, the model wants to say something else than the labels, and where these are
+    read as something else than they seem to mean.
 
     Args:
         logits_of: [1, vocabulary] of a clip, where somebody keeps them; the reader asks the model unless given.
     """
     if reader.subject.answers or reader.subject.needs_probe:
         return ()
+    read_as = reader.subject.label_notes(labels.labels, reader.prompt)
     found = clips[:FEW]
 
     def measured() -> float:
@@ -82,8 +84,9 @@ def low_mass(
     digests = tuple(clip.digest for clip in found)
     mass = once(("mass of the labels", reader.subject.key, reader.prompt, digests, labels.labels, labels.ids), measured)
     if mass >= LOW_MASS:
-        return ()
+        return read_as
     return (
+        *read_as,
         f"only {mass:.2g} of the probability is on the labels {', '.join(labels.labels)} (mean of the first "
         f"{len(found)} clips): the model wants to say something else; look at the question (--prompt) and the labels",
     )

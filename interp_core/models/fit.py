@@ -161,8 +161,8 @@ def check_counts(name: str, config: Any) -> None:
         if _STRIDE.search(key) and math.prod(value) > _MOST_SAMPLES:
             steps = few([f"{one:g}" for one in value], 9)
             raise InterpError(
-                f"config.json of {name} says {key}={steps}, {math.prod(value):g} samples of a clip to a position, expected "
-                f"{_MOST_SAMPLES} at most; copy the config of the original model."
+                f"config.json of {name} says {key}={steps}, {math.prod(value):g} samples of a clip to a position, "
+                f"expected {_MOST_SAMPLES} at most; copy the config of the original model."
             )
     wrong = [
         f"{key}={value:g}"

@@ -346,6 +346,10 @@ class Subject(BlockModel):
         """Find each label's place among the logits; InterpError lists all that cannot be told apart."""
         return class_labels(self.answers, labels)
 
+    def label_notes(self, labels: Sequence[str], prompt: str) -> tuple[str, ...]:
+        """Sentences on labels that are read as something else than they seem to mean."""
+        return ()
+
     # ---- its parts ---------------------------------------------------------------------------------------------------
 
     @property

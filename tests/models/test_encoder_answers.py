@@ -133,6 +133,22 @@ def test_an_english_only_whisper_is_asked_without_language_and_task(tmp_path: Pa
     assert open_model(str(folder), device="cpu").default_prompts == (f"{START}<|notimestamps|>",)
 
 
+def test_languages_that_a_whisper_can_only_read_as_words_are_said(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path / "model")
+    whole = open_model(str(folder), device="cpu")
+    asked = whole.default_prompts[0]
+    assert whole.label_notes(["en", "German"], START) == () == whole.label_notes(["happy", "fr"], asked)
+    (note,) = whole.label_notes(["en", "Spanish", "fr"], asked)
+    assert "not as languages: en, Spanish, fr, because its tokenizer has no language token for fr" in note
+    assert whole.prompts_for(["en", "Spanish", "fr"]) == (asked,)
+    (note,) = whole.label_notes(["en", "Spanish", "fr"], START)
+    assert "not as languages: fr, because" in note
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "is_multilingual": False}))
+    (note,) = open_model(str(folder), device="cpu").label_notes(["en", "de"], asked)
+    assert "not as languages: en, de, because it is made for English alone" in note
+
+
 def test_the_two_parts_of_whisper_are_one_model_and_no_third_exists(open_once: Open) -> None:
     subject = open_once("whisper-encoder").subject
     decoder = subject.part("decoder")

@@ -106,7 +106,7 @@ def test_a_config_with_fewer_layers_than_the_weights_is_refused_by_a_weights_nam
         ({"intermediate_size": 10**7}, "describes a model of .* numbers, but its weight files hold"),
         (
             {"conv_stride": [5, 2, 2, 2, 2, 2, 10**9]},
-            r"conv_stride=5, .*, 1e\+09, 1.6e\+11 samples of a clip to a position",
+            r"conv_stride=5, .*, 1e\+09, 1.6e\+11 samples of a clip to a",
         ),
         ({"conv_stride": [40] * 7}, r"conv_stride=40, .* samples of a clip to a position, expected 65536 at most"),
         ({"intermediate_size": 51}, r"do not fit its config: wavlm\S*intermediate_dense.bias \[48\] where \[51\] fits"),

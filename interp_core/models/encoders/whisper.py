@@ -52,6 +52,19 @@ class Whisper(Listener, WhisperClassifier):
         known = token in self.tokenizer.get_vocab() and token.strip("<|>") in LANGUAGES
         return token if known and self.multilingual else None
 
+    def label_notes(self, labels: Sequence[str], prompt: str) -> tuple[str, ...]:
+        names = [label.strip().lower() for label in labels]
+        without = [label for label in labels if self._language(label) is None]
+        if not without or not all(name in LANGUAGES or name in TO_LANGUAGE_CODE for name in names):
+            return ()
+        read = ", ".join(without if prompt.strip() == START else labels)
+        lacks = f"its tokenizer has no language token for {', '.join(without)}"
+        return (
+            f"labels that are read as first words of a transcript and not as languages: {read}, because "
+            f"{lacks if self.multilingual else 'it is made for English alone'}; a multilingual Whisper with its own "
+            "tokenizer says which language it hears",
+        )
+
     @property
     def multilingual(self) -> bool:
         made = getattr(self.hf, "generation_config", None)

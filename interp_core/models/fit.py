@@ -25,6 +25,8 @@ _SIZES = re.compile(r"size|dim|width|channels|embd|d_model|features|positions|bu
 _NEVER_BELOW_0 = re.compile(r"(num|n|encoder|decoder)_\w*layers?$")
 """Others may be places in a list, counted from its end."""
 _STRIDE = re.compile(r"strides?$")
+_REACH = re.compile(r"attention_(context|chunk)|context_size$")
+"""Positions that see each other: no weight shows how many."""
 _MOST_SAMPLES = 1 << 16
 """That one position may cover: weights do not show a stride, and no clip fills a position that takes longer."""
 _MOST_BLOCKS = 1000
@@ -37,6 +39,7 @@ _EXTRACTOR = {
     **dict.fromkeys(("chunk_length", "max_length_s"), 3600),
     **dict.fromkeys(("nb_max_samples", "n_samples"), 1 << 28),
     **dict.fromkeys(("frame_length", "frame_shift", "frame_length_ms", "hop_length_ms"), 10_000),
+    **dict.fromkeys(("audio_feat_stride", "audio_compression_rate"), 4096),
     **dict.fromkeys(("num_frames_lfr", "stride_lfr", "projector_window_size", "projector_downsample_rate"), 4096),
     "min_length": 1 << 24,
     "nb_max_frames": 1 << 20,
@@ -67,7 +70,7 @@ def load_weights(name: str, source: str, model_class: Any, config: Any, **how: A
         InterpError: a config that asks for far more than the files hold, weights that are missing, of another shape, or
             of blocks that the config leaves out.
     """
-    check_counts(name, config)
+    check_counts(name, config.to_dict())
     _check_room(name, source, model_class, config)
     # Where peft is installed the library would put on an adapter that lies beside the weights, and then report what the
     # adapter lacks instead of what the model lacks; so it is told to look for one where there is none.
@@ -94,19 +97,26 @@ def load_weights(name: str, source: str, model_class: Any, config: Any, **how: A
     return hf
 
 
-def check_extractor_files(name: str, folder: Path) -> None:
-    """Refuse settings of a feature extractor that would fill the memory. Broken files are left to their reader."""
+def check_settings(name: str, folder: Path) -> None:
+    """Refuse settings that would fill the memory as soon as they are read, or with the first clip.
+
+    Broken files are left to their reader.
+    """
+    check_counts(name, _entries(folder / "config.json"))
     for file in ("preprocessor_config.json", "processor_config.json"):
-        try:
-            about = json.loads((folder / file).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        for key, value in _numbers(about):
+        for key, value in _numbers(_entries(folder / file)):
             if key in _EXTRACTOR and not 0 < value <= _EXTRACTOR[key]:
                 raise InterpError(
                     f"{file} of {name} says {key}={value:g}, expected a number from 1 to {_EXTRACTOR[key]}; copy the "
                     "file of the original model."
                 )
+
+
+def _entries(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def check_extractor(name: str, config: Any, extractor: Any, row: Blocks) -> None:
@@ -156,17 +166,24 @@ def check_tokens(name: str, tokenizer: Any, known: int, *, start: int | None = N
         raise InterpError(f"the tokenizer of {name} {said}; copy the tokenizer files of the original model into it.")
 
 
-def check_counts(name: str, config: Any) -> None:
-    for key, value in _lists(config.to_dict()):
+def check_counts(name: str, about: Any) -> None:
+    """Refuse numbers of a config that stand for more than any model has: blocks, and samples of a position."""
+    for key, value in _lists(about):
         if _STRIDE.search(key) and math.prod(value) > _MOST_SAMPLES:
             steps = few([f"{one:g}" for one in value], 9)
             raise InterpError(
                 f"config.json of {name} says {key}={steps}, {math.prod(value):g} samples of a clip to a position, "
                 f"expected {_MOST_SAMPLES} at most; copy the config of the original model."
             )
+    for key, number in _numbers(about):
+        if _REACH.search(key) and number > _MOST_SAMPLES:
+            raise InterpError(
+                f"config.json of {name} says {key}={number:g}, expected {_MOST_SAMPLES} at most; copy the config of the "
+                "original model."
+            )
     wrong = [
         f"{key}={value:g}"
-        for key, value in _numbers(config.to_dict())
+        for key, value in _numbers(about)
         if (_COUNTS.search(key) and value > _MOST_BLOCKS) or (_NEVER_BELOW_0.match(key) and value < 0)
     ]
     if wrong:

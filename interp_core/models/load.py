@@ -26,7 +26,7 @@ from interp_core.models.encoders.listener import Listener
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.encoders.whisper import Whisper
 from interp_core.models.files import check_files, check_parts
-from interp_core.models.fit import check_extractor, check_extractor_files, check_tokens, load_weights
+from interp_core.models.fit import check_extractor, check_settings, check_tokens, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
 from interp_core.models.lacking import refuse_unknown
@@ -229,7 +229,7 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
     name, source = opening.name, opening.source
     if not (Path(source) / "config.json").is_file():
         raise InterpError(f"{name} holds no config.json, so it is no model folder in the Hugging Face layout.")
-    check_extractor_files(name, Path(source))
+    check_settings(name, Path(source))
     if (own := reading(name, "config", lambda: layout_of(source))) is not None:
         _check_adapter(opening, asked, None)
         found = _own_layout(opening, own)

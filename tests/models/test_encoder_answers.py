@@ -143,6 +143,8 @@ def test_languages_that_a_whisper_can_only_read_as_words_are_said(tmp_path: Path
     assert whole.prompts_for(["en", "Spanish", "fr"]) == (asked,)
     (note,) = whole.label_notes(["en", "Spanish", "fr"], START)
     assert "not as languages: fr, because" in note
+    with pytest.raises(InterpError, match=r"label 'fr' is 3 tokens .*; there are labels .* no language token for fr"):
+        whole.labels(["en", "fr"], START)
     file = folder / "generation_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "is_multilingual": False}))
     (note,) = open_model(str(folder), device="cpu").label_notes(["en", "de"], asked)

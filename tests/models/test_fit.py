@@ -204,6 +204,7 @@ def test_a_model_that_was_trained_at_another_rate_says_so_in_its_config(tmp_path
         ("fun_asr_nano", "processor_config.json", "num_frames_lfr"),
         ("qwen3_asr", "processor_config.json", "min_length"),
         ("granite_speech", "preprocessor_config.json", "projector_window_size"),
+        ("phi4_multimodal", "preprocessor_config.json", "audio_feat_stride"),
     ],
 )
 def test_a_setting_that_would_fill_the_memory_with_one_clip_is_refused(
@@ -216,6 +217,24 @@ def test_a_setting_that_would_fill_the_memory_with_one_clip_is_refused(
         part[entry] = value
         (folder / file).write_text(json.dumps(about))
         assert f"says {entry}={value:g}, expected a number from 1 to" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (("audio_config", "attention_context_right"), "attention_context_right=1e+09, expected 65536 at most"),
+        (("text_config", "num_hidden_layers"), "num_hidden_layers=1e+09, expected 0 to 1000"),
+    ],
+)
+def test_a_number_that_the_library_makes_a_list_or_a_mask_of_is_refused_before_it_reads_the_config(
+    place: tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    folder = FAMILIES["gemma4"](tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config[place[0]][place[1]] = 10**9
+    config["text_config"].pop("layer_types")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert said in refused(folder)
 
 
 def test_as_many_convolutions_of_positions_as_a_loop_would_never_end_to_make_are_refused(tmp_path: Path) -> None:

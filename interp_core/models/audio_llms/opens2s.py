@@ -144,7 +144,7 @@ def load_opens2s(
     """
     folder = Path(folder)
     config = _config(folder)
-    check_counts(str(folder), config)
+    check_counts(str(folder), config.to_dict())
     processor = _processor(folder, config)
     stored = stored_in(folder)
     hf = load(

@@ -145,7 +145,7 @@ def load_ultravox(
     folder = Path(folder)
     bases = bases_of(name, folder)
     config = _config(folder, bases)
-    check_counts(str(folder), config)
+    check_counts(str(folder), config.to_dict())
     processor = _processor(folder, config, bases.get("audio_model_id"))
     stored = _stored(folder, config, bases)
     hf = load(

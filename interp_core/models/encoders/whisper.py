@@ -5,8 +5,10 @@ from typing import ClassVar
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
+from interp_core.errors import InterpError
 from interp_core.models.encoders.listener import Listener, ListenerDecoder, ProbedEncoder
 from interp_core.models.encoders.subject import Encoder, WhisperClassifier
+from interp_core.models.labels import LabelTokens
 
 START = "<|startoftranscript|>"
 
@@ -51,6 +53,14 @@ class Whisper(Listener, WhisperClassifier):
         token = f"<|{TO_LANGUAGE_CODE.get(said, said)}|>"
         known = token in self.tokenizer.get_vocab() and token.strip("<|>") in LANGUAGES
         return token if known and self.multilingual else None
+
+    def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
+        try:
+            return super().labels(labels, prompt, several_tokens=several_tokens)
+        except InterpError as error:
+            if not (notes := self.label_notes(labels, prompt)):
+                raise
+            raise InterpError(f"{str(error).rstrip('.')}; there are {' '.join(notes)}.") from error
 
     def label_notes(self, labels: Sequence[str], prompt: str) -> tuple[str, ...]:
         names = [label.strip().lower() for label in labels]

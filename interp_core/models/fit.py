@@ -178,8 +178,8 @@ def check_counts(name: str, about: Any) -> None:
     for key, number in _numbers(about):
         if _REACH.search(key) and number > _MOST_SAMPLES:
             raise InterpError(
-                f"config.json of {name} says {key}={number:g}, expected {_MOST_SAMPLES} at most; copy the config of the "
-                "original model."
+                f"config.json of {name} says {key}={number:g}, expected {_MOST_SAMPLES} at most; copy the "
+                "config of the original model."
             )
     wrong = [
         f"{key}={value:g}"

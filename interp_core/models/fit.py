@@ -41,6 +41,7 @@ _EXTRACTOR = {
     **dict.fromkeys(("frame_length", "frame_shift", "frame_length_ms", "hop_length_ms"), 10_000),
     **dict.fromkeys(("audio_feat_stride", "audio_compression_rate"), 4096),
     **dict.fromkeys(("num_frames_lfr", "stride_lfr", "projector_window_size", "projector_downsample_rate"), 4096),
+    "audio_samples_per_token": 1 << 16,
     "min_length": 1 << 24,
     "nb_max_frames": 1 << 20,
     "sampling_rate": 768_000,

@@ -232,6 +232,8 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
     check_settings(name, Path(source))
     if (own := reading(name, "config", lambda: layout_of(source))) is not None:
         _check_adapter(opening, asked, None)
+        for inner in sorted({file.parent for file in Path(source).glob("*/*config.json")}):  # of the models in it
+            check_settings(name, inner)
         found = _own_layout(opening, own)
         found.bits = opening.bits
         return found

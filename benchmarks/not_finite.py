@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ import numpy as np
 import soundfile
 import torch
 import transformers
-from PIL import Image
 
 from interp_core import engine
 from interp_core.__main__ import main as command_line
@@ -76,20 +75,17 @@ def opening(harm: str, part: str) -> Callable[..., Subject]:
     return opened
 
 
-def write_clips(folder: Path, kind: str, seconds: float) -> Path:
-    """24 clips of noise, or pictures, with two labels, splits and units, and what the commands read of them."""
+def write_clips(folder: Path, labels: Sequence[str], seconds: float) -> Path:
+    """24 clips of noise with two labels, splits and units, and what the commands read of them."""
     folder.mkdir(parents=True)
     noise, lines = np.random.default_rng(0), ["clip_id,path,text_id,prosody_label,speaker,split"]
     for number in range(24):
         text, voice = number // 3, number % 3
-        file = folder / (f"t{text}-s{voice}" + (".png" if kind == "pictures" else ".wav"))
-        if kind == "pictures":
-            Image.fromarray(noise.integers(0, 256, (60, 60, 3), np.uint8)).save(file)
-        else:
-            soundfile.write(file, 0.1 * noise.standard_normal(round(seconds * 16_000)), 16_000, subtype="FLOAT")
+        name = f"t{text}-s{voice}"
+        made = 0.1 * noise.standard_normal(round(seconds * 16_000))
+        soundfile.write(folder / f"{name}.wav", made, 16_000, subtype="FLOAT")
         split = "ood" if voice == 2 else "id_val" if text % 4 == 3 else "train"
-        label = ("neutral", "happy")[(text + voice) % 2]
-        lines.append(f"{file.stem},{file.name},t{text},{label},s{voice},{split}")
+        lines.append(f"{name},{name}.wav,t{text},{labels[(text + voice) % 2]},s{voice},{split}")
     (folder / "clips.csv").write_text("\n".join(lines))
     return folder / "clips.csv"
 
@@ -113,10 +109,11 @@ class Family:
         written = Path(write(self._place / "whole" / "model"))
         shutil.copytree(self._place / "whole", self._place / MARK)
         self.whole, self.broken = str(written), str(self._place / MARK / written.relative_to(self._place / "whole"))
-        kind = "pictures" if self.reads == "pictures" else "clips"
+        subject = open_model(self.whole, device="cpu").part(self.part)
+        self._probed, self._prompt = subject.needs_probe, (subject.default_prompts or ("Which?",))[0]
+        self._labels = subject.answers[:2] or ("neutral", "happy")
         longest = max(seconds for seconds, _ in case.clips.values()) if case else 1.0
-        self.manifest = write_clips(self._place / kind, kind, longest)
-        self._subject = open_model(self.whole, device="cpu").part(self.part)
+        self.manifest = write_clips(self._place / "clips", self._labels, longest)
 
     def asked(self, command: str, dtype: str, out: Path) -> list[str]:
         """The command line of an experiment over the broken model."""
@@ -124,16 +121,12 @@ class Family:
         given += ["--device", "cpu", "--dtype", dtype, "--out", str(out)]
         given += ["--part", self.part] if self.part else []
         given += ["--donor", self.whole] if command == "compare" else []
-        subject = self._subject
-        if subject.needs_probe:
+        if self._probed:
             return given + ["--probe", "prosody_label"] * (command in ASKED)
         if command in ASKED:
-            labels = subject.answers[:2] or ("neutral", "happy")
-            given += ["--labels", ",".join(labels)]
-            if self.reads == "words" and command == "compare":
-                given += ["--prompt", (subject.default_prompts or ("Which?",))[0]]
-            if not subject.answers:
-                given += ["--multi-token", "first"] if command == "patch" else []
+            given += ["--labels", ",".join(self._labels)]
+            given += ["--multi-token", "first"] if command == "patch" and self.reads == "words" else []
+            given += ["--prompt", self._prompt] if command == "compare" and self.reads == "words" else []
         return given
 
 
@@ -165,9 +158,10 @@ def verdict(family: Family, command: str, harm: str, out: Path) -> tuple[str, st
 
 
 def names() -> list[str]:
-    """Every family of the tests' tables."""
+    """Every family of the tests' tables that hears."""
     audio_llms, subjects = (import_module(f"tests.families.{table}") for table in ("audio_llms", "subjects"))
-    return [*subjects.CASES, *audio_llms.FAMILIES]
+    heard = [name for name, case in subjects.CASES.items() if case.reads != "pictures"]
+    return [*heard, *audio_llms.FAMILIES]
 
 
 def cases(families: list[str], commands: list[str], harms: list[str]) -> Iterator[tuple[str, str, str]]:

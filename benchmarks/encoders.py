@@ -1,6 +1,6 @@
 """Encoders of published sizes against plain hooks: every layer of one pair, windows of time, and a set of pairs.
 
-    python -m benchmarks.encoders                     # WavLM and Whisper of base size; some minutes
+    python -m benchmarks.encoders                     # WavLM and Whisper of base size; ten minutes
     python -m benchmarks.encoders --models wavlm --seconds 3
 
 Random weights, saved and opened as anybody's. The other way is what is written first: torch's own hooks, a forward of
@@ -83,6 +83,7 @@ def whisper(folder: Path) -> Path:
 MODELS: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
     "WavLM-base": (wavlm, "", "wavlm.encoder.layers", "attention"),
     "Whisper-base, encoder": (whisper, "encoder", "model.encoder.layers", "self_attn"),
+    "Whisper-base, decoder": (whisper, "decoder", "model.decoder.layers", "self_attn"),
 }
 """Writer of the folder, part, the list of blocks by name, and the attention within a block."""
 
@@ -211,6 +212,8 @@ def main() -> int:
             cases: list[tuple[Kind, int, list[tuple[int, int]]]] = [
                 ("attn_out", 1, [(0, 1)]), ("attn_out", 1, pairs), ("resid_post", args.windows, [(0, 1)])
             ]  # fmt: skip
+            if part == "decoder":  # its positions are the few tokens of the prompt
+                cases.pop()
             for kind, count, some in cases:
                 cut = whole if count == 1 else partial(windows, count)
                 modules = [block.get_submodule(attention) if kind == "attn_out" else block for block in listed]

@@ -238,6 +238,13 @@ def layer_axis(fig: go.Figure, layers: pd.Series) -> None:
         title_standoff=4,
         minor={"tickmode": "linear", "tick0": 0, "dtick": 1, "ticks": "outside", "ticklen": 4},
     )
+    numbers_fit(fig)
+
+
+def numbers_fit(fig: go.Figure) -> None:
+    """Keep the margins as they are: to make them fit, the browser lays out every axis a second time."""
+    fig.update_xaxes(automargin=False)
+    fig.update_yaxes(automargin=False)
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from components.charts.parts import (
     annotate,
     line_of,
     new_figure,
+    numbers_fit,
     reference_line,
     whiskers,
 )
@@ -101,6 +102,7 @@ def dose_response(
         title_text="neurons ablated, K (logarithmic)", tickvals=places, ticktext=names,
         range=[-0.25, places[-1] + (0.5 if len(erasure) else 0.25)],
     )  # fmt: skip
+    numbers_fit(figure)
     if selected is not None:
         select_dose(figure, selected)
     return figure
@@ -186,4 +188,5 @@ def trade_off(curve: pd.DataFrame, report: Mapping[str, Any], selected: int | No
     )
     figure.update_yaxes(range=_room(rows["head_ood"]), tickformat=".2f")
     figure.update_layout(height=360)
+    numbers_fit(figure)
     return figure

@@ -8,6 +8,7 @@ prepared on its own.
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -190,17 +191,20 @@ class ClipReader:
         if self.subject.pads:
             prompted = self.store.prompted(clip, self.prompt)
             return ReadyClip(clip, prompted.inputs, 0, prompted)
-        samples = self.samples(clip)
-        n_samples = 0 if self.subject.takes == "pictures" else len(samples)
-        return ReadyClip(clip, clip_inputs(self.subject, samples, self.prompt, clip.clip_id), n_samples, None)
+        if self.subject.takes == "pictures":
+            return ReadyClip(clip, clip_inputs(self.subject, self.samples(clip), self.prompt, clip.clip_id), 0, None)
+        return ReadyClip(clip, self.store.inputs(clip, self.prompt), len(self.samples(clip)), None)
 
-    def batch(self, clips: Sequence[Clip], rows: Sequence[int]) -> ReadyBatch:
+    def batch(self, clips: Sequence[Clip], rows: Sequence[int], then: Sequence[int] = ()) -> ReadyBatch:
         """Make one batch of a plan ready.
 
         Args:
             clips: all of them.
             rows: the places of the batch's.
+            then: those of the batch behind it, whose clips are decoded while this one is computed.
         """
+        if self.subject.takes != "pictures":
+            self.store.ahead((clips[row], self.prompt) for row in (*rows, *then))
         return ReadyBatch(self.subject, tuple(rows), tuple(self.ready(clips[row]) for row in rows))
 
     def shape(self, clip: Clip) -> Hashable:
@@ -304,10 +308,11 @@ def collect(
         return means.float().cpu(), answers.float().cpu()
 
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
-    for number, rows in enumerate(plan_batches([reader], clips, 1 if subject.pads else batch_size)):
+    planned = plan_batches([reader], clips, 1 if subject.pads else batch_size)
+    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
         saved = sink.arrays(FEATURES, number)
         if saved is None:
-            parts = [made for _, made in in_halves(reader.batch(clips, rows), run)]
+            parts = [made for _, made in in_halves(reader.batch(clips, rows, then), run)]
             made = {"features": [values for values, _ in parts], "logits": [answers for _, answers in parts]}
             saved = sink.keep_arrays(FEATURES, number, {name: torch.cat(v).numpy() for name, v in made.items()})
         features |= zip(rows, torch.from_numpy(saved["features"]), strict=True)

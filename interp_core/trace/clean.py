@@ -1,6 +1,7 @@
 """The unedited runs: the stem of a clip, and everything of its pass through the blocks that patching reads."""
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from interp_core.sites import Kind, Site
 from interp_core.trace.arguments import BlockCall, beside_states
 from interp_core.trace.finite import attempt, check_finite, finite_run
 from interp_core.trace.hooks import Captured, captured
+
+_EXTRACTING = threading.Lock()
+"""One extractor or tokenizer is not to be used by two threads at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,9 @@ class CleanRun:
         return self.sites[kind][layer]
 
 
-def prompt_clip(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str) -> Prompted:
+def prompt_clip(
+    subject: Subject, samples: np.ndarray, prompt: str, clip_id: str, inputs: dict[str, Tensor] | None = None
+) -> Prompted:
     """Run the stem of one clip: everything up to what enters block 0.
 
     Args:
@@ -61,10 +67,11 @@ def prompt_clip(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str
         samples: [n_samples] float32 mono at the subject's rate.
         prompt: the question; empty for a model that is asked none.
         clip_id: for messages.
+        inputs: what `clip_inputs` gives, where it was made already.
     Raises:
         InterpError: no audio position, more than one run of them, or a clip that the model fails on.
     """
-    inputs = clip_inputs(subject, samples, prompt, clip_id)
+    inputs = inputs or clip_inputs(subject, samples, prompt, clip_id)
     with torch.inference_mode(), captured(subject, calls=[subject.entry], stop=True) as store:
         attempt(subject, [clip_id], lambda: subject.forward(inputs))
     return _described(subject, samples, prompt, clip_id, inputs, store)
@@ -72,18 +79,26 @@ def prompt_clip(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str
 
 def clip_inputs(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str) -> dict[str, Tensor]:
     """The library model's own arguments for one clip; see `Subject.model_inputs`. InterpError names the clip."""
-    return attempt(subject, [clip_id], lambda: subject.model_inputs(samples, prompt))
+    with _EXTRACTING:
+        return attempt(subject, [clip_id], lambda: subject.model_inputs(samples, prompt))
 
 
-def clean_run(subject: Subject, samples: np.ndarray, prompt: str, clip_id: str, kinds: Sequence[Kind] = ()) -> CleanRun:
+def clean_run(
+    subject: Subject,
+    samples: np.ndarray,
+    prompt: str,
+    clip_id: str,
+    kinds: Sequence[Kind] = (),
+    inputs: dict[str, Tensor] | None = None,
+) -> CleanRun:
     """Run one clip unedited from its samples: `prompt_clip`, then `clean_runs`.
 
     Both are one pass where the blocks run from the inputs in any case: see `in_one_pass`.
     """
     if not in_one_pass(subject):
-        return clean_runs(subject, [prompt_clip(subject, samples, prompt, clip_id)], kinds)[0]
+        return clean_runs(subject, [prompt_clip(subject, samples, prompt, clip_id, inputs)], kinds)[0]
     subject.check_ready()
-    inputs = clip_inputs(subject, samples, prompt, clip_id)
+    inputs = inputs or clip_inputs(subject, samples, prompt, clip_id)
     calls = list(dict.fromkeys((subject.entry, *subject.blocks)))
     with torch.inference_mode(), captured(subject, _sites(subject, kinds), calls=calls) as store:
         logits = finite_run(subject, [clip_id], lambda: subject.forward(inputs))

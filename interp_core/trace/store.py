@@ -1,9 +1,11 @@
 """Clean runs by content: a clip that sits in twenty pairs is decoded and run once."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip, ClipLimits
@@ -11,7 +13,8 @@ from interp_core.data.edits import read_clip
 from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
 from interp_core.sites import Kind
-from interp_core.trace.clean import CleanRun, clean_run, clean_runs, in_one_pass, prompt_clip
+from interp_core.trace.ahead import Ahead
+from interp_core.trace.clean import CleanRun, clean_run, clean_runs, clip_inputs, in_one_pass, prompt_clip
 
 T = TypeVar("T")
 
@@ -26,6 +29,7 @@ class CleanStore:
     def __init__(self, subject: Subject, cache: ByteCache, limits: ClipLimits | None = None) -> None:
         self.subject = subject
         self._cache = cache
+        self._ahead: Ahead[dict[str, Tensor]] = Ahead()
         self.limits = limits or ClipLimits()
         if subject.max_seconds < self.limits.max_seconds:
             advice = f"cut it, because {subject.name} hears no more"
@@ -39,11 +43,25 @@ class CleanStore:
     def _read(self, clip: Clip) -> np.ndarray:
         return read_clip(clip, self.subject.sample_rate, self.limits)
 
+    def ahead(self, asked: Iterable[tuple[Clip, str]]) -> None:
+        """Say which clips are asked for next, each with its prompt, in their order: they are decoded, and the library
+        model's own arguments made of them, beside the model's work."""
+        missing = [(clip, prompt) for clip, prompt in asked if not self._cache.holds(self._stem_key(clip, prompt))]
+        self._ahead.want({(clip.digest, prompt): partial(self._inputs, clip, prompt) for clip, prompt in missing})
+
+    def inputs(self, clip: Clip, prompt: str) -> dict[str, Tensor]:
+        """The library model's own arguments for one clip, made now or ahead; they are not kept."""
+        return self._ahead.take((clip.digest, prompt)) or self._inputs(clip, prompt)
+
+    def _inputs(self, clip: Clip, prompt: str) -> dict[str, Tensor]:
+        return clip_inputs(self.subject, self.samples(clip), prompt, clip.clip_id)
+
     def prompted(self, clip: Clip, prompt: str) -> Prompted:
         """Return the clip's stem under a prompt."""
 
         def made() -> Prompted:
-            return prompt_clip(self.subject, self.samples(clip), prompt, clip.clip_id)
+            inputs = self.inputs(clip, prompt)
+            return prompt_clip(self.subject, self.samples(clip), prompt, clip.clip_id, inputs)
 
         return self._of(clip, prompt, self._stem_key(clip, prompt), made)
 
@@ -63,7 +81,8 @@ class CleanStore:
         stem = self._stem_key(clip, prompt)
         if not in_one_pass(self.subject) or self._cache.holds(stem):
             return clean_runs(self.subject, [self.prompted(clip, prompt)], kinds)[0]
-        run = clean_run(self.subject, self.samples(clip), prompt, clip.clip_id, kinds)
+        inputs = self.inputs(clip, prompt)
+        run = clean_run(self.subject, self.samples(clip), prompt, clip.clip_id, kinds, inputs)
         self._cache.put(stem, run.prompted)
         return run
 

@@ -1,34 +1,37 @@
 """Tiny models of every sort with five clips each, ready for experiments that take a `ClipReader`."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
+from interp_core.cache import ByteCache
 from interp_core.data.clips import Clip
 from interp_core.experiments.clips import ClipReader
 from interp_core.models.load import open_model
-from interp_core.trace.clean import clean_runs, prompt_clip
+from interp_core.trace.store import CleanStore
 from tests.families.subjects import CASES, picture, subject_of, tone, with_probe
 from tests.tiny import save_qwen2_audio
 
 QWEN = "qwen2-audio"
 
 
-class Recordings(ClipReader):
+class Sounds(CleanStore):
     """Clips by name, without files."""
 
-    def __init__(self, subject, prompt, sounds):
-        store = SimpleNamespace(subject=subject, prompted=self._prompted, run=self._run)
-        super().__init__(store, prompt)
+    def __init__(self, subject, sounds):
+        super().__init__(subject, ByteCache(1 << 28))
         self._sounds = sounds
-
-    def _prompted(self, clip, prompt):
-        return prompt_clip(self.subject, self._sounds[clip.clip_id], prompt, clip.clip_id)
-
-    def _run(self, clip, prompt):
-        return clean_runs(self.subject, [self._prompted(clip, prompt)])[0]
 
     def samples(self, clip):
         return self._sounds[clip.clip_id]
+
+
+class Recordings(ClipReader):
+    """A reader of such clips, and of pictures by name."""
+
+    def __init__(self, subject, prompt, sounds):
+        super().__init__(Sounds(subject, sounds), prompt)
+
+    def samples(self, clip):
+        return self.store.samples(clip)
 
 
 def open_scene(name: str, folder: Path):

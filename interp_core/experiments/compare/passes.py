@@ -7,6 +7,7 @@ one of batching.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,21 +38,22 @@ class PairBatch:
 
     Attributes:
         number: of the batch in the plan.
-        rows: the places of its clips among all clips.
+        rows: the places of its clips among all clips. then: those of the batch behind it.
     """
 
     number: int
     rows: tuple[int, ...]
+    then: tuple[int, ...]
     clips: Sequence[Clip]
     readers: tuple[ClipReader, ClipReader]
 
     @cached_property
     def base(self) -> ReadyBatch:
-        return self.readers[0].batch(self.clips, self.rows)
+        return self.readers[0].batch(self.clips, self.rows, self.then)
 
     @cached_property
     def donor(self) -> ReadyBatch:
-        return self.readers[1].batch(self.clips, self.rows)
+        return self.readers[1].batch(self.clips, self.rows, self.then)
 
     def given(self, reverse: bool, *, of_donor: bool = False) -> ReadyBatch:
         """What the recipient gets, or with `of_donor` the donor, in a direction."""
@@ -69,8 +71,8 @@ def batches(
 ) -> Iterator[PairBatch]:
     """The planned batches, one at a time."""
     readers = (ClipReader(base, prompt), ClipReader(donor, prompt))
-    for number, rows in enumerate(planned):
-        yield PairBatch(number, rows, clips, readers)
+    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
+        yield PairBatch(number, rows, then, clips, readers)
 
 
 def answer(given: ReadyBatch, labels: LabelTokens) -> Tensor:

@@ -9,6 +9,7 @@ A head is edited before the output projection, inside the model's own forward pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -125,14 +126,14 @@ def ablate(
     total = len(clips) * (1 + len(heads) * len(kinds))
     done = 0
     reader = ClipReader(store, task.prompt)
-    for number, places in enumerate(plan_batches([reader], clips, batch_size)):
+    for number, (places, then) in enumerate(pairwise((*plan_batches([reader], clips, batch_size), ()))):
         if sink.skips(number):
             done += len(places) * (1 + len(found))
             progress(done, total, "answers without each head")
             continue
         rows, saved = list(places), sink.arrays(CHUNKS, number)
         if saved is None:
-            batch = reader.batch(clips, places)
+            batch = reader.batch(clips, places, then)
             given = _donor_values(reader, clips, donors, batch, layers) if donors is not None else {}
             plain, answers = _logits(batch, task.labels), []
             for (layer, head), kind in found:

@@ -7,6 +7,7 @@ ready a batch at a time, so memory does not grow with the corpus but for these v
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -92,10 +93,10 @@ def capture(
     exact = np.float64 if subject.dtype == torch.float64 else np.float32
     through: list[int] = []
     reader = ClipReader(store, prompt or (subject.default_prompts or ("",))[0])
-    for number, rows in enumerate(plan_batches([reader], clips, batch_size)):
+    for number, (rows, then) in enumerate(pairwise((*plan_batches([reader], clips, batch_size), ()))):
         saved = sink.arrays(CHUNKS, number)
         if saved is None:
-            saved = sink.keep_arrays(CHUNKS, number, _of_batch(reader.batch(clips, rows), sites))
+            saved = sink.keep_arrays(CHUNKS, number, _of_batch(reader.batch(clips, rows, then), sites))
         for site in sites:
             values = saved[str(site)]
             kept.setdefault(site, np.empty((len(clips), values.shape[1]), exact))[list(rows)] = values

@@ -50,20 +50,19 @@ def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch]
     """Return a chunk's patches, the share of the span that each covers, and the donor of each."""
     settings = plan.settings
     prompt = settings.prompts[chunk.prompt]
+    store.ahead(_heard(plan, (chunk, *plan.behind(chunk))))
     positions = chunk.condition if chunk.condition in ("question", "last", "prefix") else settings.positions
     patches: list[Patch] = []
     covered: list[float] = []
     donors: list[Clip | None] = []
     for pair in chunk.pairs:
-        donor: Clip | None = plan.random_donors[pair.pair_id] if chunk.condition == "random" else pair.donor
+        donor = _donor_of(plan, chunk, pair)
         recipient = store.run(pair.recipient, prompt, (plan.spec.kind,))
-        if chunk.condition == "noise":
-            donor = None
+        if donor is None:
             aligned = align_positions(recipient.prompted, recipient.prompted, positions, settings.align)
             seed = seed_of(settings.seed, "noise", pair.pair_id)
             patches.append(Patch(recipient, None, aligned.positions, aligned.source, chunk.alpha, seed))
         else:
-            assert donor is not None, "only noise has no donor"
             run = store.run(donor, prompt, (plan.spec.kind,))
             mean = _mean_of(plan, pair, donor, chunk)
             source = run.prompted if mean is None else recipient.prompted
@@ -72,6 +71,22 @@ def patches_of(plan: Plan, store: CleanStore, chunk: Chunk) -> tuple[list[Patch]
         covered.append(aligned.covered)
         donors.append(donor)
     return patches, covered, donors
+
+
+def _donor_of(plan: Plan, chunk: Chunk, pair: Pair) -> Clip | None:
+    """The clip that a pair's recipient is given states of; None: noise."""
+    if chunk.condition == "noise":
+        return None
+    return plan.random_donors[pair.pair_id] if chunk.condition == "random" else pair.donor
+
+
+def _heard(plan: Plan, chunks: Iterable[Chunk]) -> Iterator[tuple[Clip, str]]:
+    """The clips of chunks, each with its prompt, in the order in which they are run."""
+    for chunk in chunks:
+        for pair in chunk.pairs:
+            for clip in (pair.recipient, _donor_of(plan, chunk, pair)):
+                if clip is not None:
+                    yield clip, plan.settings.prompts[chunk.prompt]
 
 
 def _mean_of(plan: Plan, pair: Pair, donor: Clip, chunk: Chunk) -> Mapping[int, torch.Tensor] | None:

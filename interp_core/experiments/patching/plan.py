@@ -84,6 +84,10 @@ class Plan:
     def _whole_stream(self) -> bool:
         return self.settings.positions in ("audio", "all") and self.settings.kind in ("resid_pre", "resid_post")
 
+    def behind(self, chunk: Chunk) -> tuple[Chunk, ...]:
+        """The chunk that comes behind one of the curve, if there is one."""
+        return () if chunk.map else self.chunks[chunk.number + 1 : chunk.number + 2]
+
     def group_of(self, chunk: Chunk) -> int:
         """Chunks of one group begin with the same pair, and share its clean runs; groups are numbered as they come."""
         return self._groups[chunk.kind, chunk.pairs[0].pair_id]

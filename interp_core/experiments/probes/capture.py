@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -74,14 +75,15 @@ def read_states(
     kept: dict[int, tuple[dict[str, NDArray], int]] = {}
     done = 0
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
-    for number, rows in enumerate(plan_batches([reader], plan.clips, 1 if reader.subject.pads else batch_size)):
+    planned = plan_batches([reader], plan.clips, 1 if reader.subject.pads else batch_size)
+    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
         if sink.skips(number):
             done += len(rows)
             progress(done, len(plan.clips), "reading states")
             continue
         saved = sink.arrays(STATES, number)
         if saved is None:
-            batch = reader.batch(plan.clips, rows)
+            batch = reader.batch(plan.clips, rows, then)
             parts = [made for _, made in in_halves(batch, lambda part: _states(part, sites, places))]
             made = {str(site): np.concatenate([part[site] for part in parts]) for site in sites}
             rate = reader.subject.sample_rate

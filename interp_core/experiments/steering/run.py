@@ -7,6 +7,7 @@ of the run a clip with all its copies, so that a run which was killed goes on to
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -126,10 +127,11 @@ def states_of(
     reduce = None if positions == "audio" else lambda _, value: value[:, -1].float()
     kept: dict[int, dict[Site, Any]] = {}
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
-    for number, rows in enumerate(plan_batches([reader], clips, 1 if reader.subject.pads else batch_size)):
+    planned = plan_batches([reader], clips, 1 if reader.subject.pads else batch_size)
+    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
         saved = sink.arrays(STATES, number)
         if saved is None:
-            parts = [made for _, made in pooled(reader.batch(clips, rows), sites, reduce)]
+            parts = [made for _, made in pooled(reader.batch(clips, rows, then), sites, reduce)]
             made = {str(site): np.concatenate([part[site] for part in parts]) for site in sites}
             saved = sink.keep_arrays(STATES, number, made)
         for place, row in enumerate(rows):

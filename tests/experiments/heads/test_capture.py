@@ -173,23 +173,27 @@ def test_positions_are_counted_behind_the_padding() -> None:
     assert RecordingSpan(2, 4, 12, bands=2, stride=5).positions(12).tolist() == [2, 3, 7, 8]
 
 
-def test_no_more_clips_are_made_ready_than_a_batch_holds_and_every_one_is_run_once(
+def test_no_more_clips_are_made_ready_than_two_batches_hold_and_every_one_is_run_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = open_model(str(save_wavlm(tmp_path / "model")), device="cpu")
     seconds = tuple(0.3 + 0.01 * i for i in range(7))
     clips = write_clips(tmp_path / "clips", ["hiss", "hum"] * 20, seconds=seconds, rate=subject.sample_rate)
     held: list[int] = []
+    made: list[int] = []
     model_inputs, forward = type(subject).model_inputs, type(subject).forward
-    monkeypatch.setattr(type(subject), "model_inputs", lambda self, *args: held.append(1) or model_inputs(self, *args))
+    monkeypatch.setattr(
+        type(subject), "model_inputs", lambda self, *args: held.append(1) or made.append(1) or model_inputs(self, *args)
+    )
 
     def counted(self, inputs):
-        assert len(held) == len(inputs["input_values"]) <= 3
-        held.clear()
+        assert len(inputs["input_values"]) <= 3 and len(held) <= 6
+        del held[: len(inputs["input_values"])]
         return forward(self, inputs)
 
     monkeypatch.setattr(type(subject), "forward", counted)
     assert capture(store_of(subject), clips, batch_size=3).n_clips == len(clips) and not held
+    assert len(made) == len(clips)
 
 
 def test_a_batch_that_does_not_fit_is_halved(clap: ClapAudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from interp_core.data.clips import Acoustics, Clip
 from interp_core.data.sampling import halves
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.signflip.layers import LayerStates, gradients
 from interp_core.experiments.signflip.measure import edit_rows
 from interp_core.experiments.signflip.request import SignflipRequest
@@ -25,7 +24,7 @@ from interp_core.models.labels import LabelTokens
 from interp_core.sinks import MEMORY
 from interp_core.sites import Site
 from interp_core.trace.hooks import captured, edited
-from tests.experiments.scenes import open_scene
+from tests.experiments.scenes import Recordings, open_scene
 from tests.families.subjects import all_logits
 
 LABELS = LabelTokens(("a", "b"), (0, 1), {})
@@ -101,9 +100,8 @@ SERIES = {
 
 def by_hand(*matrices):
     subject = ByHand("by hand", "0" * 64, Net(*matrices), ARCH)
-    store = SimpleNamespace(subject=subject, samples=lambda clip: np.float32(SERIES[clip.clip_id]).ravel())
     clips = [Clip(name, Path(name), {"label": "ab"[i % 2], "speaker": f"s{i}"}, name) for i, name in enumerate(SERIES)]
-    return ClipReader(store, ""), clips
+    return Recordings(subject, "", {name: np.float32(series).ravel() for name, series in SERIES.items()}), clips
 
 
 def silent(clips):
@@ -284,11 +282,9 @@ def test_a_planted_neuron_is_found_and_turning_it_moves_the_answer_more_than_ran
 
     rng = np.random.default_rng(0)
     sounds = {f"c{i}": (rng.normal(size=(12, width)) + 0.5).astype(np.float32).ravel() for i in range(24)}
-    store = SimpleNamespace(
-        subject=WideSubject("wide", "0" * 64, Wide(), ARCH), samples=lambda clip: sounds[clip.clip_id]
-    )
+    reader = Recordings(WideSubject("wide", "0" * 64, Wide(), ARCH), "", sounds)
     clips = [Clip(name, Path(name), {"label": "a", "speaker": name}, name) for name in sounds]
-    found = run(ClipReader(store, ""), clips, SignflipRequest("m", topk=1, frames="all", draws=10))
+    found = run(reader, clips, SignflipRequest("m", topk=1, frames="all", draws=10))
     assert set(found.top["neuron"]) == {5}
     for layer in (0, 1):
         top, random = (

@@ -16,7 +16,6 @@ from torch import nn
 from interp_core.data.clips import Clip
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.experiment import open_result, run
 from interp_core.experiments.steering import tables
 from interp_core.experiments.steering.experiment import STEERING
@@ -31,6 +30,7 @@ from interp_core.sites import Site
 from interp_core.storage import plain
 from interp_core.trace.hooks import edited
 from tests.experiments.neuron_clips import write_clips, write_model
+from tests.experiments.scenes import Recordings
 from tests.families.encoders import save_clap_audio, save_whisper
 from tests.spoof_pairs import save_pair, write_spoof_corpus
 
@@ -101,7 +101,7 @@ def planted():
         sounds[name] = frames.astype(np.float32).ravel()
         clips.append(Clip(name, Path(name), {"label": label, "speaker": f"s{i // 3}"}, name))
     subject = Planted("planted", "0" * 64, Net(), ARCH)
-    reader = ClipReader(SimpleNamespace(subject=subject, samples=lambda clip: sounds[clip.clip_id]), "")
+    reader = Recordings(subject, "", sounds)
     settings = SteerRequest(
         "m", alphas=(1.0, 2.0, 4.0), control_alpha=2.0, task="label", units="speaker", prompts=("",),
         targets=LABELS.labels, layers=(0, 1, 2), every_draw=True,

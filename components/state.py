@@ -13,7 +13,6 @@ from typing import Any
 import streamlit as st
 
 from interp_core.data.edits import KNOBS
-from interp_core.experiments.compare.bundled import bundled_pairs
 from interp_core.models import bundled
 from interp_core.models.adapters import NONE
 
@@ -224,8 +223,7 @@ def may_open(name: str) -> bool:
 
 def ships(name: str) -> bool:
     """Whether a model or adapter is a bundled one, or none."""
-    bundled_one = name in bundled.demos() or any(name in (pair.base, pair.donor) for pair in bundled_pairs())
-    return name in ("", NONE) or bundled_one
+    return name in ("", NONE) or name in bundled.shipped()
 
 
 def approve(name: str | None) -> None:

@@ -142,12 +142,21 @@ def run_experiment(args: argparse.Namespace) -> int:
     if args.shard is not None and args.cluster is not None:
         raise InterpError("--shard and --cluster exclude each other: a cluster computes all shards and merges them.")
     from interp_core.engine import Engine
-    from interp_core.experiments.experiment import finished, prepare
-    from interp_core.experiments.sharded import run_whole
+    from interp_core.prepared import preparing
+    from interp_core.sinks import prepared_in
 
     shard = None if args.shard is None else Shard.read(args.shard, os.environ)
     experiment, engine = args.registered.load(), Engine()
-    runs = experiment.requests(engine, request, tell)
+    with preparing(prepared_in(out) if args.resume else None):
+        return _run_each(args, experiment, engine, request, shard)
+
+
+def _run_each(args: argparse.Namespace, experiment: Any, engine: Any, request: Request, shard: Shard | None) -> int:
+    """Run what a request stands for; what the choice among several computed is kept with each."""
+    from interp_core.experiments.experiment import finished, prepare
+    from interp_core.experiments.sharded import run_whole
+
+    out, runs = Path(args.out), experiment.requests(engine, request, tell)
     if (shard or args.cluster) is not None and set(runs) != {""}:
         raise InterpError("--shard and --cluster deal one run, and this command stands for several; give one of them.")
     if args.cluster is not None:
@@ -162,7 +171,7 @@ def run_experiment(args: argparse.Namespace) -> int:
         if args.resume and shard is None and (done := finished(experiment, engine, one, into)) is not None:
             _sum_up(experiment, done)
             continue
-        ready = prepare(experiment, engine, one, _kept_in(into, shard) if args.resume else None, bar)
+        ready = prepare(experiment, engine, one, (into if shard is None else out) if args.resume else None, bar)
         for row in ready.manifest.skipped:
             tell(f"left out: {row}")
         for note in (*ready.manifest.notes, *ready.notes):
@@ -185,11 +194,6 @@ def run_experiment(args: argparse.Namespace) -> int:
         _sum_up(experiment, result)
     print(out)
     return DONE
-
-
-def _kept_in(out: Path, shard: Shard | None) -> Path:
-    """The folder that an earlier process may have left what it prepared in."""
-    return out if shard is None else out / shard.folder
 
 
 def _sum_up(experiment: Any, result: Any) -> None:

@@ -47,8 +47,9 @@ _CURRENT: ContextVar[Prepared | None] = ContextVar("prepared", default=None)
 
 @contextmanager
 def preparing(known: Mapping[str, Any] | None = None) -> Iterator[Prepared]:
-    """Inside, `once` keeps what it makes and takes what is known."""
+    """Inside, `once` keeps what it makes and takes what is known, and keeps what it was asked for around this, too."""
     made = Prepared(known)
+    made.values.update(current().values)
     token = _CURRENT.set(made)
     try:
         yield made

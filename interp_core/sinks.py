@@ -129,15 +129,21 @@ PREPARED = "prepared"
 
 
 def prepared_in(folder: Path) -> dict[str, Any]:
-    """What the preparation of the run in a folder computed, see `prepared`; nothing where that is lost or broken."""
-    try:
-        whole = unsealed((Path(folder).expanduser() / _chunk_file(PREPARED, 0)).read_bytes())
-    except OSError:
-        return {}
-    if whole is None:
-        return {}
-    with np.load(io.BytesIO(whole), allow_pickle=False) as kept:
-        found: dict[str, Any] = json.loads(str(kept[PREPARED]))
+    """What the preparation of the run in a folder computed, see `prepared`; nothing where that is lost or broken.
+
+    Of a folder that is shared by several, such as the shards of a run or the epochs of a training, also what lies in
+    those directly below it: the values are named by what they follow from, whoever computed them.
+    """
+    folder, name = Path(folder).expanduser(), _chunk_file(PREPARED, 0)
+    found: dict[str, Any] = {}
+    for path in (*sorted(folder.glob(f"*/{name}")), folder / name):
+        try:
+            whole = unsealed(path.read_bytes())
+        except OSError:
+            continue
+        if whole is not None:
+            with np.load(io.BytesIO(whole), allow_pickle=False) as kept:
+                found |= json.loads(str(kept[PREPARED]))
     return found
 
 

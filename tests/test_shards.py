@@ -25,13 +25,13 @@ from tests.test_resume import REQUESTS, fresh_engine, made_by, same_files, wait_
 TIMES = ("created", "finished", "times")
 
 
-def in_shards(command, out, count, request=None, *, broken_off=None):
-    """The folders of all shards, each computed by an engine of its own; `broken_off` is given those that went on after
-    what a kill behind their first chunk leaves behind.
+def in_shards(command, out, count, request=None, *, broken_off=None, engine=None):
+    """The folders of all shards, each computed by an engine of its own unless one is given; `broken_off` is given those
+    that went on after what a kill behind their first chunk leaves behind.
     """
-    made = []
+    made, one_for_all = [], engine
     for number in range(count, 0, -1):
-        engine, experiment, shard = fresh_engine(), made_by(command), Shard(number, count)
+        engine, experiment, shard = one_for_all or fresh_engine(), made_by(command), Shard(number, count)
         ready = experiment.prepare(engine, request or REQUESTS[command])
         if broken_off is not None:
             with suppress(KeyboardInterrupt):
@@ -95,7 +95,8 @@ def plain_config(folder):
 @pytest.mark.parametrize("command", sorted(REQUESTS))
 def test_shards_merge_to_the_files_and_the_config_of_one_process(command, count, whole_of, tmp_path):
     broken_off = [] if count == 3 else None
-    whole, shards = whole_of(command), in_shards(command, tmp_path, count, broken_off=broken_off)
+    engine = fresh_engine() if count == 8 else None  # eight processes would make eight times the same clean runs
+    whole, shards = whole_of(command), in_shards(command, tmp_path, count, broken_off=broken_off, engine=engine)
     assert broken_off is None or len(broken_off) > 1, "most shards were killed on their way, and went on"
     kept = [{path.name for path in shard.iterdir()} for shard in shards]
     for names in kept:

@@ -1,6 +1,7 @@
 """Makes the runs again that ship with the demos, each by its command: `python -m assets.make.saved_runs [NAME ...]`.
 
-About fifteen minutes on one thread. A run replaces the folder that ships only when it has ended.
+About fifteen minutes, on one thread: the last digits of a sum depend on how many share it. A run replaces the folder
+that ships only when it has ended.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from interp_core.__main__ import main as command
@@ -40,7 +42,9 @@ def pack_pictures(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RUNS))
-    for name in parser.parse_args().names or RUNS:
+    names = parser.parse_args().names or RUNS
+    torch.set_num_threads(1)
+    for name in names:
         with tempfile.TemporaryDirectory() as place:
             made = Path(place) / Path(name).name
             if code := command([*RUNS[name].split(), "--device", "cpu", "--out", str(made)]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.figure
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from interp_core.looks import Dash, Look, Marker
 from interp_core.storage import replace_file
@@ -71,5 +72,5 @@ def sign(figure: matplotlib.figure.Figure, text: str) -> matplotlib.figure.Figur
 def save_png(figure: matplotlib.figure.Figure, path: Path) -> None:
     """Write the file in one step; InterpError where the folder cannot be written."""
     png = io.BytesIO()
-    figure.savefig(png, format="png")
+    FigureCanvasAgg(figure).print_png(png)  # savefig would draw it twice, first to lay it out
     replace_file(path, png.getvalue())

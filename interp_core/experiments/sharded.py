@@ -167,7 +167,7 @@ def run_whole(
         drop_shards(out)
         return known
     shards = [Shard(number, count) for number in range(1, count + 1)]
-    ready = ready or prepare(experiment, engine, request, out / shards[0].folder, progress)
+    ready = ready or prepare(experiment, engine, request, out, progress)
     with RunWriter.create(out, ready.config, request.config_file, resume=True) as writer:
         for shard in () if writer.was_finished else shards:
             run_shard(experiment, ready, shard, out, resume=True, progress=progress, announce=announce)

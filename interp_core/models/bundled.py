@@ -50,12 +50,18 @@ class Demo:
     def manifest(self) -> Path:
         return self.folder / "manifest.csv"
 
+    def named(self, model: str) -> str:
+        """What `open_model` takes for a model that `comparisons` name: a demo, or a file or folder below its own."""
+        return model if model in demos() else str((self.folder / model).resolve())
+
     @property
     def saved_runs(self) -> tuple[Path, ...]:
         """The folders of the runs that ship with it."""
         return tuple(sorted(path for path in self.folder.glob("run*") if path.is_dir()))
 
 
+SIDES = ("base", "donor")
+"""Of a comparison."""
 TEXTS = ("probe", "kinds", "site", "positions", "task", "domain", "train", "id", "ood", "planted")
 
 
@@ -79,6 +85,12 @@ def demos() -> dict[str, Demo]:
             **{name: str(about.get(name, "")) for name in TEXTS},
         )
     return found
+
+
+def shipped() -> frozenset[str]:
+    """What `open_model` takes of all that ships: the demos, and what they name for comparisons beside themselves."""
+    beside = (demo.named(str(pair[side])) for demo in demos().values() for pair in demo.comparisons for side in SIDES)
+    return frozenset((*demos(), *beside))
 
 
 def demo_of(model: str) -> Demo | None:

@@ -6,11 +6,13 @@ import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from interp_core import engine as fitting
 from interp_core.__main__ import main
 from interp_core.api import run as run_from_python
 from interp_core.cli import BAD_INPUT, DONE
@@ -136,6 +138,22 @@ def test_the_shard_of_a_lost_worker_is_run_again_where_it_was_left_and_so_is_the
     assert any("was lost at shard" in text and "another goes on (1 of 2)" in text for text in said)
     assert any("was lost at merging" in text for text in said)
     is_the_same(out, whole)
+
+
+def test_what_one_worker_has_prepared_the_next_one_reads(ray, tmp_path, monkeypatch):
+    request, fits, lost, ray.cores = replace(FLIPS, probe="prosody_label"), [], [], 1
+    fit = fitting.fit_probe
+    monkeypatch.setattr(fitting, "fit_probe", lambda *given, **more: fits.append(1) or fit(*given, **more))
+
+    def loses(name, args):
+        if name == "look" and not lost and list((tmp_path / "run").glob("shard-*/chunk_prepared_*")):
+            lost.append(name)
+            return True
+        return False
+
+    ray.loses = loses
+    on(tmp_path / "run", request=request)
+    assert lost and ray.started == 2 and len(fits) == 1
 
 
 def test_a_worker_that_is_lost_again_and_again_ends_in_a_sentence_and_the_run_goes_on_later(ray, whole, tmp_path):

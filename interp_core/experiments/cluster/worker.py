@@ -15,7 +15,7 @@ import torch
 from interp_core.engine import Engine
 from interp_core.errors import CheckFailed, InterpError
 from interp_core.experiments import experiment_of
-from interp_core.experiments.experiment import VERSIONS, Ready
+from interp_core.experiments.experiment import VERSIONS, Ready, prepare
 from interp_core.experiments.sharded import merge, run_shard
 from interp_core.jobs import Cancelled, Job, Progress
 from interp_core.request import Request
@@ -94,7 +94,8 @@ class Worker:
         """Open the model; ends in the run's config, its notes and the model's name."""
 
         def work(progress: Progress) -> dict[str, Any]:
-            ready = self._ready = self._experiment.prepare(self._engine, self._task.request, progress)
+            task = self._task
+            ready = self._ready = prepare(self._experiment, self._engine, task.request, task.out, progress)
             left_out = [f"left out: {row}" for row in ready.manifest.skipped]
             notes = [*left_out, *ready.manifest.notes, *ready.notes]
             return {"config": ready.config, "notes": notes, "subject": ready.store.subject.name}

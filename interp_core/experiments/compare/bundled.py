@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp_core.models.bundled import demos
+from interp_core.models.bundled import SIDES, demos
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def bundled_pairs() -> tuple[BundledPair, ...]:
     found = []
     for demo in demos().values():
         for pair in demo.comparisons:
-            base, donor = (_model_of(demo.folder, str(pair[side])) for side in ("base", "donor"))
+            base, donor = (demo.named(str(pair[side])) for side in SIDES)
             found.append(BundledPair(str(pair.get("name", "")), base, donor, str(pair.get("about", ""))))
     return tuple(found)
 
@@ -47,7 +47,3 @@ def pairs_of(model: str) -> tuple[BundledPair, ...]:
 def counterpart(model: str) -> str:
     """The donor that a bundled model is compared with unless somebody says otherwise; empty where there is none."""
     return next((pair.donor for pair in pairs_of(model) if pair.base == model), "")
-
-
-def _model_of(folder: Path, named: str) -> str:
-    return named if named in demos() else str((folder / named).resolve())

@@ -27,6 +27,7 @@ from interp_core.experiments.neurons.words import check_site, clips_in_words, ru
 from interp_core.jobs import Progress, silent
 from interp_core.models.bundled import Demo, demo_of
 from interp_core.models.subject import Subject
+from interp_core.prepared import once
 from interp_core.sinks import Sink
 from interp_core.sites import OF_HEADS, STAGES, Kind, Site, check_kind
 
@@ -147,12 +148,17 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
 
     def accuracy(self, engine: Engine, request: AblateRequest) -> tuple[float, float]:
         """Accuracy of the unedited model in domain and out of domain."""
-        ready = self.prepare(engine, request)
-        plan = ready.plan
-        found = collect(plan.reader, plan.clips, plan.site, plan.labels, batch_size=request.batch_size)
-        names = np.asarray(plan.labels.labels)[found.logits.argmax(-1).numpy()]
-        right = names == np.asarray([clip.label(ready.request.task) or "" for clip in plan.clips])
-        return float(right[plan.splits.id].mean()), float(right[plan.splits.ood].mean())
+
+        def measured() -> tuple[float, float]:
+            ready = self.prepare(engine, request)
+            plan = ready.plan
+            found = collect(plan.reader, plan.clips, plan.site, plan.labels, batch_size=request.batch_size)
+            names = np.asarray(plan.labels.labels)[found.logits.argmax(-1).numpy()]
+            right = names == np.asarray([clip.label(ready.request.task) or "" for clip in plan.clips])
+            return float(right[plan.splits.id].mean()), float(right[plan.splits.ood].mean())
+
+        inside, out = once(("accuracy of the unedited model", engine.key_of(request)), measured)
+        return inside, out
 
 
 NEURONS = Neurons()

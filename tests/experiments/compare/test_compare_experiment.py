@@ -148,6 +148,7 @@ def test_a_bundled_model_knows_its_counterpart_its_clips_and_its_further_pairs(d
     asked = resolve(CompareRequest(BASE))
     assert (asked.donor, asked.manifest) == (DONOR, str(demos / BASE / "manifest.csv"))
     frozen = pairs_of(BASE)[1]
+    assert {BASE, DONOR, frozen.base, frozen.donor} <= bundled.shipped() and str(demos / BASE) not in bundled.shipped()
     asked = resolve(CompareRequest(frozen.base, donor=frozen.donor))
     assert asked.manifest == str(demos / BASE / "manifest.csv")
     assert len(COMPARE.prepare(engine, asked).plan.null) == 4

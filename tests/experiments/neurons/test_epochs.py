@@ -1,18 +1,21 @@
 """Checkpoints over epochs: found by name, chosen by what is asked, ablated each into its own folder."""
 
 import json
+import shlex
 from functools import partial
 
 import pytest
 import torch
 
 from interp_core.__main__ import main
-from interp_core.cli import BAD_INPUT, DONE
+from interp_core.cli import BAD_INPUT, DONE, INTERRUPTED
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
+from interp_core.experiments.neurons import experiment
 from interp_core.experiments.neurons.epochs import checkpoints, chosen
 from interp_core.experiments.neurons.experiment import NEURONS
 from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.sinks import MEMORY
 from tests.experiments.neurons.test_neurons_experiment import QUICK, pictures
 
 
@@ -57,6 +60,35 @@ def test_the_best_is_that_of_the_unedited_models_and_peeking_is_said(training):
         chosen(asked(training, "3"), accuracy)
     with pytest.raises(InterpError, match="is no number and none of all"):
         chosen(asked(training, "latest"), accuracy)
+
+
+def test_a_choice_that_was_begun_on_is_not_made_again_by_a_run_that_goes_on(training, tmp_path, monkeypatch, capsys):
+    request, counts = asked(training, "best-id"), []
+    line = shlex.split(request.command_line(str(tmp_path / "out")))[3:]
+    collect, sweep = experiment.collect, experiment.run_sweep
+
+    def counted(*given, sink=MEMORY, **more):
+        counts.append(sink is MEMORY)  # of a choice, which keeps no chunks
+        return collect(*given, sink=sink, **more)
+
+    def stopped(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "collect", counted)
+    monkeypatch.setattr(experiment, "run_sweep", stopped)
+    assert main(line) == INTERRUPTED
+    said = capsys.readouterr().err
+    assert sum(counts) == 3 and said.count("right in domain") == 3
+    counts.clear()
+    assert main([*line, "--resume"]) == INTERRUPTED
+    assert sum(counts) == 0 and capsys.readouterr().err.count("right in domain") == 3
+    (sealed,) = (tmp_path / "out").glob("epoch_*/chunk_prepared_*")
+    sealed.unlink()
+    assert main([*line, "--resume"]) == INTERRUPTED
+    assert sum(counts) == 3, "what is lost is measured again"
+    counts.clear()
+    monkeypatch.setattr(experiment, "run_sweep", sweep)
+    assert main([*line, "--resume"]) == DONE and sum(counts) == 0
 
 
 def test_every_epoch_gets_a_folder_of_its_own(training, tmp_path, capsys):

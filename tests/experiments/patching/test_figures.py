@@ -161,3 +161,9 @@ def test_nothing_to_draw_two_kinds_and_a_missing_folder_are_refused(tmp_path):
         delta_logit_figure(pd.concat([matched(), matched(kind="semantic")]), "t")
     with pytest.raises(InterpError, match="a.png cannot be written"):
         save_png(flip_rate_figure(matched(), "t"), tmp_path / "nowhere" / "a.png")
+
+
+def test_a_png_is_what_matplotlib_would_save(tmp_path):
+    save_png(flip_rate_figure(matched(), "t"), tmp_path / "ours.png")
+    flip_rate_figure(matched(), "t").savefig(tmp_path / "theirs.png")
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "theirs.png").read_bytes()

@@ -11,6 +11,8 @@ STACKS = "stacks_"
 """Begins the key of a container whose columns go below each other where a page is narrow."""
 HEADING = "heading"
 """The key of the container with a page's title."""
+STEPS = "steps_"
+"""Begins the key of a container with two buttons that step through what stands beside them; it stays one line."""
 BAR = "bar"
 """The key of the container with the origin of the run on show and its export."""
 NARROW_PX = 1100
@@ -32,6 +34,11 @@ _MARGINS = f"""
 .st-key-{HEADING} > :is([data-testid='stLayoutWrapper'], .stVerticalBlock) {{ flex: 0 0 auto; }}
 .st-key-{BAR} {{ flex-wrap: nowrap; }}
 .st-key-{BAR} > [data-testid='stElementContainer'] {{ flex: 1 1 0; min-width: 0; }}
+[class*='st-key-{STEPS}'] {{ flex-wrap: nowrap; }}
+[class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has([data-testid='stCaptionContainer']) {{
+  flex: 1 1 0; min-width: 0; }}
+[class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has(> .stButton) {{ flex: 0 0 auto; min-width: 0; }}
+[class*='st-key-{STEPS}'] > [data-testid='stElementContainer'] > .stButton button {{ padding: 0.25rem 0.4rem; }}
 [data-testid='stMainBlockContainer'] [data-testid='stVerticalBlock'] {{ gap: 0.65rem; }}
 """
 # Streamlit's own grey for the words of a chart is 3.7:1 on white; here they take the colour of the page's text. The

@@ -27,7 +27,7 @@ from components.heads.words import EXPLAINED, head_sentence
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
-from components.widgets import choice, halves
+from components.widgets import OF_CLIPS, choice, halves, step_button, stepped, steps_row
 from components.words import md
 from interp_core.choices import HEAD_EDITS
 from interp_core.data.clips import Clip
@@ -121,7 +121,7 @@ def _choose_view(result: HeadsResult) -> tuple[str, str]:
         views,
         key=state.HEADS_VIEW,
         bind=state.BOUND,
-        width=260,
+        width=190,
         help="\n\n".join(f"{name}: {text}" for name, text in heads_charts.VIEWS.items() if name in views),
     )
     kind = ""
@@ -135,10 +135,11 @@ def _choose_head(result: HeadsResult) -> tuple[int, int]:
     heads = result.points("head")
     names = [str(name) for name in heads["name"]]
     best = int(heads["fisher_f"].to_numpy().argmax())
-    chosen = st.selectbox(
-        f"Head, of {len(names)}: click one", names, index=best, key=state.HEADS_AT, bind=state.BOUND, width=170
-    )
-    at = names.index(chosen) if chosen in names else best
+    chosen = stepped(
+        f"Head, of {len(names)}: click one", names, names[best], key=state.HEADS_AT,
+        helps=("previous head", "next head"), name="heads", width=170,
+    )  # fmt: skip
+    at = names.index(chosen)
     return int(heads["layer"][at]), int(heads["head"][at])
 
 
@@ -229,11 +230,18 @@ def _clips(shown: Shown, asked: HeadsRequest, subject: Subject, clips: dict[str,
     slot = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         first, second = ids[0], next(i for i, label in zip(ids, labels, strict=True) if label != labels[0])
-        a = st.selectbox("A", ids, index=ids.index(first), key=state.HEADS_A, bind=state.BOUND)
-        b = st.selectbox("B", ids, index=ids.index(second), key=state.HEADS_B, bind=state.BOUND)
+        a = st.selectbox("A", ids, index=ids.index(first), key=state.HEADS_A, bind=state.BOUND, width=135)
+        b = st.selectbox("B", ids, index=ids.index(second), key=state.HEADS_B, bind=state.BOUND, width=135)
         side = choice("A click picks", ["A", "B"], key=state.HEADS_SIDE)
-    a, b = a or first, b or second
-    picked = state.HEADS_B if side == "B" else state.HEADS_A
+        a, b = a or first, b or second
+        picked, now = (state.HEADS_B, b) if side == "B" else (state.HEADS_A, a)
+
+        def step(by: int) -> None:
+            st.session_state[picked] = ids[(ids.index(now) + by) % len(ids)]
+
+        with steps_row("heads-clip", width="content"):
+            for by in (-1, 1):
+                step_button(by, step, "heads-clip", OF_CLIPS, (f"previous clip as {side}", f"next clip as {side}"))
 
     def clicked(clip: str) -> None:
         if clip in ids:

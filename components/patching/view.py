@@ -25,7 +25,7 @@ from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
 from components.player import clip_audio
 from components.shown import Shown
-from components.widgets import choice, choosing, halves, picking_table, stepped
+from components.widgets import choice, choosing, halves, picking_table, stepped, steps_row
 from components.words import layer_of, layer_text, layer_title, md, option, share
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
@@ -225,7 +225,7 @@ def _choose_pair(index: Indexed, kind: str) -> str:
     def step(by: int) -> None:
         st.session_state[state.PAIR] = ids[(ids.index(st.session_state[state.PAIR]) + by) % len(ids)]
 
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with steps_row("pair", vertical_alignment="bottom"):
         chosen = state.shared(
             st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=ids.index(index.best_pair[kind]),
             label_visibility="collapsed",

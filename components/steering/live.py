@@ -19,7 +19,7 @@ from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.steering import charts as steering_charts
 from components.steering import in_words
-from components.widgets import choice, choosing, chosen_of, picking_table, stepped
+from components.widgets import OF_CLIPS, choice, choosing, chosen_of, picking_table, stepped
 from components.words import md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.steering.by_hand import ByHand, doses, steer_by_hand
@@ -105,6 +105,7 @@ def _choose(result: SteeringResult, clips: Mapping[str, Clip], source: str, labe
     chosen = chosen_of(state.ST_CLIP, ids, ids)
     picking_table(
         table, ids, choosing(state.ST_CLIP), key=state.ST_CLIPS, height=180, column_config=clip_audio.hear(),
+        caption="Click a clip to steer and hear it.", now=chosen, keys=OF_CLIPS,
         empty="There is no clip.", alt="Clips that can be steered, and the strength at which each moves.",
     )  # fmt: skip
     return clips[chosen] if chosen is not None else None

@@ -16,6 +16,7 @@ from components import (
     defaults,
     export,
     form,
+    heard,
     jobs_panel,
     label_map,
     models,
@@ -280,10 +281,11 @@ def _run(shown: Shown, asked: Request, explore: View | None, facts: Callable[[Sh
 def plain(shown: Shown, asked: Request, subject: Subject | None) -> None:
     """A run without a view of its own: its figure and its tables."""
     st.image(export.picture(shown.result.figure(), "png"))
-    for name, table in shown.result.tables().items():
-        if len(table):
-            with st.expander(f"{md(name)} ({len(table)} rows)", icon=":material/table:"):
-                st.dataframe(table, hide_index=True, alt=f"The table {name} of the run.")
+    tables = {name: table for name, table in shown.result.tables().items() if len(table)}
+    clips = heard.clips_of(shown) if any(map(heard.names_clips, tables.values())) else {}
+    for name, table in tables.items():
+        with st.expander(f"{md(name)} ({len(table)} rows)", icon=":material/table:"):
+            heard.table(table, clips, alt=f"The table {name} of the run.")
 
 
 def _preview(usual: Request, facts: Callable[[Shown], Collection[str]]) -> None:

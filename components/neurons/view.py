@@ -70,10 +70,11 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
         _clips(shown, asked, subject, k)
     with plot:
         figure = _dose(shown, measure, k)
+    clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
     with left, readable_errors():
         _trade(result, k)
         _neurons(result)
-        edited_answer.of_run(result.words, "set", "neu_run_words")
+        edited_answer.of_run(result.words, "set", "neu_run_words", clips)
         _computed(result)
         with st.expander("What the verdict means, and what it does not", icon=":material/info:"):
             st.markdown(LIMITS)

@@ -36,11 +36,11 @@ MOVED = f"([name, was]) => ({NOW})(name) !== was"
 
 def pressed(page: Any, key: str, name: str) -> str:
     """What the address says of `name` once a key has moved it."""
-    wait_idle(page)
+    wait_idle(page, timeout=120)
     was = page.evaluate(NOW, name)
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press(key)
-    wait_for(page, MOVED, [name, was])
+    wait_for(page, MOVED, [name, was], timeout=60)
     return str(page.evaluate(NOW, name))
 
 
@@ -52,7 +52,7 @@ def test_keys_step_through_what_a_page_selects_and_each_is_in_the_panel(
     page = open_page(f"{serve(ROOT / 'app.py', env={'PATCHBAY_RUNS': str(runs)})}/{page_name}")
     there, moves = STEPPED[page_name]
     wait_for(page, "place => !!document.querySelector(place)", there, timeout=120)
-    wait_idle(page, timeout=60)
+    wait_idle(page, timeout=120)
     for keys, name in moves.items():
         seen = [pressed(page, key, name) for key in keys]
         assert all(one != other for one, other in itertools.pairwise(seen))

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from scipy.stats import spearmanr
 
-from components import defaults, form, jobs_panel, server, state, visitors
+from components import defaults, export, form, jobs_panel, server, state, visitors
 from components.charts import clicks, heatmap
 from components.charts.answers import label_logits
 from components.charts.clicks import clicked_text
@@ -32,6 +32,7 @@ from components.words import md
 from interp_core.choices import HEAD_EDITS
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
+from interp_core.experiments.facts import signature
 from interp_core.experiments.heads.experiment import HeadEffect, patch_head, start_effect
 from interp_core.experiments.heads.limits import LIMITS
 from interp_core.experiments.heads.points import geometry_of
@@ -249,13 +250,18 @@ def _clips(shown: Shown, asked: HeadsRequest, subject: Subject, clips: dict[str,
 
     with slot:
         st.markdown(f"**Class means** of head {md(point.name)}, {point_width(result, layer, head)} numbers wide")
+        scatter = heads_charts.class_scatter(plane, labels, ids, a, b)
         clicks.show(
-            heads_charts.class_scatter(plane, labels, ids, a, b),
+            scatter,
             key=state.HEADS_PLANE,
             on_click=clicked,
             read=clicked_text,
             alt=f"Clips and class means of head {point.name}; A is {a}, B is {b}.",
         )
+        title = f"Clips and class means in head {point.name}, along the two directions in which the means differ most"
+        signed = signature(shown.config, f"A {a}", f"B {b}", f"n = {len(ids)} clips")
+        name = export.file_name(result.model_name, "plane", point.name)
+        export.chart(scatter, title, signed, key=state.HEADS_PLANE, name=name)
     of = dict(zip(ids, labels, strict=True))
     sounds = [clip_audio.player_clip(clips[i], f"{shortened(i, 16)} · {of[i]}", subject.sample_rate) for i in (a, b)]
     ab_player(*sounds, key=state.PLAYER)

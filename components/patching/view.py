@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from streamlit.delta_generator import DeltaGenerator
 
 from components import form, state
+from components.charts.paper import on_paper
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.patching import by_hand, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
@@ -98,6 +99,10 @@ LISTED = ["recipient", "donor", "base_prediction", "patched_prediction", "target
 """Of a record, what its row among the pairs at a layer says."""
 
 
+ON_PAPER = ("Flip rate", "Logit change")
+"""Views that have a figure of their own for paper, with all questions; of the others it is what is on screen."""
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where each part of the view stands."""
@@ -135,6 +140,8 @@ def _drawn(
     def picture() -> Figure:
         if look.view == subspaces.VIEW:
             return sign(subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind)), about)
+        if look.view not in ON_PAPER:
+            return sign(on_paper(figure, f"{look.view} · question: {look.prompt_name} · {look.kind} pairs"), about)
         delta = look.view == "Logit change"
         title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs"
         return sign((figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names), about)

@@ -179,7 +179,7 @@ def _clips(shown: Shown, asked: ProbesRequest, subject: Subject, target: str, at
         clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate), key=state.PB_PLAYER, window=window,
         window_label="selected position",
     )  # fmt: skip
-    lens.draw(request, subject, clip, shown.key)
+    lens.draw(request, subject, clip, shown)
 
 
 def _table(

@@ -51,6 +51,7 @@ def draw(
     title: str,
     lead: str,
     explore: View | None = None,
+    without_run: Callable[[Any, Subject], None] | None = None,
     suits: Callable[[Subject, Any], None] = lambda subject, usual: None,
     offers: Callable[[Subject, Any], form.Offers] = lambda subject, usual: {},
     ask: Callable[[Request], Any | None] | None = None,
@@ -64,6 +65,7 @@ def draw(
 
     Args:
         explore: draws a run, in a fragment of its own: (run, request, model) -> the figure on screen, for its export.
+        without_run: draws, where there is no run, what needs none: (request, model).
         suits: InterpError that says why this model has nothing to show here.
         offers: choices that only an open model and its clips know, by field; see `form.draw`.
         ask: the request with its usual settings, where the page asks for more than the sidebar's; None while something
@@ -116,7 +118,8 @@ def draw(
         return
     if filled.weighed and (cost := _weigh(key, asked)):
         st.info(md(f"{cost}."), icon=":material/timer:")
-    _current(asked, key, explore, facts)
+    if not _current(asked, key, explore, facts) and without_run is not None:
+        _needs_no_run(asked, without_run)
 
 
 def begin(asked: Request, offers: bool = False) -> bool:
@@ -137,8 +140,14 @@ def begin(asked: Request, offers: bool = False) -> bool:
     return True
 
 
-def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> None:
-    """The job of a request that the engine knows by `key`, and the run to show for it."""
+@st.fragment
+def _needs_no_run(asked: Request, draw_it: Callable[[Any, Subject], None]) -> None:
+    with readable_errors():
+        draw_it(asked, models.require(asked, answers=False, donor=False))
+
+
+def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> bool:
+    """The job of a request that the engine knows by `key`, and the run to show for it; whether there is one."""
     job = server.engine().jobs.get(key)
     running = job is not None and job.active
     if job is not None and job.active:
@@ -163,19 +172,20 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
         if shown.differences:
             _says_other(asked, shown, idle=not (running or waits))
         _run(shown, asked, explore, facts)
-        return
+        return True
     if not (running or waits):
         cost = _weigh(key, asked)
         nothing = "Nothing has been computed for these settings yet."
         if cost is None:
             st.info(f"{nothing} They can be mended under *Settings and run* and in the sidebar.")
-            return
+            return False
         st.info(f"{nothing} {md(cost)}.")
         with st.container(horizontal=True):
             pressed = st.button("Run it now", type="primary", icon=":material/play_arrow:", key=f"run_{asked.command}")
             _offer_demos(asked.command)
         if pressed and begin(asked):
             st.rerun()
+    return False
 
 
 def _is_another(shown: Shown | None) -> bool:

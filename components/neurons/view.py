@@ -21,7 +21,7 @@ from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.widgets import OF_CLIPS, choice, choosing, chosen_of, folded, halves, picking_table, stepped
-from components.words import md
+from components.words import answer_badge, md
 from interp_core.errors import InterpError
 from interp_core.experiments.neurons.erase import erasure_sentence
 from interp_core.experiments.neurons.figures import PLANTED
@@ -194,7 +194,7 @@ def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None
     row = rows[rows["clip_id"] == chosen].iloc[0]
     st.markdown(
         f"**{md(chosen)}**: truly {md(row['task'])}; unedited :blue-badge[{md(row['base'])}] → without the {k} neurons "
-        f":violet-badge[{md(row['answer'])}]"
+        f"{answer_badge(row['answer'], row['base'])}"
     )
     ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.NEU_PLAYER)
     in_words.draw(shown, asked, subject, clips[chosen], name or "domain", k)

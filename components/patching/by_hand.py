@@ -72,16 +72,16 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
 
 
 def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar: PatchRequest) -> None:
-    """The same below a run: any two of its clips, not only the pairs that the run was made of.
+    """The same on the page of runs: any two clips, not only the pairs that a run was made of.
 
     Args:
-        asked: the settings of the run.
+        asked: the settings of the run on show, or of the next one where there is none.
         sidebar: those of the next one, which a pair that is kept is for.
     """
     opened = folded("Two clips by hand", ":material/touch_app:", key=state.FOLD_HAND)
     if opened.open and len(clips) > 1:
         with opened, readable_errors():
-            st.caption(f"Any clip as A, any as B, with the settings of this run; {_needed(asked)}.")
+            st.caption(f"Any clip as A, any as B, with these settings; {_needed(asked)}.")
             a, b, swept = _both(asked, subject, clips, "hand_player", keys=None)
             with st.container(horizontal=True):
                 keep(sidebar, a, b, here=True)

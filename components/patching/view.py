@@ -20,7 +20,7 @@ from components.charts.paper import on_paper
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.patching import by_hand, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
-from components.patching.answers import prompt_names
+from components.patching.answers import clips_by_id, prompt_names
 from components.patching.curve import DELTAS, IN_WORDS, RATES, VIEWS, draw_curve
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
@@ -93,6 +93,11 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
         explain.limits()
     by_hand.fold(pair_panel.run_request(shown, request), subject, clips, request)
     return _drawn(shown, request, index, names, look, figure)
+
+
+def without_run(request: PatchRequest, subject: Subject) -> None:
+    """Where there is no run: any two clips by hand, which need neither a run nor labels."""
+    by_hand.fold(request, subject, clips_by_id(request), request)
 
 
 LISTED = ["recipient", "donor", "base_prediction", "patched_prediction", "target", "donor_prediction"]

@@ -88,7 +88,7 @@ def _map(made: Nearest, clip: Clip, shown: Shown) -> None:
     export.chart(figure, title, signed, key=state.PB_LENS, name=name)
     answer, share = made.own
     st.markdown(
-        f"**{md(clip.clip_id)}** is answered :violet-badge[{md(answer)}] ({100 * share:.0f} % among the answers), at "
+        f"**{md(clip.clip_id)}** is answered :blue-badge[{md(answer)}] ({100 * share:.0f} % among the answers), at "
         f"the last position. {_reading(made, cell)}"
     )
     if cell is not None:

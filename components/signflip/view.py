@@ -18,7 +18,7 @@ from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.signflip import charts as signflip_charts
 from components.widgets import OF_CLIPS, choice, choosing, chosen_of, halves, picking_table, stepped
-from components.words import md
+from components.words import answer_badge, md
 from interp_core.experiments.answers import head_labels, question
 from interp_core.experiments.signflip.layers import check_subject
 from interp_core.experiments.signflip.limits import LIMITS
@@ -196,7 +196,7 @@ def _clips(shown: Shown, asked: SignflipRequest, subject: Subject, flipped: int)
     row = rows[rows["clip_id"] == chosen].iloc[0]
     st.markdown(
         f"**{md(chosen)}**: truly {md(row['label'] or '?')}; unedited :blue-badge[{md(row['base'])}] → edited "
-        f":violet-badge[{md(row['answer'])}]"
+        f"{answer_badge(row['answer'], row['base'])}"
     )
     ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.SF_PLAYER)
 

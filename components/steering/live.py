@@ -20,7 +20,7 @@ from components.shown import Shown
 from components.steering import charts as steering_charts
 from components.steering import in_words
 from components.widgets import OF_CLIPS, choice, choosing, chosen_of, picking_table, stepped
-from components.words import md, option
+from components.words import answer_badge, md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.facts import signature
 from interp_core.experiments.steering.by_hand import ByHand, doses, steer_by_hand
@@ -129,7 +129,9 @@ def _least(row: Any, label: str, own: str) -> str:
 def _verdict(made: ByHand, clip: Clip, label: str, alpha: float) -> str:
     answer, random = made.answer(alpha), made.random_answers(alpha)
     changed = sum(one == label for one in random)
-    said = f"**{md(clip.clip_id)}**: :blue-badge[{md(made.base)}] → :violet-badge[{md(answer)}] at alpha {alpha:g}"
+    said = (
+        f"**{md(clip.clip_id)}**: :blue-badge[{md(made.base)}] → {answer_badge(answer, made.base)} at alpha {alpha:g}"
+    )
     beside = f"of {len(random)} random vectors at alpha {made.nearest(alpha):g}, {changed} give {md(label)}"
     mass = made.mass[made.alphas.index(alpha)]
     low = f"; only {100 * mass:.0f} % of the probability is on the answers" if mass < 0.5 else ""

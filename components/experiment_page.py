@@ -39,6 +39,7 @@ from interp_core.experiments.basis import line as basis
 from interp_core.experiments.experiment import start
 from interp_core.jobs import Job
 from interp_core.models.subject import Subject
+from interp_core.options import declared
 from interp_core.request import Request, short_name
 from interp_core.sinks import LOOK_EVERY_S
 
@@ -87,9 +88,12 @@ def draw(
     if usual is None:
         _offer_demos(command)
         return
+    coming = st.container()
     try:
         subject = models.require(usual, answers=answers)
     except Ended:
+        with coming:
+            _says_what_comes(usual)
         _preview(usual, facts)
         raise
     try:
@@ -186,6 +190,14 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
         if pressed and begin(asked):
             st.rerun()
     return False
+
+
+def _says_what_comes(usual: Request) -> None:
+    """What a link asks for, while its model is still being opened."""
+    said = state.asked_by_link(usual.command, {one.name: one.title for one in declared(type(usual))})
+    if said:
+        then = "Then the run starts, and its curves stand here as they come." if _may_start(usual) else ""
+        st.info(f"This link asks for {md('; '.join(said))}. The model is opened first. {then}", icon=":material/link:")
 
 
 def _is_another(shown: Shown | None) -> bool:

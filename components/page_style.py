@@ -9,13 +9,15 @@ import streamlit as st
 
 STACKS = "stacks_"
 """Begins the key of a container whose columns go below each other where a page is narrow."""
+FIRST, LAST = "first_of_stack", "last_of_stack"
+"""Keys of the containers that stand above and below all others where columns go below each other."""
 HEADING = "heading"
 """The key of the container with a page's title."""
 STEPS = "steps_"
 """Begins the key of a container with two buttons that step through what stands beside them; it stays one line."""
 BAR = "bar"
 """The key of the container with the origin of the run on show and its export."""
-NARROW_PX = 1100
+NARROW_PX, LOW_PX = 1100, 840
 
 # Streamlit leaves 80 pixels at each side, which charts need more than the page does, and 60 above for a bar with one
 # button in it; where the sidebar is folded away that bar holds the way back to it, and the room stays.
@@ -56,6 +58,15 @@ _STACKED = f"""
   [class*='st-key-{STACKS}'] > [data-testid='stHorizontalBlock'] {{ flex-direction: column; }}
   [class*='st-key-{STACKS}'] > [data-testid='stLayoutWrapper'] > [data-testid='stHorizontalBlock']
     > [data-testid='stColumn'] {{ width: 100%; flex: 1 1 auto; }}
+  [data-testid='stColumn']:has(.st-key-{FIRST}, .st-key-{LAST}),
+  [data-testid='stColumn']:has(.st-key-{FIRST}, .st-key-{LAST}) > [data-testid='stVerticalBlock'] {{
+    display: contents; }}
+  [data-testid='stLayoutWrapper']:has(> .st-key-{FIRST}) {{ order: -1; }}
+  [data-testid='stLayoutWrapper']:has(> .st-key-{LAST}) {{ order: 1; }}
+}}
+@media (max-height: {LOW_PX}px) {{
+  [data-testid='stAppViewContainer']:not(:has([data-testid='stExpandSidebarButton']))
+    [data-testid='stMainBlockContainer'] {{ padding-top: 0.4rem; }}
 }}
 """
 _PRESENTED = f"""

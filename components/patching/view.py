@@ -15,7 +15,7 @@ import streamlit as st
 from matplotlib.figure import Figure
 from streamlit.delta_generator import DeltaGenerator
 
-from components import form, state
+from components import form, page_style, state
 from components.charts.paper import on_paper
 from components.export import Drawn, facts
 from components.guard import readable_errors
@@ -129,8 +129,9 @@ def _places(presenting: bool) -> _Places:
         return _Places(controls, curve, layer, chooser, verdict, player, pair, below)
     controls = st.container()
     left, right = halves("patching", (1.2, 1))
-    curve, layer, below = (left.container() for _ in range(3))
-    chooser, verdict, player, pair = (right.container() for _ in range(4))
+    curve, layer, below = left.container(), left.container(), left.container(key=page_style.LAST)
+    chooser, verdict = right.container(), right.container(key=page_style.FIRST)
+    player, pair = right.container(), right.container()
     return _Places(controls, curve, layer, chooser, verdict, player, pair, below)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import streamlit as st
 
-from components import texts
+from components import heard, texts
 from components.guard import readable_errors
 from components.widgets import folded
 from components.words import md
 from interp_core.choices import During
+from interp_core.data.clips import Clip
 from interp_core.experiments.edited_words import said_of
 from interp_core.experiments.wording import Origin, Written, marked
 from interp_core.models.subject import Subject
@@ -68,11 +69,12 @@ def _texts(own: Written, after: Written, edited: str) -> None:
     st.markdown(f"{gone} of the {len(one)} words are gone (*italic*), {new} of {len(other)} are new (on grey).")
 
 
-def of_run(table: pd.DataFrame, what: str, key: str) -> None:
+def of_run(table: pd.DataFrame, what: str, key: str, clips: Mapping[str, Clip]) -> None:
     """The answers that a run wrote, as a table; nothing where it wrote none.
 
     Args:
         table: of `edited_answers`. what: the column that says which edit it was. key: of the fold.
+        clips: of the run, to be heard.
     """
     if not len(table):
         return
@@ -82,4 +84,4 @@ def of_run(table: pd.DataFrame, what: str, key: str) -> None:
     with part:
         for said in said_of(table, what):
             st.markdown(f"{md(said[0].upper() + said[1:])}.")
-        st.dataframe(table, hide_index=True, height=260, alt="Answers in words as the clips are, and under each edit.")
+        heard.table(table, clips, height=260, alt="Answers in words as the clips are, and under each edit.")

@@ -16,6 +16,7 @@ from components import (
     defaults,
     export,
     form,
+    heard,
     jobs_panel,
     label_map,
     models,
@@ -38,6 +39,7 @@ from interp_core.experiments.basis import line as basis
 from interp_core.experiments.experiment import start
 from interp_core.jobs import Job
 from interp_core.models.subject import Subject
+from interp_core.options import declared
 from interp_core.request import Request, short_name
 from interp_core.sinks import LOOK_EVERY_S
 
@@ -50,6 +52,7 @@ def draw(
     title: str,
     lead: str,
     explore: View | None = None,
+    without_run: Callable[[Any, Subject], None] | None = None,
     suits: Callable[[Subject, Any], None] = lambda subject, usual: None,
     offers: Callable[[Subject, Any], form.Offers] = lambda subject, usual: {},
     ask: Callable[[Request], Any | None] | None = None,
@@ -63,6 +66,7 @@ def draw(
 
     Args:
         explore: draws a run, in a fragment of its own: (run, request, model) -> the figure on screen, for its export.
+        without_run: draws, where there is no run, what needs none: (request, model).
         suits: InterpError that says why this model has nothing to show here.
         offers: choices that only an open model and its clips know, by field; see `form.draw`.
         ask: the request with its usual settings, where the page asks for more than the sidebar's; None while something
@@ -84,9 +88,12 @@ def draw(
     if usual is None:
         _offer_demos(command)
         return
+    coming = st.container()
     try:
         subject = models.require(usual, answers=answers)
     except Ended:
+        with coming:
+            _says_what_comes(usual)
         _preview(usual, facts)
         raise
     try:
@@ -115,7 +122,8 @@ def draw(
         return
     if filled.weighed and (cost := _weigh(key, asked)):
         st.info(md(f"{cost}."), icon=":material/timer:")
-    _current(asked, key, explore, facts)
+    if not _current(asked, key, explore, facts) and without_run is not None:
+        _needs_no_run(asked, without_run)
 
 
 def begin(asked: Request, offers: bool = False) -> bool:
@@ -136,8 +144,14 @@ def begin(asked: Request, offers: bool = False) -> bool:
     return True
 
 
-def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> None:
-    """The job of a request that the engine knows by `key`, and the run to show for it."""
+@st.fragment
+def _needs_no_run(asked: Request, draw_it: Callable[[Any, Subject], None]) -> None:
+    with readable_errors():
+        draw_it(asked, models.require(asked, answers=False, donor=False))
+
+
+def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Shown], Collection[str]]) -> bool:
+    """The job of a request that the engine knows by `key`, and the run to show for it; whether there is one."""
     job = server.engine().jobs.get(key)
     running = job is not None and job.active
     if job is not None and job.active:
@@ -162,19 +176,28 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
         if shown.differences:
             _says_other(asked, shown, idle=not (running or waits))
         _run(shown, asked, explore, facts)
-        return
+        return True
     if not (running or waits):
         cost = _weigh(key, asked)
         nothing = "Nothing has been computed for these settings yet."
         if cost is None:
             st.info(f"{nothing} They can be mended under *Settings and run* and in the sidebar.")
-            return
+            return False
         st.info(f"{nothing} {md(cost)}.")
         with st.container(horizontal=True):
             pressed = st.button("Run it now", type="primary", icon=":material/play_arrow:", key=f"run_{asked.command}")
             _offer_demos(asked.command)
         if pressed and begin(asked):
             st.rerun()
+    return False
+
+
+def _says_what_comes(usual: Request) -> None:
+    """What a link asks for, while its model is still being opened."""
+    said = state.asked_by_link(usual.command, {one.name: one.title for one in declared(type(usual))})
+    if said:
+        then = "Then the run starts, and its curves stand here as they come." if _may_start(usual) else ""
+        st.info(f"This link asks for {md('; '.join(said))}. The model is opened first. {then}", icon=":material/link:")
 
 
 def _is_another(shown: Shown | None) -> bool:
@@ -280,10 +303,11 @@ def _run(shown: Shown, asked: Request, explore: View | None, facts: Callable[[Sh
 def plain(shown: Shown, asked: Request, subject: Subject | None) -> None:
     """A run without a view of its own: its figure and its tables."""
     st.image(export.picture(shown.result.figure(), "png"))
-    for name, table in shown.result.tables().items():
-        if len(table):
-            with st.expander(f"{md(name)} ({len(table)} rows)", icon=":material/table:"):
-                st.dataframe(table, hide_index=True, alt=f"The table {name} of the run.")
+    tables = {name: table for name, table in shown.result.tables().items() if len(table)}
+    clips = heard.clips_of(shown) if any(map(heard.names_clips, tables.values())) else {}
+    for name, table in tables.items():
+        with st.expander(f"{md(name)} ({len(table)} rows)", icon=":material/table:"):
+            heard.table(table, clips, alt=f"The table {name} of the run.")
 
 
 def _preview(usual: Request, facts: Callable[[Shown], Collection[str]]) -> None:

@@ -14,10 +14,12 @@ import streamlit as st
 from matplotlib.figure import Figure
 
 from components import server
+from components.charts.paper import on_paper
 from components.charts.parts import for_export
 from components.shown import Shown
 from components.words import md
 from interp_core.errors import InterpError
+from interp_core.experiments.figures import sign
 from interp_core.experiments.report.notebook import notebook
 from interp_core.experiments.report.page import report
 from interp_core.request import Request
@@ -107,6 +109,26 @@ def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None)
                 if len(table):
                     _button(f"{name} CSV", partial(csv, table), f"{base}-{name}.csv", "text/csv")
         _repeat(shown, base)
+
+
+def chart(figure: go.Figure, title: str, signed: str, *, key: str, name: str) -> None:
+    """The downloads of one chart beside the run's own: what is on screen, signed.
+
+    Args:
+        title: what it shows. signed: the lines below it; see `Result.signature`.
+        key: of the chart. name: of the files, without their ending.
+    """
+    with st.popover("Export", icon=":material/download:", type="tertiary", key=f"export-{key}"):
+        st.caption("This chart: PNG, SVG and PDF for paper; HTML is the one on screen, interactive.")
+        with st.container(horizontal=True):
+            for kind, mime in FORMATS.items():
+                made = partial(_chart_now, figure, title, signed, kind)
+                _button(kind.upper(), made, f"{name}.{kind}", mime, of=key)
+            _button("HTML", lambda: html(figure, f"{title}\n{signed}"), f"{name}.html", "text/html", of=key)
+
+
+def _chart_now(figure: go.Figure, title: str, signed: str, file_format: str) -> bytes:
+    return picture(sign(on_paper(figure, title), signed), file_format)
 
 
 def paper(name: str, draw: Callable[[], Figure]) -> None:

@@ -9,11 +9,15 @@ import streamlit as st
 
 STACKS = "stacks_"
 """Begins the key of a container whose columns go below each other where a page is narrow."""
+FIRST, LAST = "first_of_stack", "last_of_stack"
+"""Keys of the containers that stand above and below all others where columns go below each other."""
 HEADING = "heading"
 """The key of the container with a page's title."""
+STEPS = "steps_"
+"""Begins the key of a container with two buttons that step through what stands beside them; it stays one line."""
 BAR = "bar"
 """The key of the container with the origin of the run on show and its export."""
-NARROW_PX = 1100
+NARROW_PX, LOW_PX = 1100, 840
 
 # Streamlit leaves 80 pixels at each side, which charts need more than the page does, and 60 above for a bar with one
 # button in it; where the sidebar is folded away that bar holds the way back to it, and the room stays.
@@ -32,11 +36,17 @@ _MARGINS = f"""
 .st-key-{HEADING} > :is([data-testid='stLayoutWrapper'], .stVerticalBlock) {{ flex: 0 0 auto; }}
 .st-key-{BAR} {{ flex-wrap: nowrap; }}
 .st-key-{BAR} > [data-testid='stElementContainer'] {{ flex: 1 1 0; min-width: 0; }}
+[class*='st-key-{STEPS}'] {{ flex-wrap: nowrap; }}
+[class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has([data-testid='stCaptionContainer']) {{
+  flex: 1 1 0; min-width: 0; }}
+[class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has(> .stButton) {{ flex: 0 0 auto; min-width: 0; }}
+[class*='st-key-{STEPS}'] > [data-testid='stElementContainer'] > .stButton button {{ padding: 0.25rem 0.4rem; }}
 [data-testid='stMainBlockContainer'] [data-testid='stVerticalBlock'] {{ gap: 0.65rem; }}
 """
 # Streamlit's own grey for the words of a chart is 3.7:1 on white; here they take the colour of the page's text. The
 # green of its code is too faint for a caption.
 _CHART_WORDS = """
+[data-testid='stMarkdownContainer'] :is(th, td) { padding: 0.35rem 0.5rem; overflow-wrap: anywhere; }
 [data-testid='stCaptionContainer'] code { color: inherit; }
 .js-plotly-plot :is(.xtick, .ytick, .cbaxis, .cbtitle) text,
   .js-plotly-plot :is(.xtitle, .ytitle, .annotation-text, .gtitle) { fill: currentColor !important; }
@@ -48,6 +58,15 @@ _STACKED = f"""
   [class*='st-key-{STACKS}'] > [data-testid='stHorizontalBlock'] {{ flex-direction: column; }}
   [class*='st-key-{STACKS}'] > [data-testid='stLayoutWrapper'] > [data-testid='stHorizontalBlock']
     > [data-testid='stColumn'] {{ width: 100%; flex: 1 1 auto; }}
+  [data-testid='stColumn']:has(.st-key-{FIRST}, .st-key-{LAST}),
+  [data-testid='stColumn']:has(.st-key-{FIRST}, .st-key-{LAST}) > [data-testid='stVerticalBlock'] {{
+    display: contents; }}
+  [data-testid='stLayoutWrapper']:has(> .st-key-{FIRST}) {{ order: -1; }}
+  [data-testid='stLayoutWrapper']:has(> .st-key-{LAST}) {{ order: 1; }}
+}}
+@media (max-height: {LOW_PX}px) {{
+  [data-testid='stAppViewContainer']:not(:has([data-testid='stExpandSidebarButton']))
+    [data-testid='stMainBlockContainer'] {{ padding-top: 0.4rem; }}
 }}
 """
 _PRESENTED = f"""

@@ -310,6 +310,19 @@ def link_asks(command: str) -> bool:
     return st.session_state.pop(LINK_ASKS, None) == command
 
 
+def asked_by_link(command: str, titles: Mapping[str, str]) -> list[str]:
+    """The settings that the link that a visitor came in by asks for, as `Most pairs a kind 2`; nothing once it has been
+    answered.
+
+    Args:
+        titles: of an experiment's settings, by field.
+    """
+    if st.session_state.get(LINK_ASKS) != command:
+        return []
+    keys = {setting(command, name): title for name, title in titles.items()}
+    return [f"{title} {st.query_params[key]}" for key, title in keys.items() if key in st.query_params]
+
+
 def follow_link(page: str) -> None:
     """Choose in the sidebar what a link inside the dashboard names; to be called before the sidebar is drawn.
 

@@ -36,22 +36,87 @@ def choice(
     return chosen or options[0]
 
 
-def stepped(label: str, options: Sequence[str], first: str, *, key: str, helps: tuple[str, str], name: str) -> str:
-    """A slider with a button at either end, which j and k press; `first` until another option is chosen.
+OF_SELECTION, OF_LINES, OF_CLIPS = ("j", "k"), ("k", "j"), ("p", "n")
+"""Keys of a step down and up, of a step back and forth in a list as wide as the page, and in a list of clips."""
+
+
+def stepped(
+    label: str,
+    options: Sequence[str],
+    first: str,
+    *,
+    key: str,
+    helps: tuple[str, str],
+    name: str,
+    keys: tuple[str, str] | None = OF_SELECTION,
+    format_func: Callable[[Any], str] = str,
+    width: int | None = None,
+    help: str | None = None,
+) -> str:
+    """A slider, or a box, with a button for either way, which keys press; `first` until another option is chosen.
 
     Args:
         helps: what each button does. name: begins the buttons' keys.
+        keys: that press them; None for a stepper beside the one that they belong to.
+        width: of a box in pixels; without it there is a slider.
     """
 
     def step(by: int) -> None:
-        at = options.index(st.session_state[key]) + by
+        now = st.session_state[key]
+        at = options.index(now if now in options else first) + by
         st.session_state[key] = options[min(max(at, 0), len(options) - 1)]
 
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.button("‹", key=f"{name}-down", on_click=step, args=(-1,), shortcut="j", help=helps[0])
-        chosen = st.select_slider(label, options, value=first, key=key, bind=state.BOUND)
-        st.button("›", key=f"{name}-up", on_click=step, args=(1,), shortcut="k", help=helps[1])
+    settings: dict[str, Any] = {"key": key, "bind": state.BOUND, "format_func": format_func, "help": help}
+    if width is not None:
+        with steps_row(name, vertical_alignment="bottom", width="content"):
+            chosen = st.selectbox(label, options, index=options.index(first), width=width, **settings)
+            step_button(-1, step, name, keys, helps)
+            step_button(1, step, name, keys, helps)
+    else:
+        with steps_row(name, vertical_alignment="bottom"):
+            step_button(-1, step, name, keys, helps)
+            chosen = st.select_slider(label, options, value=first, **settings)
+            step_button(1, step, name, keys, helps)
     return chosen if chosen in options else first
+
+
+def steps_row(name: str, **settings: Any) -> DeltaGenerator:
+    """One line for two buttons and what stands beside them; `name` begins the buttons' keys."""
+    return st.container(key=f"{page_style.STEPS}{name}", horizontal=True, gap="xsmall", **settings)
+
+
+def step_button(
+    by: int, step: Callable[[int], None], name: str, keys: tuple[str, str] | None, helps: tuple[str, str]
+) -> None:
+    """One of two buttons: `step` is called with -1 or 1, which the key presses too."""
+    at, sign, end = (0, "‹", "down") if by < 0 else (1, "›", "up")
+    shortcut = None if keys is None else keys[at]
+    st.button(sign, key=f"{name}-{end}", on_click=step, args=(by,), shortcut=shortcut, help=helps[at])
+
+
+def list_steps(
+    ids: Sequence[str],
+    now: str | None,
+    pick: Callable[[str], None],
+    *,
+    key: str,
+    what: str = "clip",
+    keys: tuple[str, str] = OF_CLIPS,
+) -> None:
+    """Buttons to the line before and the one after in a table of one line an id, which keys press.
+
+    Args:
+        now: the id that is selected. pick: called, before the rerun, with the one that is gone to.
+        key: of the table, whose mark goes along. what: a line is.
+    """
+
+    def step(by: int) -> None:
+        at = min(max(ids.index(now) + by, 0), len(ids) - 1) if now in ids else 0
+        pick(ids[at])
+        st.session_state[key] = {"selection": {"rows": [at], "columns": [], "cells": []}}
+
+    for by in (-1, 1):
+        step_button(by, step, key, keys, (f"previous {what}", f"next {what}"))
 
 
 def picking_table(
@@ -61,14 +126,26 @@ def picking_table(
     *,
     key: str,
     empty: str = "There is none.",
+    caption: str = "",
+    now: str | None = None,
+    what: str = "clip",
+    keys: tuple[str, str] | None = None,
     **settings: Any,
 ) -> None:
     """A table; `on_pick` is called, before the rerun, with the id of the row that was clicked.
 
     Args:
         empty: what to do where there is no row; it stands in the table's place.
+        caption: above it, as markdown. keys: that go through its rows, None for no steps; see `list_steps`.
+        now: the id that is selected. what: a row is.
         height: in pixels, at most; a table of fewer rows is as high as they are.
     """
+    if caption or keys is not None:
+        with steps_row(key, vertical_alignment="center"):
+            if caption:
+                st.caption(caption)
+            if keys is not None and len(rows):
+                list_steps(ids, now, on_pick, key=key, what=what, keys=keys)
     if not len(rows):
         st.info(md(empty))
         return

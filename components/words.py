@@ -29,6 +29,16 @@ def option(text: object) -> str:
     return str(text) if re.fullmatch(r"(?:[^\W_]|[ ,]|(?<=[^\W_])[_-](?=[^\W_]))*", str(text)) else md(text)
 
 
+def answer_badge(answer: object, of_a: object, of_b: object = None) -> str:
+    """An answer in the colour of whose it is: blue where it is A's own, vermillion where it is B's, else violet.
+
+    Args:
+        of_a: what the recording is answered as it is. of_b: what B is answered, where there is one.
+    """
+    colour = "blue" if answer == of_a else "orange" if of_b is not None and answer == of_b else "violet"
+    return f":{colour}-badge[{md(answer)}]"
+
+
 def layer_text(layer: int) -> str:
     """A layer as the URL and the slider write it: `emb` for the embeddings, else its number."""
     return "emb" if layer == -1 else str(layer)

@@ -11,6 +11,7 @@ experiment_page.draw(
     fill=ask.fill,
     offers=view.offers,
     explore=view.explore,
+    without_run=view.without_run,
     facts=explain.counted,
     skip=ask.IN_SIDEBAR,
     run="Run on all pairs",

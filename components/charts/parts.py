@@ -276,6 +276,8 @@ def at_height(fig: go.Figure, height: int) -> go.Figure:
     )  # fmt: skip
     copy.update_annotations(yshift=named, selector={"name": "selected layer"})  # clear of an asterisk below it
     copy.update_xaxes(title_standoff=0)
+    title = copy.layout.yaxis.title.text or ""
+    copy.update_yaxes(title_text=title.replace(" (", "<br>(", 1))  # on one line it is longer than a low figure is high
     return copy
 
 

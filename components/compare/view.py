@@ -20,7 +20,7 @@ from components.guard import readable_errors
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
-from components.widgets import choice, choosing, halves, picking_table
+from components.widgets import OF_CLIPS, OF_SELECTION, choice, choosing, halves, picking_table, stepped
 from components.words import md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.compare.figures import matrix_of
@@ -53,7 +53,7 @@ def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn | No
     with layers:
         representation, estimate = _choose_matrix(made.cka)
         points = list(dict.fromkeys(made.cka["base_point"]))
-        point = _choose_point(made, points)
+        point = _choose_point(made, points, OF_SELECTION if layers.open else None)
         left, right = halves("compare_layers", (1.2, 1))
         with left:
             figure = _matrix(made.cka, representation, estimate, point, transplants)
@@ -62,13 +62,13 @@ def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn | No
         compare_words.at_point(made, point, representation)
         _patch_point(transplants, point)
     with moved:
-        transplant = _choose_transplant(transplants)
+        transplant = _choose_transplant(transplants, OF_SELECTION if moved.open else None)
         left, right = halves("compare_transplants", (1.25, 1))
         with left:
             view = choice("View", VIEWS, key=state.CMP_VIEW, label_visibility="collapsed")
             seen = _view(made, transplants, transplant, view)
         with right, readable_errors():
-            _clips(made, clips, transplant, subject.sample_rate)
+            _clips(made, clips, transplant, subject.sample_rate, OF_CLIPS if moved.open else None)
     with listed:
         _table(made.summary, transplants, transplant)
     with made_how:
@@ -105,17 +105,17 @@ def _choose_matrix(cka: pd.DataFrame) -> tuple[str, str]:
     return representation, estimate
 
 
-def _choose_point(made: Comparison, points: list[str]) -> str:
+def _choose_point(made: Comparison, points: list[str], keys: tuple[str, str] | None) -> str:
     names = [compare_charts.axis_name(point) for point in points]
     found = made.findings["most_divergent"]
     first = str(found) if found is not None and str(found) in names else next(
         (name for name in names if not name.isdigit()), names[0]
     )  # fmt: skip
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        chosen = st.select_slider(
-            "Layer or stage", names, value=first, key=state.CMP_POINT, bind=state.BOUND, format_func=option
-        )
-    return points[names.index(chosen)] if chosen in names else points[names.index(first)]
+    chosen = stepped(
+        "Layer or stage", names, first, key=state.CMP_POINT, helps=("one layer or stage down", "one layer or stage up"),
+        name="cmp-point", keys=keys, format_func=option,
+    )  # fmt: skip
+    return points[names.index(chosen)]
 
 
 def _patch_point(transplants: pd.DataFrame, point: str) -> None:
@@ -134,7 +134,7 @@ def _patch_point(transplants: pd.DataFrame, point: str) -> None:
     st.button(label, key="cmp-patch-point", on_click=show_it, args=(str(here.iloc[0]),), icon=":material/cable:")
 
 
-def _choose_transplant(transplants: pd.DataFrame) -> str:
+def _choose_transplant(transplants: pd.DataFrame, keys: tuple[str, str] | None) -> str:
     names = list(transplants.loc[transplants["mode"] != "", "model"])
     if not names:
         return "donor"
@@ -142,8 +142,9 @@ def _choose_transplant(transplants: pd.DataFrame) -> str:
     first = str(best["model"].iloc[0]) if len(best) else names[0]
     jump = choosing(state.CMP_ARM)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        chosen = st.selectbox(
-            "Transplant", names, index=names.index(first), key=state.CMP_ARM, bind=state.BOUND, width=320,
+        chosen = stepped(
+            "Transplant", names, first, key=state.CMP_ARM, helps=("previous transplant", "next transplant"),
+            name="cmp-transplant", keys=keys, width=320,
             help="What is put into the base (or, reversed, into the donor).",
         )  # fmt: skip
         least = transplants.loc[transplants["chosen"].str.contains("most divergent") & ~transplants["reverse"], "model"]
@@ -153,7 +154,7 @@ def _choose_transplant(transplants: pd.DataFrame) -> str:
                 f"Patch the least alike: {md(name)}", key="cmp-patch-auto", on_click=jump, args=(name,),
                 disabled=name == chosen, icon=":material/bolt:",
             )  # fmt: skip
-    return chosen if chosen in names else first
+    return chosen
 
 
 def _shown_transplants(summary: pd.DataFrame) -> pd.DataFrame:
@@ -328,7 +329,9 @@ def _show_transplant(model: str) -> None:
 # ---- listening -------------------------------------------------------------------------------------------------------
 
 
-def _clips(made: Comparison, known: Mapping[str, Clip], transplant: str, rate: int) -> None:
+def _clips(
+    made: Comparison, known: Mapping[str, Clip], transplant: str, rate: int, keys: tuple[str, str] | None
+) -> None:
     table = compare_words.moved_most(made, known, transplant)
     if table.empty:
         st.info("The run's clips are not in the manifest that is set now, so there is nothing to hear.")
@@ -343,8 +346,9 @@ def _clips(made: Comparison, known: Mapping[str, Clip], transplant: str, rate: i
         column_config={"moved": st.column_config.NumberColumn("moved (nats)"), **clip_audio.hear()},
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        chosen = st.selectbox("Clip", ids, key=state.CMP_CLIP, bind=state.BOUND)
-        clip = known[chosen if chosen in ids else ids[0]]
+        helps = ("previous clip", "next clip")
+        chosen = stepped("Clip", ids, ids[0], key=state.CMP_CLIP, helps=helps, name="cmp-clip", keys=keys, width=185)
+        clip = known[chosen]
         beside = [other for other in _related(made, clip, known)]
         other = (
             st.selectbox("Beside it", [c.clip_id for c in beside], key=state.CMP_BESIDE, bind=state.BOUND)

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from scipy.stats import spearmanr
 
-from components import defaults, form, jobs_panel, server, state, visitors
+from components import defaults, export, form, jobs_panel, server, state, visitors
 from components.charts import clicks, heatmap
 from components.charts.answers import label_logits
 from components.charts.clicks import clicked_text
@@ -27,11 +27,12 @@ from components.heads.words import EXPLAINED, head_sentence
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
-from components.widgets import choice, halves
+from components.widgets import OF_CLIPS, choice, halves, step_button, stepped, steps_row
 from components.words import md
 from interp_core.choices import HEAD_EDITS
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
+from interp_core.experiments.facts import signature
 from interp_core.experiments.heads.experiment import HeadEffect, patch_head, start_effect
 from interp_core.experiments.heads.limits import LIMITS
 from interp_core.experiments.heads.points import geometry_of
@@ -121,7 +122,7 @@ def _choose_view(result: HeadsResult) -> tuple[str, str]:
         views,
         key=state.HEADS_VIEW,
         bind=state.BOUND,
-        width=260,
+        width=190,
         help="\n\n".join(f"{name}: {text}" for name, text in heads_charts.VIEWS.items() if name in views),
     )
     kind = ""
@@ -135,10 +136,11 @@ def _choose_head(result: HeadsResult) -> tuple[int, int]:
     heads = result.points("head")
     names = [str(name) for name in heads["name"]]
     best = int(heads["fisher_f"].to_numpy().argmax())
-    chosen = st.selectbox(
-        f"Head, of {len(names)}: click one", names, index=best, key=state.HEADS_AT, bind=state.BOUND, width=170
-    )
-    at = names.index(chosen) if chosen in names else best
+    chosen = stepped(
+        f"Head, of {len(names)}: click one", names, names[best], key=state.HEADS_AT,
+        helps=("previous head", "next head"), name="heads", width=170,
+    )  # fmt: skip
+    at = names.index(chosen)
     return int(heads["layer"][at]), int(heads["head"][at])
 
 
@@ -229,11 +231,18 @@ def _clips(shown: Shown, asked: HeadsRequest, subject: Subject, clips: dict[str,
     slot = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         first, second = ids[0], next(i for i, label in zip(ids, labels, strict=True) if label != labels[0])
-        a = st.selectbox("A", ids, index=ids.index(first), key=state.HEADS_A, bind=state.BOUND)
-        b = st.selectbox("B", ids, index=ids.index(second), key=state.HEADS_B, bind=state.BOUND)
+        a = st.selectbox("A", ids, index=ids.index(first), key=state.HEADS_A, bind=state.BOUND, width=135)
+        b = st.selectbox("B", ids, index=ids.index(second), key=state.HEADS_B, bind=state.BOUND, width=135)
         side = choice("A click picks", ["A", "B"], key=state.HEADS_SIDE)
-    a, b = a or first, b or second
-    picked = state.HEADS_B if side == "B" else state.HEADS_A
+        a, b = a or first, b or second
+        picked, now = (state.HEADS_B, b) if side == "B" else (state.HEADS_A, a)
+
+        def step(by: int) -> None:
+            st.session_state[picked] = ids[(ids.index(now) + by) % len(ids)]
+
+        with steps_row("heads-clip", width="content"):
+            for by in (-1, 1):
+                step_button(by, step, "heads-clip", OF_CLIPS, (f"previous clip as {side}", f"next clip as {side}"))
 
     def clicked(clip: str) -> None:
         if clip in ids:
@@ -241,13 +250,18 @@ def _clips(shown: Shown, asked: HeadsRequest, subject: Subject, clips: dict[str,
 
     with slot:
         st.markdown(f"**Class means** of head {md(point.name)}, {point_width(result, layer, head)} numbers wide")
+        scatter = heads_charts.class_scatter(plane, labels, ids, a, b)
         clicks.show(
-            heads_charts.class_scatter(plane, labels, ids, a, b),
+            scatter,
             key=state.HEADS_PLANE,
             on_click=clicked,
             read=clicked_text,
             alt=f"Clips and class means of head {point.name}; A is {a}, B is {b}.",
         )
+        title = f"Clips and class means in head {point.name}, along the two directions in which the means differ most"
+        signed = signature(shown.config, f"A {a}", f"B {b}", f"n = {len(ids)} clips")
+        name = export.file_name(result.model_name, "plane", point.name)
+        export.chart(scatter, title, signed, key=state.HEADS_PLANE, name=name)
     of = dict(zip(ids, labels, strict=True))
     sounds = [clip_audio.player_clip(clips[i], f"{shortened(i, 16)} · {of[i]}", subject.sample_rate) for i in (a, b)]
     ab_player(*sounds, key=state.PLAYER)

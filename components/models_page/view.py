@@ -10,7 +10,7 @@ from components import state
 from components.guard import readable_errors
 from components.models_page import rows as models
 from components.models_page.rows import AtHand, Row
-from components.widgets import choice, picking_table
+from components.widgets import OF_LINES, choice, picking_table
 from components.words import md
 from interp_core.experiments import EXPERIMENTS
 from interp_core.experiments.fitting import example
@@ -118,21 +118,20 @@ def _types(text: str, groups: Sequence[str], runs: Sequence[str], titles: dict[s
     kept = models.matching(every, groups=groups, runs=runs, text=text)
     st.subheader("Types that open", anchor=False)
     real = sum(bool(row.records) for row in kept)
-    st.caption(
-        f"{len(kept)} of {len(every)} types; {real} of them checked on real weights. The same list as "
-        "`python -m interp_core models`. Click a line."
-    )
     names = [row.family.name for row in kept]
 
     def pick(name: str) -> None:
         state.link_type(name)
 
-    picking_table(
-        models.table(kept, titles), names, pick, key=state.MODELS_TABLE, column_config=COLUMNS, height=320,
-        empty="No type has these words; take one out, or clear the filters.",
-    )  # fmt: skip
     linked = state.linked_type()
     chosen = next((row for row in kept if row.family.name == linked), kept[0] if kept else None)
+    picking_table(
+        models.table(kept, titles), names, pick, key=state.MODELS_TABLE, column_config=COLUMNS, height=320,
+        caption=f"{len(kept)} of {len(every)} types; {real} of them checked on real weights. The same list as "
+        "`python -m interp_core models`. Click a line.",
+        now=chosen.family.name if chosen else None, what="type", keys=OF_LINES,
+        empty="No type has these words; take one out, or clear the filters.",
+    )  # fmt: skip
     if chosen is not None:
         with st.container(border=True):
             _selected(chosen, titles)

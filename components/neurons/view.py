@@ -20,8 +20,8 @@ from components.neurons import in_words
 from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
-from components.widgets import choice, choosing, chosen_of, folded, halves, picking_table, stepped
-from components.words import md
+from components.widgets import OF_CLIPS, choice, choosing, chosen_of, folded, halves, picking_table, stepped
+from components.words import answer_badge, md
 from interp_core.errors import InterpError
 from interp_core.experiments.neurons.erase import erasure_sentence
 from interp_core.experiments.neurons.figures import PLANTED
@@ -70,10 +70,11 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
         _clips(shown, asked, subject, k)
     with plot:
         figure = _dose(shown, measure, k)
+    clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
     with left, readable_errors():
         _trade(result, k)
         _neurons(result)
-        edited_answer.of_run(result.words, "set", "neu_run_words")
+        edited_answer.of_run(result.words, "set", "neu_run_words", clips)
         _computed(result)
         with st.expander("What the verdict means, and what it does not", icon=":material/info:"):
             st.markdown(LIMITS)
@@ -169,7 +170,7 @@ def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None
     moved = rows["base"] != rows["answer"]
     kept = {"changed": moved, "put right": ~before & after, "put wrong": before & ~after}.get(which or "", moved | True)
     listed = rows[kept].reset_index(drop=True)
-    st.caption(
+    counted = (
         f"K = {k}: {int(moved.sum())} of {len(rows)} answers change, {int((~before & after).sum())} put right, "
         f"{int((before & ~after).sum())} put wrong. Click one to hear it."
     )
@@ -181,18 +182,19 @@ def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None
     ids = listed["clip_id"].tolist()
     clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
     table.insert(1, "hear", clip_audio.urls(ids, clips))
+    chosen = chosen_of(state.NEU_CLIP, clips.keys() & set(rows["clip_id"]), ids)
     picking_table(
         table, ids, choosing(state.NEU_CLIP), key=state.NEU_TABLE, height=250, column_config=clip_audio.hear(),
+        caption=counted, now=chosen, keys=OF_CLIPS,
         empty="No clip of this sort at this dose. Choose “all” to hear every clip, or take out more neurons.",
         alt="Clips whose answer changes when the neurons are ablated.",
     )  # fmt: skip
-    chosen = chosen_of(state.NEU_CLIP, clips.keys() & set(rows["clip_id"]), ids)
     if chosen is None:
         return
     row = rows[rows["clip_id"] == chosen].iloc[0]
     st.markdown(
         f"**{md(chosen)}**: truly {md(row['task'])}; unedited :blue-badge[{md(row['base'])}] → without the {k} neurons "
-        f":violet-badge[{md(row['answer'])}]"
+        f"{answer_badge(row['answer'], row['base'])}"
     )
     ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.NEU_PLAYER)
     in_words.draw(shown, asked, subject, clips[chosen], name or "domain", k)

@@ -20,7 +20,7 @@ from components.patching.answers import prompt_names
 from components.patching.pairs import PATCHING_PAGE
 from components.player import clip_audio
 from components.player.ab_player import ab_player
-from components.widgets import choice, folded
+from components.widgets import OF_SELECTION, choice, folded, stepped
 from components.words import layer_of, layer_text, layer_title, md, option
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
@@ -72,17 +72,17 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
 
 
 def fold(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], sidebar: PatchRequest) -> None:
-    """The same below a run: any two of its clips, not only the pairs that the run was made of.
+    """The same on the page of runs: any two clips, not only the pairs that a run was made of.
 
     Args:
-        asked: the settings of the run.
+        asked: the settings of the run on show, or of the next one where there is none.
         sidebar: those of the next one, which a pair that is kept is for.
     """
     opened = folded("Two clips by hand", ":material/touch_app:", key=state.FOLD_HAND)
     if opened.open and len(clips) > 1:
         with opened, readable_errors():
-            st.caption(f"Any clip as A, any as B, with the settings of this run; {_needed(asked)}.")
-            a, b, swept = _both(asked, subject, clips, "hand_player")
+            st.caption(f"Any clip as A, any as B, with these settings; {_needed(asked)}.")
+            a, b, swept = _both(asked, subject, clips, "hand_player", keys=None)
             with st.container(horizontal=True):
                 keep(sidebar, a, b, here=True)
                 exported(swept, subject, a, b)
@@ -95,7 +95,13 @@ def _needed(asked: PatchRequest) -> str:
     return f"the donor is {md(asked.donor_said)}, so B has to be answered with a label of its own"
 
 
-def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player: str) -> tuple[Clip, Clip, Swept]:
+def _both(
+    asked: PatchRequest,
+    subject: Subject,
+    clips: dict[str, Clip],
+    player: str,
+    keys: tuple[str, str] | None = OF_SELECTION,
+) -> tuple[Clip, Clip, Swept]:
     left, right = st.columns([1, 1.3], gap="medium")
     with left:
         a, b = _choose(
@@ -104,7 +110,7 @@ def _both(asked: PatchRequest, subject: Subject, clips: dict[str, Clip], player:
         audio = [clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate) for clip in (a, b)]
         ab_player(audio[0], audio[1], key=player)
     with right:
-        swept = curve(asked, subject, a, b)
+        swept = curve(asked, subject, a, b, keys)
     with left:
         logits(swept.at, swept.labels)
     return a, b, swept
@@ -157,8 +163,10 @@ def _with_all_questions(asked: PatchRequest) -> PatchRequest:
     return replace(asked, pairs=(), prompts=tuple(dict.fromkeys((*asked.prompts, *further))))
 
 
-def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> Swept:
-    """Draw the sweep over all layers, and choose one."""
+def curve(
+    asked: PatchRequest, subject: Subject, a: Clip, b: Clip, keys: tuple[str, str] | None = OF_SELECTION
+) -> Swept:
+    """Draw the sweep over all layers, and choose one; `keys` step through them."""
     asked = _with_all_questions(asked)
     names = [option(name) for name in prompt_names(asked.model, asked.prompts)]
     number = 0
@@ -173,7 +181,7 @@ def curve(asked: PatchRequest, subject: Subject, a: Clip, b: Clip) -> Swept:
     first = records.iloc[0]
     st.markdown(_verdict(first, layers, flips, asked.donor_said))
     slot = st.container()
-    layer = _choose_layer(layers, flips)
+    layer = _choose_layer(layers, flips, keys)
     others = {names[n]: table for n, table in enumerate(swept) if n != number and _labels(subject, asked, n) == labels}
     with slot:
         said = f"Probability of {first['target']} after a patch at each layer; {len(flips)} layers flip."
@@ -234,11 +242,10 @@ def _verdict(first: pd.Series, layers: Sequence[int], flips: Sequence[int], dono
     return f"{answers}**The answer flips to {md(first['target'])} at {len(flips)} of {len(layers)} layers**: {where}."
 
 
-def _choose_layer(layers: Sequence[int], flips: Sequence[int]) -> int:
-    texts = [layer_text(layer) for layer in layers]
+def _choose_layer(layers: Sequence[int], flips: Sequence[int], keys: tuple[str, str] | None) -> int:
+    texts, helps = [layer_text(layer) for layer in layers], ("one layer down", "one layer up")
     usual = layer_text((flips or layers)[-1])
-    chosen = st.select_slider("Layer", texts, value=usual, key=state.HAND_LAYER, bind=state.BOUND)
-    return layer_of(chosen) if chosen in texts else layer_of(usual)
+    return layer_of(stepped("Layer", texts, usual, key=state.HAND_LAYER, helps=helps, name="hand", keys=keys))
 
 
 def _show(figure: go.Figure, layers: Sequence[int], alt: str) -> None:

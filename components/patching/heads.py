@@ -16,7 +16,7 @@ from components.patching.answers import clips_by_id, pair_of
 from components.patching.pair_panel import Look, run_request
 from components.patching.results import Indexed, indexed
 from components.shown import Shown
-from components.words import md
+from components.words import answer_badge, md
 from interp_core.data.edits import clip_seconds
 from interp_core.data.pairs import Pair
 from interp_core.experiments.patching.experiment import head_patch_by_hand, heads_by_hand
@@ -115,7 +115,7 @@ def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:
     change = outcome["target_change"]
     answers = (
         f"A :blue-badge[{md(outcome['base_prediction'])}] → with this head of B alone "
-        f":violet-badge[{md(outcome['patched_prediction'])}]"
+        f"{answer_badge(outcome['patched_prediction'], outcome['base_prediction'], outcome['donor_prediction'])}"
     )
     return (
         f"**L{cell[0]:d}H{cell[1]:d} on this pair**: {answers}. Log-probability of {md(target)}: {change:+.3f} nats by "

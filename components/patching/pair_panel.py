@@ -22,7 +22,7 @@ from components.player import clip_audio
 from components.player.ab_player import Playlist, Region, ab_player
 from components.shown import Shown
 from components.widgets import choice, choosing, folded
-from components.words import md
+from components.words import answer_badge, md
 from interp_core.data.clips import Clip
 from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
@@ -178,9 +178,10 @@ def _verdict(outcome: pd.Series, look: Look, donor: str, by_hand: str) -> None:
         said = "the answer changes, but not to the target"
     else:
         said = "the answer stays"
+    of_a, of_b, patched = (outcome[f"{run}_prediction"] for run in ("base", "donor", "patched"))
     st.markdown(
-        f"A :blue-badge[{md(outcome['base_prediction'])}] → with {md(donor)} at {where} "
-        f":violet-badge[{md(outcome['patched_prediction'])}] · B :orange-badge[{md(outcome['donor_prediction'])}]"
+        f"A :blue-badge[{md(of_a)}] → with {md(donor)} at {where} {answer_badge(patched, of_a, of_b)} "
+        f"· B :orange-badge[{md(of_b)}]"
         f"{' · ' if state.presenting() else f'  {NEW_LINE}'}"
         f"**{said}** ({md(outcome['target'])}){' by hand: ' + md(by_hand) if by_hand else ''}"
     )

@@ -15,7 +15,7 @@ from components.patching import explain
 from components.patching.results import indexed
 from components.player import clip_audio
 from components.player.ab_player import ab_player
-from components.widgets import choosing, picking_table
+from components.widgets import choosing, list_steps, picking_table, steps_row
 from components.words import md, option
 from interp_core.data.candidates import PairKind
 from interp_core.data.clips import Acoustics, Clip
@@ -146,7 +146,9 @@ def choose_pair(pairs: Sequence[Pair], default: str | None) -> Pair | None:
         st.info("No pair passes the filters.")
         return None
     at = ids.index(default) if default in ids else 0
-    chosen = state.shared(st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=at, width=320)
+    with steps_row(state.PAIR, vertical_alignment="bottom", width="content"):
+        chosen = state.shared(st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=at, width=320)
+        list_steps(ids, chosen, choosing(state.PAIR), key=state.PAIR_TABLE, what="pair")
     return next((pair for pair in pairs if pair.pair_id == chosen), pairs[0])
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from components import server, state
+from components import export, server, state
 from components.charts import clicks, heatmap
 from components.charts.parts import FONT_PX
 from components.guard import readable_errors
@@ -22,6 +22,7 @@ from components.patching.results import Indexed
 from components.widgets import choice, folded
 from components.words import layer_text, layer_title, md
 from interp_core.data.pairs import Pair
+from interp_core.experiments.facts import signature
 from interp_core.experiments.patching.experiment import map_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.time_map import pair_map
@@ -99,6 +100,11 @@ def of_pair(
             f"{layer_title(layers[at_row]).lower()}; n = 1 pair, so no interval.",
             help=EXPLAINED,
         )
+        export.chart(
+            figure, f"Which moment carries it: pair {pair.pair_id}, alpha {alpha:g}",
+            signature(index.result.config, f"question {prompt + 1}", "n = 1 pair, no interval"),
+            key=state.TIME_MAP, name=export.file_name(index.result.model_name, "time-map", pair.pair_id),
+        )  # fmt: skip
 
 
 def over_pairs(index: Indexed, kind: str, pair_id: str) -> None:
@@ -139,6 +145,11 @@ def over_pairs(index: Indexed, kind: str, pair_id: str) -> None:
             f"n = {n} pairs; ✱ differs from a random donor, adjusted p < .05 over all cells. First question, first "
             f"strength. {md(table['interval_method'].iloc[0])}."
         )
+        export.chart(
+            figure, f"Which moment carries it, over {kind} pairs",
+            index.result.signature("✱ adjusted p < .05 over all cells", n=f"n = {n} pairs"),
+            key=state.TIME_PAIRS, name=export.file_name(index.result.model_name, "time-map", kind),
+        )  # fmt: skip
         _masks(index.necessity(kind))
 
 

@@ -15,17 +15,18 @@ import streamlit as st
 from matplotlib.figure import Figure
 from streamlit.delta_generator import DeltaGenerator
 
-from components import form, state
+from components import form, page_style, state
+from components.charts.paper import on_paper
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.patching import by_hand, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
-from components.patching.answers import prompt_names
+from components.patching.answers import clips_by_id, prompt_names
 from components.patching.curve import DELTAS, IN_WORDS, RATES, VIEWS, draw_curve
 from components.patching.pair_panel import Look
 from components.patching.results import Indexed, indexed
 from components.player import clip_audio
 from components.shown import Shown
-from components.widgets import choice, choosing, halves, picking_table, stepped
+from components.widgets import choice, choosing, halves, picking_table, stepped, steps_row
 from components.words import layer_of, layer_text, layer_title, md, option, share
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
@@ -94,8 +95,17 @@ def explore(shown: Shown, request: PatchRequest, subject: Subject) -> Drawn:
     return _drawn(shown, request, index, names, look, figure)
 
 
+def without_run(request: PatchRequest, subject: Subject) -> None:
+    """Where there is no run: any two clips by hand, which need neither a run nor labels."""
+    by_hand.fold(request, subject, clips_by_id(request), request)
+
+
 LISTED = ["recipient", "donor", "base_prediction", "patched_prediction", "target", "donor_prediction"]
 """Of a record, what its row among the pairs at a layer says."""
+
+
+ON_PAPER = ("Flip rate", "Logit change")
+"""Views that have a figure of their own for paper, with all questions; of the others it is what is on screen."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,9 @@ def _places(presenting: bool) -> _Places:
         return _Places(controls, curve, layer, chooser, verdict, player, pair, below)
     controls = st.container()
     left, right = halves("patching", (1.2, 1))
-    curve, layer, below = (left.container() for _ in range(3))
-    chooser, verdict, player, pair = (right.container() for _ in range(4))
+    curve, layer, below = left.container(), left.container(), left.container(key=page_style.LAST)
+    chooser, verdict = right.container(), right.container(key=page_style.FIRST)
+    player, pair = right.container(), right.container()
     return _Places(controls, curve, layer, chooser, verdict, player, pair, below)
 
 
@@ -135,6 +146,8 @@ def _drawn(
     def picture() -> Figure:
         if look.view == subspaces.VIEW:
             return sign(subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind)), about)
+        if look.view not in ON_PAPER:
+            return sign(on_paper(figure, f"{look.view} · question: {look.prompt_name} · {look.kind} pairs"), about)
         delta = look.view == "Logit change"
         title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs"
         return sign((figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names), about)
@@ -225,7 +238,7 @@ def _choose_pair(index: Indexed, kind: str) -> str:
     def step(by: int) -> None:
         st.session_state[state.PAIR] = ids[(ids.index(st.session_state[state.PAIR]) + by) % len(ids)]
 
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with steps_row("pair", vertical_alignment="bottom"):
         chosen = state.shared(
             st.selectbox, f"Pair, of {len(ids)}", ids, key=state.PAIR, index=ids.index(index.best_pair[kind]),
             label_visibility="collapsed",

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from components import server, state
+from components import export, server, state
 from components.charts import heatmap
 from components.probes import charts
+from components.shown import Shown
 from components.widgets import choosing
 from components.words import layer_text, layer_title, md, option
 from interp_core.data.clips import Clip
+from interp_core.experiments.facts import signature
 from interp_core.experiments.probes.lens import Nearest, lens_refusal, nearest_words, transcripts
 from interp_core.experiments.probes.request import EMB, ProbesRequest
 from interp_core.experiments.wording import Written
@@ -39,23 +41,23 @@ def window_of(request: ProbesRequest, subject: Subject, clip: Clip, key: str) ->
     return None if cell is None else (float(made.edges[cell[1]]), float(made.edges[cell[1] + 1]))
 
 
-def draw(request: ProbesRequest, subject: Subject, clip: Clip, key: str) -> None:
+def draw(request: ProbesRequest, subject: Subject, clip: Clip, shown: Shown) -> None:
     """The lens that the model has, on a clip.
 
     Args:
-        request: of the run, on the models and clips of now. key: names the run.
+        request: of the run on show, on the models and clips of now.
     """
     if (refusal := lens_refusal(subject)) is not None:
         st.caption(f"No lens here: {md(subject.name)} {md(refusal)}.")
         return
-    named = (key, subject.key, clip.digest)
+    named = (shown.key, subject.key, clip.digest)
     if subject.early_exit_refusal() is None:
         with st.spinner("Writing from every layer …"):
             _transcripts(_written(named, request, clip))
         return
     with st.spinner("Reading words off every layer …"):
         made = _nearest(named, request, clip)
-    _map(made, clip)
+    _map(made, clip, shown)
 
 
 def _cell(made: Nearest) -> tuple[int, int] | None:
@@ -67,7 +69,7 @@ def _cell(made: Nearest) -> tuple[int, int] | None:
     return (rows[layer], int(column)) if layer in rows else None
 
 
-def _map(made: Nearest, clip: Clip) -> None:
+def _map(made: Nearest, clip: Clip, shown: Shown) -> None:
     names = {option(label): label for label in made.labels}
     chosen = st.selectbox("Coloured by", [NEAREST, *names], key=state.PB_WORD, bind=state.BOUND, width=220)
     cell = _cell(made)
@@ -75,13 +77,18 @@ def _map(made: Nearest, clip: Clip) -> None:
     def on_cell(at: tuple[int, int]) -> None:
         choosing(state.PB_CELL)(f"{layer_text(made.layers[at[0]])},{at[1]}")
 
+    figure = charts.lens_map(made, names.get(chosen or ""), cell)
     heatmap.show(
-        charts.lens_map(made, names.get(chosen or ""), cell), key=state.PB_LENS, on_cell=on_cell,
+        figure, key=state.PB_LENS, on_cell=on_cell,
         alt="Which answer each position of the recording is nearest to, by layer and time.",
     )  # fmt: skip
+    title = f"Lens on {clip.clip_id}: {names.get(chosen or '', 'the answer that each position is nearest to')}"
+    signed = signature(shown.config, "final norm and unembedding on every layer", "n = 1 clip, no interval")
+    name = export.file_name(shown.result.model_name, "lens", clip.clip_id)
+    export.chart(figure, title, signed, key=state.PB_LENS, name=name)
     answer, share = made.own
     st.markdown(
-        f"**{md(clip.clip_id)}** is answered :violet-badge[{md(answer)}] ({100 * share:.0f} % among the answers), at "
+        f"**{md(clip.clip_id)}** is answered :blue-badge[{md(answer)}] ({100 * share:.0f} % among the answers), at "
         f"the last position. {_reading(made, cell)}"
     )
     if cell is not None:

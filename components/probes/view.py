@@ -18,7 +18,7 @@ from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.probes import charts, lens
 from components.shown import Shown
-from components.widgets import choosing, chosen_of, halves, picking_table
+from components.widgets import OF_CLIPS, choosing, chosen_of, halves, picking_table, stepped
 from components.words import layer_of, layer_text, layer_title, md, option
 from interp_core.data.clips import Clip
 from interp_core.experiments.probes import tables
@@ -76,21 +76,24 @@ def _choose(result: ProbesResult) -> tuple[str, str, int]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         first = result.best.iloc[0]
         usual = list(names.values()).index(str(first["target"]))
-        said = st.selectbox("Read", list(names), index=usual, key=state.PB_TARGET, bind=state.BOUND, width=165)
+        said = st.selectbox("Read", list(names), index=usual, key=state.PB_TARGET, bind=state.BOUND, width=145)
         target = names.get(said or "", str(first["target"]))
         best = result.best[result.best["target"] == target]
         row = best.iloc[0] if len(best) else tables.of_target(result.table, target).iloc[0]
         every = list(dict.fromkeys(charts.curve_of(result.table)))
         own = f"{row['site']}, {row['place']}"
-        at = st.selectbox("Where", every, index=every.index(own), key=state.PB_AT, bind=state.BOUND, width=175)
+        at = st.selectbox("Where", every, index=every.index(own), key=state.PB_AT, bind=state.BOUND, width=145)
         at = at if at in every else own
         rows = tables.of_target(result.table, target)
         rows = rows[charts.curve_of(rows) == at]
         texts = [layer_text(int(one)) for one in sorted(rows["layer"])]
         top = rows.sort_values("score", ascending=False, kind="stable")["layer"].iloc[0]
         there = texts.index(layer_text(int(top)))
-        layer = st.selectbox("Layer", texts, index=there, key=state.PB_LAYER, bind=state.BOUND, width=90)
-    return target, at, layer_of(layer if layer in texts else texts[there])
+        layer = stepped(
+            "Layer", texts, texts[there], key=state.PB_LAYER, helps=("one layer down", "one layer up"), name="pb",
+            width=80,
+        )  # fmt: skip
+    return target, at, layer_of(layer)
 
 
 def _plots(result: ProbesResult, target: str, at: str, layer: int) -> go.Figure:
@@ -156,15 +159,17 @@ def _clips(shown: Shown, asked: ProbesRequest, subject: Subject, target: str, at
     is_label = bool(_row(result, target, at, layer)["is_label"])
     table, ids = _table(read, clips, is_label, target)
     chosen = chosen_of(state.PB_CLIP, set(ids) & set(clips), ids)
-    picking_table(
-        table, ids, choosing(state.PB_CLIP), key=state.PB_CLIPS, height=240, column_config=clip_audio.hear(),
-        empty="No clip of this run is read here.", alt="Clips, what they are and what the held-out probe reads.",
-    )  # fmt: skip
+    caption = ""
     if is_label and len(read):
         wrong = int((read["value"].astype(str) != read["read"].astype(str)).sum())
-        st.caption(f"Each clip is read by a probe that was not fitted on its unit; {wrong} of {len(read)} are misread.")
+        caption = f"Each clip is read by a probe that was not fitted on its unit; {wrong} of {len(read)} are misread."
     elif len(read):
-        st.caption(f"In {UNITS_OF[target]}; each clip is read by a probe that was not fitted on its unit.")
+        caption = f"In {UNITS_OF[target]}; each clip is read by a probe that was not fitted on its unit."
+    picking_table(
+        table, ids, choosing(state.PB_CLIP), key=state.PB_CLIPS, height=240, column_config=clip_audio.hear(),
+        caption=caption, now=chosen, keys=OF_CLIPS,
+        empty="No clip of this run is read here.", alt="Clips, what they are and what the held-out probe reads.",
+    )  # fmt: skip
     if chosen is None:
         return
     clip = clips[chosen]
@@ -174,7 +179,7 @@ def _clips(shown: Shown, asked: ProbesRequest, subject: Subject, target: str, at
         clip_audio.player_clip(clip, clip.clip_id, subject.sample_rate), key=state.PB_PLAYER, window=window,
         window_label="selected position",
     )  # fmt: skip
-    lens.draw(request, subject, clip, shown.key)
+    lens.draw(request, subject, clip, shown)
 
 
 def _table(

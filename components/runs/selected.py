@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from components import export, state
+from components import export, heard, state
 from components.guard import readable_errors, show
 from components.runs import actions, beside
 from components.runs.rows import Row, registered
@@ -94,7 +94,8 @@ def _tables(shown: Shown) -> None:
                 icon=":material/download:",
             )
     if name in tables:
-        st.dataframe(tables[name], hide_index=True, alt=f"The table {name} of the run.")
+        clips = heard.clips_of(shown) if heard.names_clips(tables[name]) else {}
+        heard.table(tables[name], clips, alt=f"The table {name} of the run.")
 
 
 def chosen(rows: Sequence[Row]) -> Row | None:

@@ -14,6 +14,7 @@ from components.runs import rows as runs
 from components.runs import selected
 from components.runs.rows import Row
 from components.runs.typed import every_with_typed
+from components.widgets import OF_LINES, list_steps, steps_row
 from components.words import md
 
 ROW_PX = 35
@@ -72,16 +73,21 @@ def _table(kept: Sequence[Row], n_every: int) -> None:
     key = f"{hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:12]}-{state.RUNS_TABLE}"
     now = state.linked_run()
 
+    def pick(name: str) -> None:
+        state.link_run(name)
+        st.session_state[state.RUNS_ARMED] = ""
+
     def clicked() -> None:
         chosen = st.session_state[key].selection.rows
-        state.link_run(names[chosen[0]] if chosen else "")
-        st.session_state[state.RUNS_ARMED] = ""
+        pick(names[chosen[0]] if chosen else "")
 
     shown = f"{len(kept)} of {n_every} runs" if len(kept) < n_every else f"{n_every} runs"
     damaged = sum(row.state == "damaged" for row in kept)
-    st.caption(f"{shown}{f', {damaged} of them cannot be read' if damaged else ''}.")
-    if not kept:
-        return
+    with steps_row(state.RUNS_TABLE, vertical_alignment="center"):
+        st.caption(f"{shown}{f', {damaged} of them cannot be read' if damaged else ''}.")
+        if not kept:
+            return
+        list_steps(names, now, pick, key=key, what="run", keys=OF_LINES)
     st.dataframe(
         runs.table(kept),
         hide_index=True,

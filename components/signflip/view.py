@@ -17,8 +17,8 @@ from components.player import clip_audio
 from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.signflip import charts as signflip_charts
-from components.widgets import choice, choosing, chosen_of, halves, picking_table
-from components.words import md
+from components.widgets import OF_CLIPS, choice, choosing, chosen_of, halves, picking_table, stepped
+from components.words import answer_badge, md
 from interp_core.experiments.answers import head_labels, question
 from interp_core.experiments.signflip.layers import check_subject
 from interp_core.experiments.signflip.limits import LIMITS
@@ -77,14 +77,17 @@ def explore(shown: Shown, asked: SignflipRequest, subject: Subject) -> Drawn:
 
 
 def _choose(result: SignflipResult) -> tuple[str, int, int]:
-    chosen = st.selectbox("Measure", list(PROXIES.values()), key=state.SF_PROXY, bind=state.BOUND, width=215)
+    chosen = st.selectbox("Measure", list(PROXIES.values()), key=state.SF_PROXY, bind=state.BOUND, width=170)
     proxy = next((name for name, text in PROXIES.items() if text == chosen), "rms")
     layers = [str(layer) for layer in result.report["layers"]]
-    flipped = st.selectbox("Edited layer", layers, key=state.SF_FLIPPED, bind=state.BOUND, width=100)
+    flipped = stepped(
+        "Edited layer", layers, layers[0], key=state.SF_FLIPPED, helps=("one layer down", "one layer up"), name="sf",
+        width=100,
+    )  # fmt: skip
     names = [signflip_charts.place_name(place) for place in signflip_charts.places(result.report)]
     at = st.selectbox("Measured at", names, index=len(names) - 1, key=state.SF_AT, bind=state.BOUND, width=100)
     place = OUTPUT if at in (None, "out") else int(at)
-    return proxy, int(flipped) if flipped in layers else int(layers[0]), place
+    return proxy, int(flipped), place
 
 
 def _plots(result: SignflipResult, proxy: str, flipped: int, measured: int) -> go.Figure:
@@ -167,7 +170,6 @@ def _clips(shown: Shown, asked: SignflipRequest, subject: Subject, flipped: int)
     moved = rows["base"] != rows["answer"]
     only = choice("Clips", ["changed", "all"], key=state.SF_ONLY, label_visibility="collapsed")
     listed = rows[moved] if only != "all" else rows
-    st.caption(f"{int(moved.sum())} of {len(rows)} answers change with layer {flipped} edited. Click one to hear it.")
     change = listed["target_probability"] - listed["base_target_probability"]
     table = pd.DataFrame(
         {
@@ -181,18 +183,20 @@ def _clips(shown: Shown, asked: SignflipRequest, subject: Subject, flipped: int)
     ids = listed["clip_id"].tolist()
     clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
     table.insert(1, "hear", clip_audio.urls(ids, clips))
+    chosen = chosen_of(state.SF_CLIP, clips.keys() & set(rows["clip_id"]), [*ids, *rows["clip_id"]])
     picking_table(
         table, ids, choosing(state.SF_CLIP), key=state.SF_CLIPS, height=250, column_config=clip_audio.hear(),
+        caption=f"{int(moved.sum())} of {len(rows)} answers change with layer {flipped} edited. Click one to hear it.",
+        now=chosen, keys=OF_CLIPS,
         empty="No answer changes. Choose “all” to hear every clip, or edit another layer.",
         alt="Clips whose answer changes when the neurons are edited.",
     )  # fmt: skip
-    chosen = chosen_of(state.SF_CLIP, clips.keys() & set(rows["clip_id"]), [*ids, *rows["clip_id"]])
     if chosen is None:
         return
     row = rows[rows["clip_id"] == chosen].iloc[0]
     st.markdown(
         f"**{md(chosen)}**: truly {md(row['label'] or '?')}; unedited :blue-badge[{md(row['base'])}] → edited "
-        f":violet-badge[{md(row['answer'])}]"
+        f"{answer_badge(row['answer'], row['base'])}"
     )
     ab_player(clip_audio.player_clip(clips[chosen], chosen, subject.sample_rate), key=state.SF_PLAYER)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from components import defaults, server, state
+from components import defaults, export, server, state
 from components.charts import clicks
 from components.clips import owner
 from components.patching.answers import prompt_names
@@ -19,9 +19,10 @@ from components.player.ab_player import ab_player
 from components.shown import Shown
 from components.steering import charts as steering_charts
 from components.steering import in_words
-from components.widgets import choice, choosing, chosen_of, picking_table, stepped
-from components.words import md, option
+from components.widgets import OF_CLIPS, choice, choosing, chosen_of, picking_table, stepped
+from components.words import answer_badge, md, option
 from interp_core.data.clips import Clip
+from interp_core.experiments.facts import signature
 from interp_core.experiments.steering.by_hand import ByHand, doses, steer_by_hand
 from interp_core.experiments.steering.request import SteerRequest
 from interp_core.experiments.steering.run import SteeringResult
@@ -59,10 +60,16 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
         alt=f"Probability of every answer, as it is and with {alpha:g} times the vector of {label}.",
     )  # fmt: skip
     ab_player(clip_audio.player_clip(chosen, chosen.clip_id, subject.sample_rate), key=state.ST_PLAYER)
+    curve = steering_charts.clip_curve(made, label, alpha)
     clicks.show(
-        steering_charts.clip_curve(made, label, alpha), key=state.ST_LIVE,
+        curve, key=state.ST_LIVE,
         alt=f"Probability of {label} by strength, beside {len(made.random)} random vectors.",
     )  # fmt: skip
+    title = f"{chosen.clip_id}: the vector of {label} behind layer {layer}, by strength"
+    asked_as = [f"question {names[prompt]}"] if len(names) > 1 else []
+    signed = signature(shown.config, *asked_as, f"n = 1 clip, {len(made.random)} random vectors, no interval")
+    name = export.file_name(result.model_name, "steering", chosen.clip_id, label)
+    export.chart(curve, title, signed, key=state.ST_LIVE, name=name)
     in_words.draw(named, request, result.vectors, subject, chosen, label=label, layer=layer, alpha=alpha, prompt=prompt)
     return alpha
 
@@ -105,6 +112,7 @@ def _choose(result: SteeringResult, clips: Mapping[str, Clip], source: str, labe
     chosen = chosen_of(state.ST_CLIP, ids, ids)
     picking_table(
         table, ids, choosing(state.ST_CLIP), key=state.ST_CLIPS, height=180, column_config=clip_audio.hear(),
+        caption="Click a clip to steer and hear it.", now=chosen, keys=OF_CLIPS,
         empty="There is no clip.", alt="Clips that can be steered, and the strength at which each moves.",
     )  # fmt: skip
     return clips[chosen] if chosen is not None else None
@@ -121,7 +129,9 @@ def _least(row: Any, label: str, own: str) -> str:
 def _verdict(made: ByHand, clip: Clip, label: str, alpha: float) -> str:
     answer, random = made.answer(alpha), made.random_answers(alpha)
     changed = sum(one == label for one in random)
-    said = f"**{md(clip.clip_id)}**: :blue-badge[{md(made.base)}] → :violet-badge[{md(answer)}] at alpha {alpha:g}"
+    said = (
+        f"**{md(clip.clip_id)}**: :blue-badge[{md(made.base)}] → {answer_badge(answer, made.base)} at alpha {alpha:g}"
+    )
     beside = f"of {len(random)} random vectors at alpha {made.nearest(alpha):g}, {changed} give {md(label)}"
     mass = made.mass[made.alphas.index(alpha)]
     low = f"; only {100 * mass:.0f} % of the probability is on the answers" if mass < 0.5 else ""

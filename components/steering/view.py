@@ -77,9 +77,10 @@ def explore(shown: Shown, asked: SteerRequest, subject: Subject) -> Drawn:
         alpha = live.draw(shown, asked, subject, label, layer)
     with plots:
         figure = _plots(result, label, layer, alpha)
+    clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
     with left, readable_errors():
         _harm(result, label, layer)
-        edited_answer.of_run(result.answers, "label", "st_run_words")
+        edited_answer.of_run(result.answers, "label", "st_run_words", clips)
         _numbers(result)
         with st.expander("What steering can show, and what it cannot", icon=":material/info:"):
             st.markdown(LIMITS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,46 @@ import pytest
 import soundfile
 
 from interp_core.data.manifest import read_manifest
-from tests.browser.drive import PlayerDriver, click_point, wait_for, wait_idle, wait_plot
+from tests.browser.drive import TIMEOUT_S, PlayerDriver, click_point, wait_for, wait_idle, wait_plot
 from tests.pages.tiny_demo import write_demo
 
 HERE = Path(__file__).resolve().parent
 PATCHED = """() => document.querySelector('.st-key-hand_curve .js-plotly-plot')._fullData
   .findIndex(trace => (trace.name || '') === 'patched from B')"""
+
+
+COUNT_CLICKS = """() => {
+  window.clicks = 0;
+  document.addEventListener('pointerdown', event => { window.clicks += event.isTrusted; }, true);
+}"""
+COLUMNS = "() => [...document.querySelectorAll('[data-testid=stDataFrame] canvas th')].map(one => one.textContent)"
+
+
+def label_voices(page: Any, labels: list[str]) -> None:
+    """Type the labels of the first recordings into the table, one click and then keys alone."""
+    columns = wait_for(page, f"() => {{ const all = ({COLUMNS})(); return all.includes('prosody_label') && all; }}")
+    table = page.locator("[data-testid=stDataFrame] canvas").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 120, box["y"] + 52)  # the clip's name in the first row
+    steps = columns.index("prosody_label") - columns.index("clip")
+    for key in ["ArrowRight" if steps > 0 else "ArrowLeft"] * abs(steps):
+        page.keyboard.press(key)
+    for label in labels:
+        page.keyboard.press("Enter")
+        page.locator(".gdg-input").wait_for()
+        page.keyboard.type(label, delay=30)
+        page.keyboard.press("Enter")  # and one row down
+        page.locator(".gdg-input").wait_for(state="hidden")
+    wait_idle(page)
+
+
+def wait_for_labels(manifest: Path, labels: list[str | None]) -> None:
+    """Until the collection on the disk has them."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while (found := [clip.label("prosody_label") for clip in read_manifest(manifest).clips]) != labels:
+        assert time.monotonic() < deadline, f"the collection holds {found}"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +96,9 @@ def test_from_the_start_page_to_a_curve_in_four_clicks(open_page, address, folde
     samples, rate = soundfile.read(clips["spoken 3"].path)
     assert 0.5 < len(samples) / rate < 4 and np.sqrt(np.mean(samples**2)) > 0.01, "the microphone was heard"
 
+    page.evaluate(COUNT_CLICKS)
+    label_voices(page, ["deep", "shrill"])  # 1
+    wait_for_labels(made, ["deep", "shrill", None])
     page.get_by_role("link", name="Patch B into A").click()  # 2
     wait_plot(page, "hand_curve", timeout=60)
     wait_idle(page)
@@ -68,8 +106,9 @@ def test_from_the_start_page_to_a_curve_in_four_clicks(open_page, address, folde
     wait_for(page, "() => document.body.innerText.includes('Layer 1: the answer is')")
     player = PlayerDriver(page, "player")
     player.root.locator("button.source[data-side='1']").click()  # 4
-    player.root.locator("button.play").click()
+    page.keyboard.press("Space")
     player.wait("duo.playing && p.position > 0.05")
+    assert page.evaluate("window.clicks") == 4
     assert player.heard == "B"
     assert page.console_errors == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:", "ws:"))] == []

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from starlette.requests import Request
 
+from components import export, state
 from components import server as running
-from components import state
 from components.patching import edits
 from components.player import clip_audio
 from components.words import option
@@ -92,7 +92,9 @@ def test_pairs_of_an_edit_are_listed_with_both_sounds_and_say_what_was_done(open
     np.testing.assert_allclose(samples, read_clip(copy, 16_000), atol=1 / 16_000)
 
 
-def test_a_run_of_several_doses_is_drawn_by_dose_with_the_whole_model_beside_it(open_app, server):
+def test_a_run_of_several_doses_is_drawn_by_dose_with_the_whole_model_beside_it(open_app, server, monkeypatch):
+    seen, menu = [], export.menu
+    monkeypatch.setattr(export, "menu", lambda shown, drawn, asked: (seen.append(drawn), menu(shown, drawn, asked)))
     asked = PatchRequest(
         NAME, kinds="edit:level=0,edit:level=-6,edit:level=-20,edit:noise=10", max_pairs=3, controls=(), flow=(),
         checks=False, layers=(0, 2),
@@ -108,6 +110,12 @@ def test_a_run_of_several_doses_is_drawn_by_dose_with_the_whole_model_beside_it(
         values = dict(zip(decoded(drawn[name]["x"]), decoded(drawn[name]["y"]), strict=True))
         assert values == pytest.approx(dict(zip(rows["dose"], rows[column], strict=True)), abs=1e-9)
         assert list(values) == [-20, -6, 0] and values[0] == 0
+    on_paper = seen[-1].picture()  # what is on screen, and not the run's flip curve
+    assert "patched at" in on_paper.axes[0].get_xlabel() and "seed " in on_paper.get_supxlabel()
+    assert any(
+        list(line.get_ydata()) == pytest.approx(rows.sort_values("dose")["change"].tolist())
+        for line in on_paper.axes[0].lines
+    )
     assert "edit **level=-6**: B's own answer is another than A's in" in words(at)
     table = next(one.value for one in at.dataframe if "also moved" in one.value)
     assert table["edit"].tolist() == ["level=0", "level=-6", "level=-20", "noise=10"]

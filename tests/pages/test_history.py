@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from components import keys, state
+from components import keys, state, widgets
 from interp_core.data.edits import KNOBS
 from tests.pages.conftest import faults, in_link, tell, told, words
 
@@ -78,7 +78,8 @@ def handled(name: str) -> set[str]:
 
 
 def test_the_panel_names_every_key_of_the_page_and_of_the_players():
-    known = shortcuts() | {"u", "y", "1", "2"}  # which are handed on by name
+    handed_on = {"u", "y", "1", "2", *widgets.OF_SELECTION, *widgets.OF_LINES, *widgets.OF_CLIPS}  # by name
+    known = shortcuts() | handed_on
     assert {"j", "k", "n", "p", "h"} <= known
     assert known | {"Tab"} == set(keys.ON_THE_PAGE)
     players = handled("player.js") | handled("blind.js")

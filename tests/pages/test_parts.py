@@ -6,7 +6,7 @@ import pytest
 from components import export
 from components.patching.results import Indexed
 from components.shown import Shown
-from components.words import layer_of, layer_text, md, nbytes, seconds
+from components.words import answer_badge, layer_of, layer_text, md, nbytes, seconds
 from interp_core.experiments.experiment import open_result
 from interp_core.experiments.patching.experiment import PATCHING
 from interp_core.experiments.patching.one_pair import flipped
@@ -98,6 +98,13 @@ def test_data_is_shown_word_for_word_in_markdown(text):
     for i, character in enumerate(escaped):  # nothing that markdown could take for its own stands without a backslash
         if character in "*_`[]()<>#$:|&!":
             assert i > 0 and escaped[i - 1] == "\\", escaped
+
+
+def test_an_answer_has_the_colour_of_whose_it_is_and_another_one_a_third():
+    assert answer_badge("sad", "sad", "happy") == ":blue-badge[sad]" == answer_badge("sad", "sad", "sad")
+    assert answer_badge("happy", "sad", "happy") == ":orange-badge[happy]"
+    assert answer_badge("angry", "sad", "happy") == ":violet-badge[angry]" == answer_badge("angry", "sad")
+    assert answer_badge("a]b", "sad") == r":violet-badge[a\]b]"
 
 
 def test_words_for_layers_sizes_and_times():

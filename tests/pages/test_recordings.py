@@ -20,7 +20,7 @@ from interp_core.errors import InterpError
 from interp_core.experiments.patching.experiment import pair_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.run import patch_pair
-from tests.pages.conftest import ROOT, by_key, click_point, faults
+from tests.pages.conftest import ROOT, by_key, click_point, faults, words
 from tests.pages.tiny_demo import NAME, PROMPTS
 
 PAGE, PAIRS = (str(ROOT / "pages" / name) for name in ("recordings.py", "pairs.py"))
@@ -91,6 +91,17 @@ def test_two_clips_by_hand_are_swept_toward_the_donors_own_answer(open_app, serv
     assert name.endswith("low-high") and on_paper.axes[0].images and on_paper.axes[1].images and on_paper.axes[3].lines
     signed = " ".join(on_paper.get_supxlabel().split())
     assert "n = 1 pair" in signed and "seed 42" in signed and "weights " in signed and "route " in signed
+
+
+def test_two_clips_by_hand_stand_on_patching_where_there_is_no_run_and_need_no_labels(open_app, two):
+    made_of.change(two, shared=True)
+    at = open_app(clips=str(two.manifest))
+    assert "Nothing has been computed" in words(at) and "Two clips by hand" in [fold.label for fold in at.expander]
+    assert state.HAND_A not in at.session_state  # nothing is computed before it is asked for
+    at.session_state[state.FOLD_HAND] = True
+    at = at.run()
+    assert faults(at) == [] and by_key(at, "plotly_chart", "hand_curve")
+    assert {at.selectbox(key=key).value for key in (state.HAND_A, state.HAND_B)} == {"low", "high"}
 
 
 def demo_labels():

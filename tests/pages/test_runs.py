@@ -354,6 +354,26 @@ def test_every_look_at_every_shipped_run_is_drawn(server, monkeypatch):
             assert faults(at) == [], (row.name, look)
 
 
+def test_a_table_that_names_clips_has_their_sound_in_its_rows(server, monkeypatch):
+    monkeypatch.setattr(bundled, "ASSETS", ROOT / "assets")
+    bundled.demos.cache_clear()
+    for folder, table, names in (
+        ("demo-emotion/run", "records (14820 rows)", ("recipient", "donor")),
+        ("demo-emotion/run-probes", "clips (840 rows)", ("clip_id",)),
+        ("demo-emotion/run-probes", "best (7 rows)", ()),  # control: it names none
+    ):
+        at = visit(run=str(ROOT / "assets" / folder), runs_look="Tables", runs_file=table)
+        assert faults(at) == []
+        shown = at.dataframe[-1].value
+        sounds = [name for name in shown if str(name).startswith("hear")]
+        assert len(sounds) == len(names)
+        for sound, name in zip(sounds, names, strict=True):
+            assert list(shown).index(sound) + 1 == list(shown).index(name)
+            rows = shown.groupby(name)[sound]
+            assert (rows.nunique() == 1).all() and shown[sound].str.startswith("/audio/").all()
+            assert shown[sound].nunique() == shown[name].nunique() > 1, "each clip has its own sound"
+
+
 def test_a_link_opens_the_run_and_leads_to_its_page(open_app, kept, assets):
     at = open_app()
     at.query_params[state.RUN] = str(assets / NAME / "run")

@@ -193,6 +193,26 @@ def test_every_setting_of_the_server_stands_where_people_look_for_it():
     assert not {name for name in limits if name not in (ROOT / "SECURITY.md").read_text()}
 
 
+def test_a_link_says_what_it_asks_for_while_its_model_is_opened_and_then_starts_it(open_app, monkeypatch):
+    gate = Gate(monkeypatch)
+    monkeypatch.setattr(models, "PATIENCE_S", 0.3)
+    assert "This link asks for" not in words(open_app(layer="1")), "control: a view is no run"
+    monkeypatch.setenv("PATCHBAY_LINKS", "run")
+    at = open_app(patch_max_pairs="2", patch_controls="", patch_flow="", patch_checks="false")
+    said = words(at)
+    assert (
+        faults(at) == [] and "This link asks for Most pairs a kind 2;" in said and "opened first. Then the run" in said
+    )
+    assert at.get("progress"), "how far the opening is stands beside it"
+    gate.go.set()
+    monkeypatch.setattr(models, "PATIENCE_S", 60)
+    at = at.run()
+    (job,) = server.engine().jobs.jobs()
+    assert faults(at) == [] and "This link asks for" not in words(at)
+    job.cancel()
+    assert job.wait(60)
+
+
 def test_a_link_starts_what_it_asks_for_once_on_bundled_models_and_nothing_else_does(open_app, monkeypatch):
     link = {"patch_max_pairs": "2", "patch_controls": "", "patch_flow": "", "patch_checks": "false"}
     jobs = server.engine().jobs

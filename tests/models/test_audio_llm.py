@@ -1,7 +1,7 @@
 """The audio span and the readout of a prompt, and where a model's parts are."""
 
 import re
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,5 +164,5 @@ def test_the_shortcut_is_refused_by_what_makes_keys_depend_on_more_than_the_posi
             patched.setattr(subject.sizes, field, value, raising=False)
             assert re.search(words, subject.shortcut_refusal() or "")
     with monkeypatch.context() as patched:
-        patched.setattr(subject, "arch", SimpleNamespace(sizes="text_config", causal=False))
+        patched.setattr(subject, "arch", replace(subject.arch, causal=False))
         assert subject.shortcut_refusal() == "attention is not causal"

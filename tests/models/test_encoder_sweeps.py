@@ -19,7 +19,7 @@ from interp_core.trace.patch import Patch, SiteSpec, sweep_layers
 from interp_core.trace.rows import BlockRows, Rows
 from interp_core.trace.sweep import sweep
 from tests.families.encoder_routes import answer
-from tests.families.subjects import CASES, Opened
+from tests.families.subjects import CASES, Opened, subject_of
 from tests.models.conftest import Open
 from tests.trace.cases import everywhere
 from tests.trace.naive import gap
@@ -29,6 +29,10 @@ CLOSE = 2e-5
 MIXED = [name for name in CASES if "weighted" in name or name.startswith("spoof")]
 GATED = [*MIXED, "detector-sls", "detector-mhfa-wavlm", "detector-mhfa-wav2vec2", "detector-wavlm-sls"]
 GATED.append("detector-ca-mhfa-wavlm")
+
+
+RANKING = "detector-ssl-aasist"
+"""Its readout keeps the highest of its nodes: where two are nearly alike, the last digit of a float32 decides which."""
 
 
 def spec_of(one: Opened, kind: Kind) -> SiteSpec:
@@ -82,13 +86,26 @@ def more_patches(one: Opened) -> Iterator[Patch]:
 Ways = Callable[[Opened, Kind], tuple[list[Patch], Tensor, Tensor]]
 
 
+@pytest.fixture
+def exact(one: Opened) -> Opened:
+    """The case in the precision in which routes can be held to each other."""
+    if one.case.name != RANKING:
+        return one
+    with torch.inference_mode(False):
+        subject = subject_of(one.case, one.path)
+        subject.hf.double()
+    stems = {name: prompt_clip(subject, sound, one.prompt, name) for name, sound in one.samples.items()}
+    runs = {name: clean_runs(subject, [stem], subject.kinds)[0] for name, stem in stems.items()}
+    return replace(one, subject=subject, stems=stems, runs=runs)
+
+
 @pytest.fixture(scope="module")
 def both_ways() -> Ways:
     """Sweep a case's patches over all layers of a kind of site, by the fast route and by the model's own forward."""
-    made: dict[tuple[str, Kind], tuple[list[Patch], Tensor, Tensor]] = {}
+    made: dict[tuple[str, torch.dtype, Kind], tuple[list[Patch], Tensor, Tensor]] = {}
 
     def ways(one: Opened, kind: Kind) -> tuple[list[Patch], Tensor, Tensor]:
-        key = (one.case.name, kind)
+        key = (one.case.name, one.subject.dtype, kind)
         if key not in made:
             patches, spec = list(more_patches(one) if kind == "resid_post" else some_patches(one)), spec_of(one, kind)
             made[key] = (patches, swept(one, patches, spec, "fast"), swept(one, patches, spec, "reference"))
@@ -98,13 +115,13 @@ def both_ways() -> Ways:
 
 
 def test_the_fast_route_gives_what_the_models_own_forward_gives_at_every_kind_of_site(
-    one: Opened, both_ways: Ways
+    exact: Opened, both_ways: Ways
 ) -> None:
-    for kind in one.subject.kinds:
-        patches, fast, reference = both_ways(one, kind)
+    for kind in exact.subject.kinds:
+        patches, fast, reference = both_ways(exact, kind)
         assert gap(fast, reference) < CLOSE, kind
         for patch, logits in zip(patches, reference, strict=True):
-            moved = (logits - one.labels.read(patch.recipient.logits[None])[0]).abs().max()
+            moved = (logits - exact.labels.read(patch.recipient.logits[None])[0]).abs().max()
             assert patch.donor is patch.recipient or moved > 1e-3, kind  # control: there was something to agree about
 
 

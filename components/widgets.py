@@ -66,16 +66,17 @@ def stepped(
         at = options.index(now if now in options else first) + by
         st.session_state[key] = options[min(max(at, 0), len(options) - 1)]
 
-    settings: dict[str, Any] = {"key": key, "bind": state.BOUND, "format_func": format_func, "help": help}
+    settings: dict[str, Any] = {"key": key, "bind": state.BOUND, "help": help}
     if width is not None:
         with steps_row(name, vertical_alignment="bottom", width="content"):
-            chosen = st.selectbox(label, options, index=options.index(first), width=width, **settings)
+            at = options.index(first)
+            chosen = st.selectbox(label, options, index=at, width=width, format_func=format_func, **settings)
             step_button(-1, step, name, keys, helps)
             step_button(1, step, name, keys, helps)
     else:
         with steps_row(name, vertical_alignment="bottom"):
             step_button(-1, step, name, keys, helps)
-            chosen = st.select_slider(label, options, value=first, **settings)
+            chosen = st.select_slider(label, options, value=first, format_func=format_func, **settings)
             step_button(1, step, name, keys, helps)
     return chosen if chosen in options else first
 
@@ -91,7 +92,8 @@ def step_button(
     """One of two buttons: `step` is called with -1 or 1, which the key presses too."""
     at, sign, end = (0, "‹", "down") if by < 0 else (1, "›", "up")
     shortcut = None if keys is None else keys[at]
-    st.button(sign, key=f"{name}-{end}", on_click=step, args=(by,), shortcut=shortcut, help=helps[at])
+    what = helps[0] if by < 0 else helps[1]
+    st.button(sign, key=f"{name}-{end}", on_click=step, args=(by,), shortcut=shortcut, help=md(what))
 
 
 def list_steps(

@@ -87,7 +87,7 @@ def linear_probe(
             predicted[score] = _fitted(x[learn], codes[learn], x[score], [best])[0]
             chosen.append(best)
     right = (predicted == codes)[None]
-    interval = _interval(right, codes, members, len(splits), lambda values: values)
+    interval = _interval(right, codes, members, len(splits), lambda values: values, lowest=0.0)
     p, test = (None, "no test was asked for") if not draws else permutation_p(
         x, codes, members, folds=folds, draws=draws, seed=seed
     )  # fmt: skip
@@ -234,7 +234,8 @@ def probe_difference(
     right = np.stack([np.asarray(probe.predicted) == truth for probe in (base, other)])
     both = _balanced(right, codes)
     folds = min(base.n_folds, other.n_folds)
-    return float(both[1] - both[0]), _interval(right, codes, members, folds, lambda values: values[1:] - values[:1])
+    moved = _interval(right, codes, members, folds, lambda values: values[1:] - values[:1], lowest=-1.0)
+    return float(both[1] - both[0]), moved
 
 
 def _checked(
@@ -319,7 +320,7 @@ def _balanced(right: NDArray, codes: NDArray) -> Floats:
 
 
 def _interval(
-    right: NDArray, codes: NDArray, members: NDArray, folds: int, take: Callable[[Floats], Floats]
+    right: NDArray, codes: NDArray, members: NDArray, folds: int, take: Callable[[Floats], Floats], *, lowest: float
 ) -> Interval:
     """Delete-a-group jackknife of a number made of balanced accuracies, widened for the folds' probes."""
     n_groups, n_classes = int(members.max()) + 1, int(codes.max()) + 1
@@ -330,7 +331,7 @@ def _interval(
     without = ((sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)).mean(axis=1)  # [n_groups, n_sets]
     deleted = np.stack([take(values) for values in without])
     found = grouped_jackknife(take(_balanced(right, codes)), deleted, np.bincount(members).tolist())
-    return over_folds(found, folds)
+    return over_folds(found, folds, lowest=lowest)
 
 
 def _ridge_accuracies(

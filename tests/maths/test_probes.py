@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from interp_core.errors import InterpError
 from interp_core.maths import probes
 from interp_core.maths.probes import control_accuracy, family_test, linear_probe, permutation_p, probe_difference
-from interp_core.maths.resampling import grouped_jackknife
+from interp_core.maths.resampling import Interval, grouped_jackknife, over_folds
 
 
 def versions(seed=0, utterances=24, codecs=4, width=6, effect=1.0):
@@ -192,6 +192,18 @@ def test_interval_leaves_out_one_group_of_held_out_predictions_at_a_time():
     wider = [found.accuracy - reach, found.accuracy + reach]
     np.testing.assert_allclose([found.interval.low, found.interval.high], wider, atol=1e-12)
     assert found.n_folds == 5 and found.interval.method.endswith("of held-out predictions of 5 folds")
+
+
+def test_an_interval_ends_where_a_score_does():
+    x, labels, groups = versions(effect=4.0)
+    found = linear_probe(x, labels, groups, draws=0)
+    assert found.accuracy > 0.97 and found.interval.low[0] < found.accuracy <= found.interval.high[0] <= 1.0
+    worse = linear_probe(np.random.default_rng(0).normal(size=x.shape), labels, groups, draws=0)
+    _, moved = probe_difference(worse, found, labels, groups)
+    assert -1.0 <= moved.low[0] and moved.high[0] <= 1.0
+    assert over_folds(Interval(np.array([0.9]), np.array([1.0]), "t"), 5, lowest=0.0).high[0] == 1.0
+    free = over_folds(Interval(np.array([-0.5]), np.array([0.0]), "t"), 5)
+    assert free.low[0] < -0.5 and free.high[0] == pytest.approx(0.125)
 
 
 def test_a_difference_is_zero_against_itself_and_sharp_for_paired_clips():

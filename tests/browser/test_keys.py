@@ -14,7 +14,7 @@ from tests.browser.drive import wait_for, wait_idle
 ROOT = Path(__file__).resolve().parents[2]
 STEPPED = {  # page -> what has to be there, and the name in the address that these keys move, one after the other
     "patching": (".st-key-curve .js-plotly-plot .xtick", {"jk": "layer", "pn": "pair"}),
-    "pairs": (".st-key-player", {"pn": "pair"}),
+    "pairs": (".st-key-player", {"np": "pair"}),  # opens on the first
     "pairs?pairs=two+clips+by+hand": (".st-key-hand_curve .js-plotly-plot .xtick", {"jk": "hand_layer"}),
     "pairs?pairs=one+clip%2C+edited": (".st-key-hand_curve .js-plotly-plot .xtick", {"jk": "hand_layer"}),
     "compare": (".st-key-cmp_map .js-plotly-plot .xtick", {"jk": "cmp_at"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ def pressed(page: Any, key: str, name: str) -> str:
     """What the address says of `name` once a key has moved it."""
     wait_idle(page, timeout=120)
     was = page.evaluate(NOW, name)
-    page.evaluate("document.activeElement.blur()")
-    page.keyboard.press(key)
-    wait_for(page, MOVED, [name, was], timeout=60)
+    for last in (False, False, True):  # a key that is pressed while the page still takes its place is not heard
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press(key)
+        with nullcontext() if last else suppress(AssertionError):
+            wait_for(page, MOVED, [name, was], timeout=20)
+            break
     return str(page.evaluate(NOW, name))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.not_finite import BAD, COMMANDS
 from interp_core.__main__ import main
 from interp_core.cli import BAD_INPUT
 from tests.experiments.neuron_clips import write_clips
@@ -19,20 +20,10 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "whisper": save_whisper,
     "qwen2_audio": save_qwen2_audio,
 }
-LAYER = 1
 BLOCK = {
-    "wavlm": f"wavlm.encoder.layers.{LAYER}.feed_forward.",
-    "whisper": f"model.encoder.layers.{LAYER}.fc",
-    "qwen2_audio": f"language_model.model.layers.{LAYER}.mlp.",
-}
-COMMANDS = {
-    "patch": ("--kinds", "prosody", "--max-pairs", "2", "--no-checks"),
-    "heads": ("--label", "prosody_label", "--draws", "19", "--probes", "none"),
-    "ablate": ("--at", f"resid_post:{LAYER}", "--draws", "2", "--refits", "0", "--ks", "2"),
-    "signflip": ("--draws", "2"),
-    "steer": ("--draws", "2", "--layers", "0", "--no-checks"),
-    "probes": ("--draws", "19", "--controls", "0"),
-    "compare": ("--no-checks",),
+    "wavlm": f"wavlm.encoder.layers.{BAD}.feed_forward.",
+    "whisper": f"model.encoder.layers.{BAD}.fc",
+    "qwen2_audio": f"language_model.model.layers.{BAD}.mlp.",
 }
 TOO_LARGE = ("float16", "use bfloat16 or float32")
 HARMS = {"nan": ("float32", "holds NaN"), "overflow": TOO_LARGE, "cut": TOO_LARGE}
@@ -86,7 +77,7 @@ def test_a_model_that_gives_no_finite_numbers_ends_in_one_sentence(
     assert main(given) == BAD_INPUT
     said = capsys.readouterr().err
     sentence = said.strip().splitlines()[-1]
-    assert words in sentence and f"layer {LAYER} on" in sentence and "clip 't" in sentence, said
+    assert words in sentence and f"layer {BAD} on" in sentence and "clip 't" in sentence, said
     assert "Traceback" not in said and not (tmp_path / "run").exists()
 
 

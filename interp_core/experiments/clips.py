@@ -249,6 +249,12 @@ def plan_batches(readers: Sequence[ClipReader], clips: Sequence[Clip], size: int
     return (*full, *map(tuple, waiting.values()))
 
 
+def in_turn(planned: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """The batches of a plan: number, rows, and the rows of the batch behind it, none behind the last."""
+    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
+        yield number, rows, then
+
+
 def read_picture(clip: Clip) -> np.ndarray:
     """uint8 [height, width, 3]. Errors: InterpError names a file that is no picture."""
     try:
@@ -308,8 +314,7 @@ def collect(
         return means.float().cpu(), answers.float().cpu()
 
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
-    planned = plan_batches([reader], clips, 1 if subject.pads else batch_size)
-    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
+    for number, rows, then in in_turn(plan_batches([reader], clips, 1 if subject.pads else batch_size)):
         saved = sink.arrays(FEATURES, number)
         if saved is None:
             parts = [made for _, made in in_halves(reader.batch(clips, rows, then), run)]

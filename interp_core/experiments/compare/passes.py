@@ -7,7 +7,6 @@ one of batching.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import ClipReader, ReadyBatch
+from interp_core.experiments.clips import ClipReader, ReadyBatch, in_turn
 from interp_core.models.labels import LabelTokens
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
@@ -71,7 +70,7 @@ def batches(
 ) -> Iterator[PairBatch]:
     """The planned batches, one at a time."""
     readers = (ClipReader(base, prompt), ClipReader(donor, prompt))
-    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
+    for number, rows, then in in_turn(planned):
         yield PairBatch(number, rows, then, clips, readers)
 
 

@@ -9,7 +9,6 @@ A head is edited before the output projection, inside the model's own forward pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from interp_core.choices import HEAD_EDITS
 from interp_core.data.clips import Clip
 from interp_core.data.relabel import advice, suggested
 from interp_core.errors import InterpError, Unanswered
-from interp_core.experiments.clips import ClipReader, ReadyBatch, plan_batches
+from interp_core.experiments.clips import ClipReader, ReadyBatch, in_turn, plan_batches
 from interp_core.experiments.heads.capture import Vectors
 from interp_core.jobs import Progress, silent
 from interp_core.maths.resampling import grouped_jackknife
@@ -126,7 +125,7 @@ def ablate(
     total = len(clips) * (1 + len(heads) * len(kinds))
     done = 0
     reader = ClipReader(store, task.prompt)
-    for number, (places, then) in enumerate(pairwise((*plan_batches([reader], clips, batch_size), ()))):
+    for number, places, then in in_turn(plan_batches([reader], clips, batch_size)):
         if sink.skips(number):
             done += len(places) * (1 + len(found))
             progress(done, total, "answers without each head")

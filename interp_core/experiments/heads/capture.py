@@ -7,7 +7,6 @@ ready a batch at a time, so memory does not grow with the corpus but for these v
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from interp_core.data.clips import Clip
 from interp_core.errors import InterpError
-from interp_core.experiments.clips import ClipReader, ReadyBatch, plan_batches, pooled
+from interp_core.experiments.clips import ClipReader, ReadyBatch, in_turn, plan_batches, pooled
 from interp_core.experiments.heads.points import Geometry, Granularity, Point, geometry_of
 from interp_core.jobs import Progress, silent
 from interp_core.maths.fisher import fisher_ratio
@@ -93,7 +92,7 @@ def capture(
     exact = np.float64 if subject.dtype == torch.float64 else np.float32
     through: list[int] = []
     reader = ClipReader(store, prompt or (subject.default_prompts or ("",))[0])
-    for number, (rows, then) in enumerate(pairwise((*plan_batches([reader], clips, batch_size), ()))):
+    for number, rows, then in in_turn(plan_batches([reader], clips, batch_size)):
         saved = sink.arrays(CHUNKS, number)
         if saved is None:
             saved = sink.keep_arrays(CHUNKS, number, _of_batch(reader.batch(clips, rows, then), sites))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp_core.data.clips import acoustics
-from interp_core.experiments.clips import ClipReader, ReadyBatch, in_halves, plan_batches
+from interp_core.experiments.clips import ClipReader, ReadyBatch, in_halves, in_turn, plan_batches
 from interp_core.experiments.probes.plan import Point, ProbesPlan
 from interp_core.experiments.probes.request import Quantity, ReadAt
 from interp_core.jobs import Progress, silent
@@ -75,8 +74,7 @@ def read_states(
     kept: dict[int, tuple[dict[str, NDArray], int]] = {}
     done = 0
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
-    planned = plan_batches([reader], plan.clips, 1 if reader.subject.pads else batch_size)
-    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
+    for number, rows, then in in_turn(plan_batches([reader], plan.clips, 1 if reader.subject.pads else batch_size)):
         if sink.skips(number):
             done += len(rows)
             progress(done, len(plan.clips), "reading states")

@@ -7,7 +7,6 @@ of the run a clip with all its copies, so that a run which was killed goes on to
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from interp_core.data.clips import Clip
 from interp_core.data.columns import cluster_map
 from interp_core.errors import CheckFailed
 from interp_core.experiments import edited_words
-from interp_core.experiments.clips import ClipReader, plan_batches, pooled
+from interp_core.experiments.clips import ClipReader, in_turn, plan_batches, pooled
 from interp_core.experiments.example import Example
 from interp_core.experiments.facts import before_semicolon
 from interp_core.experiments.figures import sign
@@ -127,8 +126,7 @@ def states_of(
     reduce = None if positions == "audio" else lambda _, value: value[:, -1].float()
     kept: dict[int, dict[Site, Any]] = {}
     # A clip alone where clips of unequal length would be padded: its last digits would hang on the others.
-    planned = plan_batches([reader], clips, 1 if reader.subject.pads else batch_size)
-    for number, (rows, then) in enumerate(pairwise((*planned, ()))):
+    for number, rows, then in in_turn(plan_batches([reader], clips, 1 if reader.subject.pads else batch_size)):
         saved = sink.arrays(STATES, number)
         if saved is None:
             parts = [made for _, made in pooled(reader.batch(clips, rows, then), sites, reduce)]

@@ -144,7 +144,7 @@ NOTHING = {
     "steer": {"controls": (), "prompts": ("Why?",), "words": 0},
     "compare": {"patch": (), "stages": (), "maps": (), "weights": False, "erase": (), "domain": "none"},
     "probes": {"quantities": ()},
-    "heads": {"ablate": ()},
+    "heads": {"ablate": (), "words": 0},
     "ablate": {"words": 0, "ks": (0,)},
     "signflip": {},
 }

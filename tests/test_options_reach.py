@@ -80,6 +80,7 @@ CHANGES = {
         "label": "group", "per_class": 3, "classes": ("hum", "tone"), "groups": "none", "clips": "all", "draws": 39,
         "probes": "none", "ablate": (("mean",), {"ablate": ("zero",), "probe": "label"}),
         "prompt": ("Which?", REFUSED), "pt": True,
+        "words": (6, REFUSED), "word_heads": (2, REFUSED), "word_clips": (2, REFUSED), "during": ("all", REFUSED),
     },
     "steer": {
         "max_clips": 9, "skip_bad": (True, {"bad row": True}), "pilot": 2, "batch_size": 1,

@@ -42,6 +42,8 @@ REQUESTS = {
                                        **QUICK),
     "heads": EXPERIMENTS["heads"].request("demo-emotion-wavlm", label="prosody_label", pilot=2, draws=19, probes="none",
                                           ablate=("zero",), batch_size=3, **QUICK),
+    "heads, in words": EXPERIMENTS["heads"].request("demo-emotion", label="prosody_label", pilot=2, draws=19, words=3,
+                                                    probes="none", word_heads=2, word_clips=4, **QUICK),
     "ablate": AblateRequest("demo-emotion-wavlm", at="resid_post:4", pilot=6, draws=2, refits=0, ks=(2,), erase=True,
                             **QUICK),
     "signflip": EXPERIMENTS["signflip"].request("demo-emotion-wavlm", pilot=10, draws=2, layers=(2, 4), **QUICK),

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from scipy.stats import spearmanr
 
-from components import defaults, export, form, jobs_panel, server, state, visitors
+from components import defaults, edited_answer, export, form, jobs_panel, server, state, visitors
 from components.charts import clicks, heatmap
 from components.charts.answers import label_logits
 from components.charts.clicks import clicked_text
@@ -105,6 +105,7 @@ def explore(shown: Shown, asked: HeadsRequest, subject: Subject) -> Drawn:
     with left, readable_errors():
         _depth(result, layer)
         other.compare(shown, (layer, head), lambda cell: _select(result, cell))
+        edited_answer.of_run(result.words, "head", "heads_run_words", clips)
         _further(shown)
     title = f"{view}{f', replaced by {kind}' if kind else ''} of {len(result.points('head'))} heads\n{facts(shown)}"
     return Drawn(figure, title, view)

@@ -3,13 +3,15 @@
 import numpy as np
 
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.cost import Cost, like_states, ready_seconds, timed
+from interp_core.experiments.cost import Cost, like_states, ready_seconds, timed, token_seconds
 from interp_core.experiments.experiment import Ready
 from interp_core.experiments.heads.capture import Vectors, capture
 from interp_core.experiments.heads.points import GRANULARITIES, geometry_of
 from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.heads.run import Drawn, is_probed, measure_point
+from interp_core.experiments.heads.words import clips_in_words
 from interp_core.maths.fisher import fisher_interval, fisher_test
+from interp_core.trace.generate import Row
 
 
 def estimate(ready: Ready[HeadsRequest, Drawn]) -> Cost:
@@ -20,11 +22,18 @@ def estimate(ready: Ready[HeadsRequest, Drawn]) -> Cost:
     waiting = len(drawn.clips) * ready_seconds(ClipReader(store, prompt).ready, drawn.clips)
     seen: list[Vectors] = []
     each = timed(lambda: seen.append(capture(store, some, request.prompt, batch_size=len(some)))) / len(some)
-    forwards = forwards_of(ready)
+    forwards = float(forwards_of(ready))
     counts = ", ".join(f"{name} {count}" for name, count in drawn.counts["drawn"].items())
     measuring, probes = _measuring(seen[0], drawn, request)
-    also = f"{probes} probes" if probes else ""
-    return Cost(forwards, forwards * each + waiting + measuring, f"{len(drawn.clips)} clips ({counts})", also)
+    also = [f"{probes} probes"] if probes else []
+    if spoken := clips_in_words(drawn, request):  # each clip as it is and without each head: the prompt, then the words
+        heads = sum(geometry_of(store.subject).heads)
+        stem, rows = store.prompted(spoken[0], prompt), 1 + min(request.word_heads, heads)
+        forwards += len(spoken) * rows * (1 + request.words / stem.n_pos)
+        waiting += len(spoken) * request.words * token_seconds(store.subject, Row(stem), rows)
+        also.append(f"up to {request.words} tokens in words of {len(spoken)} clips")
+    clips = f"{len(drawn.clips)} clips ({counts})"
+    return Cost(forwards, forwards * each + waiting + measuring, clips, ", ".join(also))
 
 
 def forwards_of(ready: Ready[HeadsRequest, Drawn]) -> int:

@@ -15,6 +15,8 @@ from interp_core.experiments.answers import low_mass
 from interp_core.experiments.basis import of_labels
 from interp_core.experiments.clips import ClipReader, check_question
 from interp_core.experiments.cost import Cost
+from interp_core.experiments.edited_words import left_out as errors_left_out
+from interp_core.experiments.edited_words import said_of
 from interp_core.experiments.experiment import Experiment, Ready
 from interp_core.experiments.heads import files
 from interp_core.experiments.heads.ablate import Head, Task, ablate, patch
@@ -23,6 +25,7 @@ from interp_core.experiments.heads.cost import estimate
 from interp_core.experiments.heads.points import geometry_of, has_heads
 from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.heads.run import Drawn, HeadsResult, draw, run_heads
+from interp_core.experiments.heads.words import clips_in_words, run_words
 from interp_core.jobs import Job, Progress, silent
 from interp_core.maths.stats import SIGNIFICANT
 from interp_core.models.subject import Subject
@@ -57,8 +60,8 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
             usual = (own or [*subject.prompts_for(sorted(set(drawn.labels))), QUESTION])[0]
             found = replace(found, prompt=request.prompt or usual)
             subject.check_prompt(found.prompt)
-            if not found.ablate:
-                check_question(store, drawn.clips[0], found.prompt, usual, "give --ablate with it")
+            if not (found.ablate or found.words):
+                check_question(store, drawn.clips[0], found.prompt, usual, "give --ablate or --words with it")
         subject.check_prompt(found.prompt)
         facts = {
             "prompt": found.prompt,
@@ -78,6 +81,9 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
             facts |= {"unanswered": both_sides(manifest.clips, found.label, subject.answers or task.labels.labels)}
             low = low_mass(ClipReader(store, found.prompt), drawn.clips, task.labels)
             notes += low
+        if found.words:
+            subject.check_writes()
+            notes += errors_left_out(subject, clips_in_words(drawn, found))
         of_split = [said for said in left_out if "without a label" not in said]  # of_labels counts these
         rests_on = [*of_split, *of_labels(drawn.pool, found.label), *low]
         return Ready(request, found, engine, store, manifest, drawn, facts, tuple(notes), drawn.clips, rests_on)
@@ -86,7 +92,9 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
         return estimate(ready)
 
     def compute(self, ready: Ready[HeadsRequest, Drawn], sink: Sink, progress: Progress) -> HeadsResult:
-        return run_heads(ready.store, ready.plan, ready.request, ready.config, sink=sink, progress=progress)
+        store, drawn, request = ready.store, ready.plan, ready.request
+        made = run_heads(store, drawn, request, ready.config, sink=sink, progress=progress)
+        return replace(made, words=run_words(store, drawn, made.points("head"), request, sink, progress))
 
     def summary(self, result: HeadsResult) -> Iterator[str]:
         for granularity, name in (("head", "heads"), ("block", "blocks"), ("stage", "stages or layers")):
@@ -106,6 +114,7 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
                     f"most of these at {live['name']}: {live['fisher_f_live']:.2f} ({live['live_dims']} of "
                     f"{live['width']} vary)"
                 )
+        yield from said_of(result.words, "head")
 
 
 HEADS = Heads()

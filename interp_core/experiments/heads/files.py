@@ -3,7 +3,7 @@
     {model}_head_outputs.npz    [clips, heads, d_head] a block
     {model}_block_outputs.npz   [clips, width] a block: the residual stream between attention and MLP
     {model}_layer_outputs.npz   [clips, width] a stage, after and before its merge, or a layer of a model without stages
-    fisher.csv, fisher_heatmap.png, clips.csv, notes.json; ablation.csv where heads were ablated
+    fisher.csv, fisher_heatmap.png, clips.csv, notes.json; ablation.csv where heads were ablated, answers.csv in words
 
 Every npz names its clips, their labels and groups beside the vectors.
 """
@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 
 from interp_core.errors import InterpError
+from interp_core.experiments.edited_words import RECORDS, TABLE
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.heads.capture import Rows, Vectors
 from interp_core.experiments.heads.points import Geometry
 from interp_core.experiments.heads.run import HeadsResult
 from interp_core.runs import RunWriter
 from interp_core.sites import Site
-from interp_core.storage import read_csv, read_json, replace_file
+from interp_core.storage import read_csv, read_json, read_records, replace_file
 
 GRANULARITY_OF = {"head": "head_outputs", "block": "block_outputs", "layer": "layer_outputs"}
 
@@ -44,6 +45,8 @@ def write(writer: RunWriter, result: HeadsResult) -> None:
     writer.write_json("notes.json", result.notes)
     if len(result.ablation):
         writer.write_csv("ablation.csv", result.ablation)
+    if len(result.words):
+        writer.write_csv(TABLE, result.words)
     save_png(result.figure(), writer.path("fisher_heatmap.png"))
 
 
@@ -73,6 +76,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> HeadsResult:
         notes=read_json(folder / "notes.json"),
         ablation=read_csv(ablation) if ablation.exists() else pd.DataFrame(),
         vectors=Vectors(geometry, at),
+        # From the records and not from the table for people, in which an empty answer and a missing one look alike.
+        words=pd.DataFrame(read_records(folder / RECORDS, finished=True) if config["settings"].get("words") else []),
     )
 
 

@@ -71,6 +71,7 @@ class HeadsResult(Result):
         notes: by granularity, how p, intervals and probes were made, or why there are none.
         ablation: rows of `heads_ablate.ablate`; empty where none was asked for.
         vectors: the pooled vectors, in the order of `clips`.
+        words: answers in words, one row a clip and head; see `edited_answers`. Empty where none were written.
     """
 
     table: pd.DataFrame
@@ -78,6 +79,7 @@ class HeadsResult(Result):
     notes: Mapping[str, Mapping[str, str]]
     ablation: pd.DataFrame
     vectors: Vectors = field(repr=False)
+    words: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -85,7 +87,8 @@ class HeadsResult(Result):
         return self.table
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {"fisher": self.table, "ablation": self.ablation, "clips": self.clips}
+        spoken = {"words": self.words} if len(self.words) else {}
+        return {"fisher": self.table, "ablation": self.ablation, **spoken, "clips": self.clips}
 
     def points(self, granularity: str) -> pd.DataFrame:
         """The rows of a granularity, in the order of the forward pass."""

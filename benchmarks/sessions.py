@@ -177,13 +177,20 @@ async def wander(page: Page, address: str, seen: Seen, rng: random.Random, until
             names = await page.evaluate(NAMED, list(STEPS))
             if not names or time.monotonic() > until:
                 break
-            started = time.monotonic()
+            started, before = time.monotonic(), page.url
             await page.evaluate(PRESS, rng.choice(names))
+            # A busy server begins late, and until then the page still rests with what it showed before.
+            while page.url == before and time.monotonic() < started + LONGEST_S:
+                await asyncio.sleep(0.02)
+            if page.url == before:
+                seen.faults.append(f"{before}: a step left the address as it was for {LONGEST_S:g} s")
+                return
             if not await at_rest(page, seen, "a step"):
                 return
             seen.seconds.append(time.monotonic() - started)
             seen.pressed += 1
-            seen.note(page.url.removeprefix(address), await drawn_on(page))
+            drawn = await drawn_on(page)
+            seen.note(page.url.removeprefix(address), drawn)
             await asyncio.sleep(rng.uniform(0.1, 1))
         for _ in range(3):
             words = await page.evaluate(ANYTHING)

@@ -331,7 +331,7 @@ def _interval(
     without = ((sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)).mean(axis=1)  # [n_groups, n_sets]
     deleted = np.stack([take(values) for values in without])
     found = grouped_jackknife(take(_balanced(right, codes)), deleted, np.bincount(members).tolist())
-    return over_folds(found, folds, lowest=lowest)
+    return over_folds(found, folds, lowest=lowest, highest=1.0)
 
 
 def _ridge_accuracies(

@@ -46,14 +46,14 @@ def grouped_jackknife(estimate: ArrayLike, deleted: ArrayLike, sizes: Sequence[i
     return Interval(whole - reach, whole + reach, f"delete-a-group jackknife, {groups} groups")
 
 
-def over_folds(found: Interval, folds: int, *, lowest: float = -np.inf) -> Interval:
+def over_folds(found: Interval, folds: int, *, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
     """The interval of a cross-validated score, widened for the probes: those of two folds share most of their clips.
 
     A jackknife over held-out predictions takes the probes as they were fitted, so that it misses in 6 to 20 % of
     samples; other clips would have made other probes.
 
     Args:
-        found: of the held-out predictions. folds: 2 or more. lowest: that the score can be; the highest is 1.
+        found: of the held-out predictions. folds: 2 or more. lowest, highest: that the score can be.
     Returns:
         The same centre, cut at what the score can be; the variance times 1 + folds * scored / learnt =
         1 + folds / (folds - 1).
@@ -64,7 +64,7 @@ def over_folds(found: Interval, folds: int, *, lowest: float = -np.inf) -> Inter
     said = (
         found.method if found.method.startswith("no") else f"{found.method}, of held-out predictions of {folds} folds"
     )
-    return Interval(np.clip(centre - reach, lowest, 1.0), np.clip(centre + reach, lowest, 1.0), said)
+    return Interval(np.clip(centre - reach, lowest, highest), np.clip(centre + reach, lowest, highest), said)
 
 
 def units_in_classes(classes: ArrayLike, units: ArrayLike) -> tuple[NDArray[np.int64], list[int]]:

@@ -187,7 +187,7 @@ def rate_intervals(
     said = f"cluster-robust over {n} clusters"
     return (
         Interval(np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1), f"{said}, Wilson with effective n"),
-        Interval(change - t * spread, change + t * spread, said),
+        Interval(np.clip(change - t * spread, -1, 1), np.clip(change + t * spread, -1, 1), said),
     )
 
 

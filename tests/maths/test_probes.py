@@ -201,7 +201,7 @@ def test_an_interval_ends_where_a_score_does():
     worse = linear_probe(np.random.default_rng(0).normal(size=x.shape), labels, groups, draws=0)
     _, moved = probe_difference(worse, found, labels, groups)
     assert -1.0 <= moved.low[0] and moved.high[0] <= 1.0
-    assert over_folds(Interval(np.array([0.9]), np.array([1.0]), "t"), 5, lowest=0.0).high[0] == 1.0
+    assert over_folds(Interval(np.array([0.9]), np.array([1.0]), "t"), 5, lowest=0.0, highest=1.0).high[0] == 1.0
     free = over_folds(Interval(np.array([-0.5]), np.array([0.0]), "t"), 5)
     assert free.low[0] < -0.5 and free.high[0] == pytest.approx(0.125)
 

@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from interp_core.errors import InterpError
+from interp_core.maths.resampling import grouped_jackknife, over_folds
 from interp_core.maths.ridge import control_r2, ridge_probe, ridge_test, shuffled_values
 
 
@@ -50,6 +51,26 @@ def test_a_value_that_is_there_is_read_with_an_interval_and_one_that_is_not_is_n
     assert np.mean([ridge_probe(x, nothing, groups).r2 for nothing in drawn]) < 0.02
     told = ridge_test([x, np.random.default_rng(2).normal(size=x.shape)], y, groups, draws=199)
     assert told.adjusted_p[0] == pytest.approx(0.005) and told.adjusted_p[1] > 0.05 and told.n_clusters == 15
+
+
+def test_where_a_value_belongs_to_a_group_the_interval_holds_and_a_symmetric_one_is_too_narrow():
+    seeds = 200
+    weights = np.random.default_rng(11).normal(size=8)
+    groups, found = np.repeat(np.arange(12), 3), []
+    for seed in range(seeds):
+        rng = np.random.default_rng([12, seed])
+        x = rng.normal(size=(12, 8))[groups] + rng.normal(size=(36, 8))
+        y = rng.normal(size=12)[groups] + 1.5 * x @ weights
+        one = ridge_probe(x, y, groups, seed=seed)
+        without = [r2_score(y[groups != g], one.predicted[groups != g]) for g in range(12)]
+        plain = over_folds(grouped_jackknife([one.r2], np.reshape(without, (12, 1)), [3] * 12), 5)
+        found.append((one.r2, one.interval.low[0], one.interval.high[0], plain.low[0], plain.high[0]))
+    r2, low, high, plain_low, plain_high = np.transpose(found)
+    truth = r2.mean()
+    missed = ((low > truth) | (high < truth)).sum()
+    assert missed <= binom.ppf(0.999, seeds, 0.05)
+    assert ((plain_low > truth) | (plain_high < truth)).sum() > 1.3 * missed, "control"
+    assert missed >= 4 and (high < 1).all() and ((low < r2) & (r2 < high)).all()
 
 
 def test_values_without_meaning_are_called_significant_no_oftener_than_said():

@@ -266,6 +266,15 @@ def test_rate_intervals_of_clips_apart_are_wilsons_and_the_t_interval_of_the_dif
     np.testing.assert_allclose(weighted[1].high, doubled[1].high)
 
 
+def test_a_change_of_a_rate_ends_where_a_change_can():
+    hits = np.column_stack([np.ones(30), np.arange(30) < 2, np.zeros(30)])
+    rates, change = rate_intervals(np.column_stack([hits, hits[:, ::-1]]), names(np.arange(30) % 15))
+    assert change.low[1] == -1.0 < change.high[1] < -0.7
+    _, upward = rate_intervals(hits[:, ::-1], names(np.arange(30) % 15))
+    assert upward.high[1] < 0.3 and (upward.low[2], upward.high[2]) == pytest.approx((1, 1))
+    assert np.all(np.stack([change.low, change.high]) <= 1) and np.all(np.stack([change.low, change.high]) >= -1)
+
+
 def test_a_rate_of_none_and_of_all_counts_clusters_and_few_clusters_have_no_interval():
     found, _ = rate_intervals(np.tile([0.0, 1.0], (30, 1)), names(np.arange(30) % 12))
     high = 2.201**2 / (12 + 2.201**2)  # Wilson's upper limit of 0 of 12 with Student's t of 11 degrees of freedom

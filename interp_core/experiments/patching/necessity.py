@@ -2,7 +2,8 @@
 
 A patch from B shows what a window can bring, not that A's own answer needs it. So the same positions at the same layer
 are replaced by A's mean state over the recording (`mean`) and by the states of silence of A's length through the same
-stem (`silence`), and how far the answer moves is compared with random windows of the same length elsewhere.
+stem (`silence`), and how far the answer moves is compared with random windows of the same length elsewhere: those that
+share no position with the top window, since one that does masks a part of what is to be compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -136,9 +137,9 @@ def moved(base: Floats, masked: Floats) -> Floats:
 
 
 def _elsewhere(span: Span, top: Window, seed: int) -> list[Window]:
-    """Random windows of the span as long as its top one, that one left out; all there are, if fewer."""
+    """Random windows of the span as long as its top one that share no position with it; all there are, if fewer."""
     length = top.stop - top.first
-    starts = [start for start in range(span.frames - length + 1) if start != top.first]
+    starts = [start for start in range(span.frames - length + 1) if abs(start - top.first) >= length]
     drawn = np.random.default_rng(seed).permutation(starts)[:RANDOM_WINDOWS]
     return [span.window(int(start), int(start) + length) for start in sorted(drawn)]
 
@@ -168,7 +169,7 @@ def summarise_masks(
         COLUMNS, one row a kind, mask and set of pairs (reachable, all): share_more with its 95 % limits (pigeonhole;
         Wilson with n = clusters at exactly 0 or 1; NaN under 10 clusters), the mean of `moved` of top windows and of
         random ones, the mean rank of the top window among itself and the random ones, and how many of these there
-        were on average. Pairs that had no other window (a span of one) are left out: `n` counts those that are in.
+        were on average. Pairs whose span has no room for another window are left out: `n` counts those that are in.
     """
     rows = []
     for kind in dict.fromkeys(record["kind"] for record in records):

@@ -248,7 +248,9 @@ def test_masks_are_the_clips_own_mean_and_silence_as_a_plain_loop_puts_them(made
         change = expected - np.asarray(row.base_logits)
         assert row.moved == pytest.approx(change.std(), abs=1e-3), "root mean square about the mean"
         assert row.rank == 1 + sum(other >= row.moved for other in row.random_moved)
-        assert len(row.random_moved) <= RANDOM_WINDOWS and row.start_s not in row.random_start_s
+        apart = np.abs(np.subtract(row.random_start_s, row.start_s))
+        assert 0 < len(apart) == len(row.random_moved) <= RANDOM_WINDOWS
+        assert (apart > row.stop_s - row.start_s - 1e-3).all(), "no random window shares a position with the top one"
         own_map = made.time_records[(made.time_records.pair_id == row.pair_id) & (made.time_records.layer == row.layer)]
         matched = own_map[own_map.condition == "matched"].iloc[0]
         assert row.patched_effect == pytest.approx(effects(matched, EMOTIONS)[0][row.window], abs=1e-4)

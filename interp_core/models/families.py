@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from interp_core.models.arch import ARCHS, ENCODERS, Arch, EncoderArch, kinds_of
 from interp_core.models.audio_llms.layouts import LAYOUTS
+from interp_core.models.audio_llms.open import OPENED_AS as OPENED_AUDIO_LLMS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.countermeasure.published_subject import FixedLengthDetector, PublishedDetector
@@ -174,7 +175,8 @@ def _audio_llm(name: str, row: Arch) -> Family:
     own = LAYOUTS.get(name)
     opens = _FOLDER if own is None else f"folder in {own.title}'s own layout, hub id"
     demo = "demo-emotion" if name == "qwen2_audio" else ""
-    kind, answer = AudioLLM if own is None else own.subject, "first answer token, among the labels"
+    kind = OPENED_AUDIO_LLMS.get(name, AudioLLM) if own is None else own.subject
+    answer = "first answer token, among the labels"
     routes = (*shortcut, *_FULL)
     return Family(
         name, "audio LLM", (name,), opens, kind, kinds_of(row), row.causal, routes, answer, like=name, trained=demo

@@ -38,8 +38,6 @@ LACKING: dict[str, str] = {
     "muse_spark": "the blocks do not fit: gates scale the residual stream itself, where others add to it",
     "dots3_note": "the blocks do not fit: an index chooses the few positions that attention reads, so an edit changes "
     "which ones are read",
-    "gemma3n": "the blocks do not fit: between them run four streams at once (AltUp) where others have one residual "
-    "stream, and each takes a further vector of every token of the prompt",
     "inkling_mm_model": "the blocks do not fit: beside attention they carry short convolutions along the positions, "
     "whose past is no key or value",
     "desta25": "the stem is not known here yet: it has Whisper write down what a clip says and a detector tell speech "

@@ -18,6 +18,7 @@ from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
 from interp_core.models.arch import ARCHS, ENCODERS, EncoderArch
 from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
+from interp_core.models.audio_llms.open import OPENED_AS as OPENED_AUDIO_LLMS
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.bases import bases_of
@@ -288,7 +289,8 @@ def _audio_llm(opening: Opening) -> Subject:
         placing=opening.placing_blocks(arch.blocks),
         reading=opening.reading,
     )
-    return AudioLLM(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
+    kind = OPENED_AUDIO_LLMS.get(opening.config.model_type, AudioLLM)
+    return kind(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
 
 
 def _own_layout(opening: Opening, row: str) -> Subject:

@@ -111,6 +111,13 @@ class BlockModel:
 
     @property
     def d_head(self) -> int:
+        """Of every block; InterpError where they differ, see `d_head_at`."""
+        widths = {self.d_head_at(layer) for layer in range(self.n_layers)}
+        if len(widths) > 1:
+            raise InterpError(f"{self.name} has heads of widths {sorted(widths)}; ask for that of a layer.")
+        return widths.pop()
+
+    def d_head_at(self, layer: int) -> int:
         return getattr(self.sizes, "head_dim", None) or self.d_model // self.n_heads
 
     @property

@@ -57,14 +57,8 @@ class AudioLLM(Subject):
             return self.arch.most_seconds
         return extractor.n_samples / extractor.sampling_rate
 
-    @property
-    def d_head(self) -> int:
-        if not self.passed_on:
-            return super().d_head
-        widths = {self.sizes.per_layer_config[layer].head_dim for layer in range(self.n_layers)}
-        if len(widths) > 1:
-            raise InterpError(f"{self.name} has heads of widths {sorted(widths)}; patch them all at once.")
-        return widths.pop()
+    def d_head_at(self, layer: int) -> int:
+        return self.sizes.per_layer_config[layer].head_dim if self.passed_on else super().d_head_at(layer)
 
     @property
     def tokenizer(self) -> Any:

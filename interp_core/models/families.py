@@ -12,9 +12,8 @@ from interp_core.models.countermeasure.published_subject import FixedLengthDetec
 from interp_core.models.countermeasure.raw_subject import RAW, RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.countermeasure.systems import SYSTEMS, System
-from interp_core.models.encoders.listener import Listener, ListenerDecoder
+from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
-from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
 from interp_core.models.lacking import LACKING
 from interp_core.models.listeners import LISTENERS, ListenerArch
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
@@ -210,7 +209,7 @@ def _published(system: System) -> Family:
 
 def _listener(name: str, row: ListenerArch) -> list[Family]:
     words = "next decoder token, among words or languages" if name == "whisper" else "next decoder token, among words"
-    encoder, decoder = (Whisper, WhisperDecoder) if name == "whisper" else (Listener, ListenerDecoder)
+    encoder, decoder = LISTENERS_AS.get(name, PLAIN)
     return [
         Family(
             f"{name} (encoder)", "encoder and decoder", (name,), _FOLDER, encoder, kinds_of(row.encoder), False,

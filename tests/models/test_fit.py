@@ -21,6 +21,7 @@ from tests.families.encoders import (
     save_clap,
     save_moonshine,
     save_parakeet,
+    save_speech2text,
     save_w2v_bert,
     save_wavlm,
     save_whisper,
@@ -34,7 +35,7 @@ Save = Callable[[Path], Path]
 LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
-    **{"ast": save_ast, "clap": save_clap, **FAMILIES},
+    **{"ast": save_ast, "clap": save_clap, "speech2text": save_speech2text, **FAMILIES},
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 
@@ -159,7 +160,7 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
 
 HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
-    **{"whisper": save_whisper, "moonshine": save_moonshine, **FAMILIES},
+    **{"whisper": save_whisper, "moonshine": save_moonshine, "speech2text": save_speech2text, **FAMILIES},
 }
 
 

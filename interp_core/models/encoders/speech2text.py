@@ -79,7 +79,7 @@ def speech2text_tokenizer(source: str) -> PreTrainedTokenizerFast:
         raise InterpError(f"{VOCAB} in {source} is no list of pieces without a gap; fetch it again.")
     least = min(pieces.scores.values(), default=0.0)
     words = Tokenizer(Unigram([(piece, pieces.scores.get(piece, least)) for piece in in_order], ids[UNKNOWN], False))
-    steps = [normalizers.Precompiled(pieces.table)] if pieces.table else []
+    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(pieces.table)] if pieces.table else []
     steps += [normalizers.Lowercase()] if told.get("do_lower_case") else []
     words.normalizer = normalizers.Sequence([*steps, normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")])
     words.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always", split=False)

@@ -103,6 +103,15 @@ def test_frames_are_kaldis_though_torchaudio_is_not_here(open_once: Open) -> Non
     assert made.shape == (48, 16) and np.abs(made - expected).max() < 1e-3
 
 
+def test_a_clip_of_one_frame_which_has_no_spread_is_refused_and_one_of_two_is_heard(open_once: Open) -> None:
+    subject = open_once("speech2text-encoder").subject
+    sound = tone(0.5, 300)
+    with pytest.raises(InterpError, match="clip 'a' is too short"):
+        prompt_clip(subject, sound[:559], "</s>", "a")
+    (run,) = clean_runs(subject, [prompt_clip(subject, sound[:560], "</s>", "a")])
+    assert run.prompted.n_pos == 1 and run.logits.isfinite().all()
+
+
 def test_a_translator_is_asked_for_its_language_and_writes_as_the_library_lets_it(tmp_path: Path) -> None:
     folder = save_speech2text(tmp_path / "model", language="de")
     subject = open_model(str(folder), device="cpu")

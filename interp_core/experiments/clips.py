@@ -271,7 +271,8 @@ def columns_of(subject: Subject, site: Site) -> slice:
     """The dimensions of the hooked value that belong to a site: one head's, or all."""
     if site.head is None:
         return slice(None)
-    return slice(site.head * subject.d_head, (site.head + 1) * subject.d_head)
+    width = subject.d_head_at(site.layer)
+    return slice(site.head * width, (site.head + 1) * width)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ A path is a dotted name below the loaded Hugging Face model, or below one block 
 A new model type whose forward is "stem, blocks, readout" needs one row here and nothing else.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -189,6 +190,16 @@ ARCHS: dict[str, Arch] = {
         frames_per_position=lambda config: config.audio_config.audio_embed_dim,  # samples, its frames
         cuts=False,
         frame=("audio_embed_dim", 1),
+    ),
+    "gemma3n": replace(  # gemma3n.py
+        _GEMMA4,
+        per_layer="per_layer_inputs",
+        frames_per_position=lambda config: (
+            math.prod(time for time, _ in config.audio_config.sscp_conv_stride_size)
+            * config.audio_config.conf_reduction_factor
+        ),
+        most_seconds=30,
+        frame=("input_feat_size", 1),
     ),
     "omnispeech": Arch(  # OpenS2S: opens2s_net.py
         blocks="llm_model.model.layers",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interp_core.digests import joined
 from interp_core.errors import InterpError
@@ -24,6 +24,8 @@ class Place(NamedTuple):
         windows: how many windows of a sample stand one behind the other along the batch axis.
         image: whether the value is [batch, width, ...] with the places behind, instead of [batch, pos, width].
         flat: whether the value is [batch, width]; it is shown as one position.
+        streams: where several streams run side by side and the value is [streams, batch, pos, width], how many; they
+            are shown behind one another, [batch, pos, streams * width].
         proj: of a folded site.
     """
 
@@ -32,7 +34,18 @@ class Place(NamedTuple):
     windows: int = 1
     image: bool = False
     flat: bool = False
+    streams: int = 1
     proj: nn.Module | None = None
+
+
+def side_by_side(value: Tensor) -> Tensor:
+    """Streams one behind the other at each position: [streams, batch, pos, width] -> [batch, pos, streams * width]."""
+    return value.movedim(0, -2).flatten(-2)
+
+
+def in_streams(rows: Tensor, streams: int) -> Tensor:
+    """Undo `side_by_side`."""
+    return rows.unflatten(-1, (streams, -1)).movedim(-2, 0).contiguous()
 
 
 @dataclass(eq=False)
@@ -98,6 +111,13 @@ class BlockModel:
 
     @property
     def d_head(self) -> int:
+        """Of every block; InterpError where they differ, see `d_head_at`."""
+        widths = {self.d_head_at(layer) for layer in range(self.n_layers)}
+        if len(widths) > 1:
+            raise InterpError(f"{self.name} has heads of widths {sorted(widths)}; ask for that of a layer.")
+        return widths.pop()
+
+    def d_head_at(self, layer: int) -> int:
         return getattr(self.sizes, "head_dim", None) or self.d_model // self.n_heads
 
     @property

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from interp_core.models.arch import ARCHS, ENCODERS, Arch, EncoderArch, kinds_of
 from interp_core.models.audio_llms.layouts import LAYOUTS
+from interp_core.models.audio_llms.open import OPENED_AS as OPENED_AUDIO_LLMS
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.clap.subject import ClapAudio
 from interp_core.models.countermeasure.published_subject import FixedLengthDetector, PublishedDetector
 from interp_core.models.countermeasure.raw_subject import RAW, RawDetector
 from interp_core.models.countermeasure.subject import SpoofDetector
 from interp_core.models.countermeasure.systems import SYSTEMS, System
-from interp_core.models.encoders.listener import Listener, ListenerDecoder
+from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
-from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
 from interp_core.models.lacking import LACKING
 from interp_core.models.listeners import LISTENERS, ListenerArch
 from interp_core.models.resnet.subject import RESNET, ImageClassifier
@@ -174,7 +174,8 @@ def _audio_llm(name: str, row: Arch) -> Family:
     own = LAYOUTS.get(name)
     opens = _FOLDER if own is None else f"folder in {own.title}'s own layout, hub id"
     demo = "demo-emotion" if name == "qwen2_audio" else ""
-    kind, answer = AudioLLM if own is None else own.subject, "first answer token, among the labels"
+    kind = OPENED_AUDIO_LLMS.get(name, AudioLLM) if own is None else own.subject
+    answer = "first answer token, among the labels"
     routes = (*shortcut, *_FULL)
     return Family(
         name, "audio LLM", (name,), opens, kind, kinds_of(row), row.causal, routes, answer, like=name, trained=demo
@@ -208,7 +209,7 @@ def _published(system: System) -> Family:
 
 def _listener(name: str, row: ListenerArch) -> list[Family]:
     words = "next decoder token, among words or languages" if name == "whisper" else "next decoder token, among words"
-    encoder, decoder = (Whisper, WhisperDecoder) if name == "whisper" else (Listener, ListenerDecoder)
+    encoder, decoder = LISTENERS_AS.get(name, PLAIN)
     return [
         Family(
             f"{name} (encoder)", "encoder and decoder", (name,), _FOLDER, encoder, kinds_of(row.encoder), False,

@@ -14,6 +14,11 @@ _SUMMED = (
     "no position holds the recording alone: each is the sum of a frame of sound and of what was written so far, so "
     "there is no span to exchange"
 )
+_STREAMED = (
+    "there is no readout: it is asked nothing and writes a token for every 80 ms while it hears, so no position "
+    "answers to the whole recording; and no position holds the recording alone: each is the sum of a frame of sound "
+    "and of the token that was written there, so there is no span to exchange"
+)
 _CODEC = "there is no readout: it gives codes and sound, and no answer"
 _HYBRID = (
     "the blocks do not fit: most of them are state-space layers (Mamba), which carry a state of their own from "
@@ -21,14 +26,15 @@ _HYBRID = (
 )
 _MATCHED = "the readout does not fit: it compares a recording with texts by a tower that is not known here yet"
 LACKING: dict[str, str] = {
-    **dict.fromkeys(("moonshine_streaming", "speech_to_text", "speech-encoder-decoder"), _WORDS),
+    **dict.fromkeys(("moonshine_streaming", "speech-encoder-decoder"), _WORDS),
     **dict.fromkeys(("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
     "pop2piano": "the readout does not fit: notes come out of a decoder that is not known here yet",
     **dict.fromkeys(("lasr_ctc", "lasr_encoder", "granite_speech5_ctc", "granite_speech5_encoder"), _FRAMES),
     **dict.fromkeys(("nemotron_asr_streaming", "nemotron_asr_streaming_encoder", "nemotron3_5_asr"), _FRAMES),
     "nemotron3_diarization": "the readout does not fit: it says frame by frame who speaks, and gives no one answer to "
     "compare",
-    **dict.fromkeys(("voxtral_realtime", "kyutai_speech_to_text", "moshi"), _SUMMED),
+    **dict.fromkeys(("kyutai_speech_to_text", "moshi"), _SUMMED),
+    "voxtral_realtime": _STREAMED,
     **dict.fromkeys(("mimi", "xcodec", "xcodec2", "neucodec", "csm", "dia"), _CODEC),
     **dict.fromkeys(("higgs_audio_v2", "higgs_audio_v2_tokenizer", "pocket_tts", "pocket_tts_audio_tokenizer"), _CODEC),
     **dict.fromkeys(("vibevoice", "vibevoice_acoustic_tokenizer", "musicgen", "musicgen_melody", "clvp"), _CODEC),
@@ -38,8 +44,6 @@ LACKING: dict[str, str] = {
     "muse_spark": "the blocks do not fit: gates scale the residual stream itself, where others add to it",
     "dots3_note": "the blocks do not fit: an index chooses the few positions that attention reads, so an edit changes "
     "which ones are read",
-    "gemma3n": "the blocks do not fit: between them run four streams at once (AltUp) where others have one residual "
-    "stream, and each takes a further vector of every token of the prompt",
     "inkling_mm_model": "the blocks do not fit: beside attention they carry short convolutions along the positions, "
     "whose past is no key or value",
     "desta25": "the stem is not known here yet: it has Whisper write down what a clip says and a detector tell speech "

@@ -20,23 +20,37 @@ class ListenerArch:
     """The config's field with the positions that the decoder has."""
 
 
+_WHISPER = ListenerArch(
+    encoder=replace(ENCODERS["whisper"], body="model"),
+    decoder=EncoderArch(
+        blocks="decoder.layers",
+        body="model",
+        heads="decoder_attention_heads",
+        attn_proj="self_attn.out_proj",
+        mlp="fc2",
+        mlp_proj="fc2",
+        mid="final_layer_norm",
+        cross_attn="encoder_attn",
+        cross_proj="encoder_attn.out_proj",
+        norm="decoder.layer_norm",
+        causal=True,
+    ),
+    model_class="WhisperForConditionalGeneration",
+)
+
 LISTENERS: dict[str, ListenerArch] = {
-    "whisper": ListenerArch(
-        encoder=replace(ENCODERS["whisper"], body="model"),
-        decoder=EncoderArch(
-            blocks="decoder.layers",
-            body="model",
-            heads="decoder_attention_heads",
-            attn_proj="self_attn.out_proj",
-            mlp="fc2",
-            mlp_proj="fc2",
-            mid="final_layer_norm",
-            cross_attn="encoder_attn",
-            cross_proj="encoder_attn.out_proj",
-            norm="decoder.layer_norm",
-            causal=True,
+    "whisper": _WHISPER,
+    "speech_to_text": replace(
+        _WHISPER,
+        encoder=replace(
+            _WHISPER.encoder,
+            # Kaldi's frames of 25 ms every 10 ms; of one alone the library's scaling divides by 0. Each convolution
+            # takes every other one.
+            frames=lambda _extractor, sizes: (560, 160 * 2**sizes.num_conv_layers),
+            frame=("input_feat_per_channel", 1),
         ),
-        model_class="WhisperForConditionalGeneration",
+        model_class="Speech2TextForConditionalGeneration",
+        head="lm_head",
     ),
     "moonshine": ListenerArch(
         encoder=EncoderArch(

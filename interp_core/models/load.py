@@ -18,13 +18,14 @@ from interp_core.jobs import Progress, silent
 from interp_core.models.adapters import hash_with, refuse_beside, with_base
 from interp_core.models.arch import ARCHS, ENCODERS, EncoderArch
 from interp_core.models.audio_llms.layouts import LAYOUTS, layout_of
+from interp_core.models.audio_llms.open import OPENED_AS as OPENED_AUDIO_LLMS
 from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.bases import bases_of
 from interp_core.models.clap.subject import ClapAudio
-from interp_core.models.encoders.listener import Listener
+from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN
+from interp_core.models.encoders.speech2text import PIECES, speech2text_tokenizer
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
-from interp_core.models.encoders.whisper import Whisper
 from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_extractor, check_settings, check_tokens, load_weights
 from interp_core.models.hub import fetched
@@ -288,7 +289,8 @@ def _audio_llm(opening: Opening) -> Subject:
         placing=opening.placing_blocks(arch.blocks),
         reading=opening.reading,
     )
-    return AudioLLM(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
+    kind = OPENED_AUDIO_LLMS.get(opening.config.model_type, AudioLLM)
+    return kind(opening.name, opening.weights_hash, opening.placed(hf), arch, processor=processor)
 
 
 def _own_layout(opening: Opening, row: str) -> Subject:
@@ -316,7 +318,7 @@ def _listener(opening: Opening) -> Subject:
     kind, wanted = opening.config.model_type, (opening.config.architectures or [""])[0]
     if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
-    row, opened_as = LISTENERS[kind], {"whisper": Whisper}.get(kind, Listener)
+    row, (opened_as, _) = LISTENERS[kind], LISTENERS_AS.get(kind, PLAIN)
     tokenizer, config = _tokenizer(opening), opening.config
     start = config.decoder_start_token_id
     check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=opened_as.begins)
@@ -353,6 +355,8 @@ def _extractor(opening: Opening, row: EncoderArch) -> Any:
 
 
 def _tokenizer(opening: Opening) -> Any:
+    if (Path(opening.source) / PIECES).is_file() and opening.config.model_type == "speech_to_text":
+        return opening.read("tokenizer", lambda: speech2text_tokenizer(opening.source))
     return opening.read("tokenizer", lambda: AutoTokenizer.from_pretrained(opening.source, trust_remote_code=False))
 
 

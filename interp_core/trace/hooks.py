@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_core.errors import InterpError
-from interp_core.models.block_model import Place
+from interp_core.models.block_model import Place, in_streams, side_by_side
 from interp_core.models.subject import Subject
 from interp_core.sites import Site
 
@@ -310,6 +310,8 @@ def _in_rows(place: Place, value: Tensor, edit: Edit) -> Tensor:
         return edit(value.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(value.shape)
     if place.flat:
         return edit(value[:, None])[:, 0]
+    if place.streams > 1:
+        return in_streams(edit(side_by_side(value)), place.streams)
     if place.windows == 1:
         return edit(value)
     rows = value.reshape(len(value) // place.windows, place.windows * value.shape[1], value.shape[2])

@@ -149,15 +149,19 @@ def _shown(places: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class SiteSpec:
-    """Where a sweep edits: a kind of site, all heads or one, and the layers (-1 = what enters block 0)."""
+    """Where a sweep edits: a kind of site, all heads or one, and the layers (-1 = what enters block 0).
+
+    Attributes:
+        d_head: how wide one head is, by layer where layers differ.
+    """
 
     kind: Kind = "resid_post"
     head: int | None = None
-    d_head: int = 0
+    d_head: int | Mapping[int, int] = 0
     layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.head is not None and (self.kind not in OF_HEADS or self.d_head < 1):
+        if self.head is not None and (self.kind not in OF_HEADS or not all(map(self.width_at, self.layers or (0,)))):
             # Without a width the head's columns would be empty: an edit that does nothing.
             raise InterpError(
                 f"head={self.head} goes with kind {' or '.join(map(repr, OF_HEADS))} and a d_head of 1 or more, "
@@ -166,9 +170,15 @@ class SiteSpec:
         if list(self.layers) != sorted(set(self.layers)):
             raise InterpError(f"layers {self.layers} are not ascending; sort them, each only once.")
 
-    @property
-    def columns(self) -> slice:
-        return slice(None) if self.head is None else slice(self.head * self.d_head, (self.head + 1) * self.d_head)
+    def width_at(self, layer: int) -> int:
+        """Of one head; 0 where nothing says it."""
+        return self.d_head if isinstance(self.d_head, int) else self.d_head.get(layer, 0)
+
+    def columns_at(self, layer: int) -> slice:
+        """The part of a layer's activation that is edited: one head's, or all."""
+        if self.head is None:
+            return slice(None)
+        return slice(self.head * self.width_at(layer), (self.head + 1) * self.width_at(layer))
 
     @property
     def inside(self) -> bool:
@@ -213,7 +223,7 @@ class PatchAt:
         own, donor = own.clone(), self.patch.donor
         at = self.patch.positions.to(own.device)
         state = None if donor is None else donor.at(self.spec.kind, self.layer)
-        own[at] = self.patch.mix(own[at], state, self.layer, self.spec.columns)
+        own[at] = self.patch.mix(own[at], state, self.layer, self.spec.columns_at(self.layer))
         return own
 
     def written(self, own: Tensor) -> Tensor:

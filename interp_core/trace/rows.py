@@ -333,7 +333,7 @@ def first_computed(subject: Subject, n_pos: int, first: int) -> int:
     positions before `first` cost in the linear layers, they are computed with the rest.
     """
     linear = sum(weight.numel() for weight in subject.blocks[0].parameters())
-    saved = (n_pos - first) * n_pos * subject.n_heads * subject.d_head
+    saved = (n_pos - first) * n_pos * subject.n_heads * subject.d_head_at(0)
     return 0 if _masks_itself(subject) and first * linear <= saved else first
 
 

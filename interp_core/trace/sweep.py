@@ -236,7 +236,7 @@ def _travel(
             donor = None if whole.donor is None else whole.donor.at(spec.kind, layer)
             patch = whole.over(values.shape[1]) if subject.whole_only else whole
             at = runner.place(i % runner.n, patch.positions.to(values.device))
-            values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns)
+            values[i, at] = patch.mix(values[i, at], donor, layer, spec.columns_at(layer))
         return values
 
     last = subject.n_layers - 1
@@ -311,7 +311,7 @@ def _replacing(subject: Subject, whole: Patch, donor: Tensor | None, layer: int,
         value = value.clone()
         patch = whole.over(value.shape[1]) if subject.whole_only else whole
         at = patch.positions.to(value.device)
-        value[0, at] = patch.mix(value[0, at], None if donor is None else donor[0], layer, spec.columns)
+        value[0, at] = patch.mix(value[0, at], None if donor is None else donor[0], layer, spec.columns_at(layer))
         return value
 
     return edit

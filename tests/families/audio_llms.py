@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TokenizersBackend, WhisperFeatureExtra
 
 from tests.families.words import GEMMA4, GLM, GRANITE, PHI4, QWEN3_ASR, chatml, gpt2, qwen, save_tekken, words
 from tests.tiny import save_qwen2_audio
+from tests.tiny_gemma3n import save_gemma3n
 from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import save_ultravox
 
@@ -500,6 +501,7 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "phi4_multimodal": save_phi4_multimodal,
     "gemma4": save_gemma4,
     "gemma4_unified": save_gemma4_unified,
+    "gemma3n": save_gemma3n,
     "ultravox": save_ultravox,
     "omnispeech": save_opens2s,
 }

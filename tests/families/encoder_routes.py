@@ -44,7 +44,7 @@ NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("data2vec", "sew"), DATA2VEC),
     "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
-    "whisper": WHISPER,
+    **dict.fromkeys(("whisper", "speech2text"), WHISPER),
     "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
@@ -75,7 +75,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
-        "moonshine": f"model.{one.case.part}.layers",
+        **dict.fromkeys(("moonshine", "speech2text"), f"model.{one.case.part}.layers"),
     }
     bare = hasattr(hf, "encoder")
     wave = "encoder.layers" if bare else f"{BODIES.get(one.case.family, one.case.family)}.encoder.layers"
@@ -152,7 +152,9 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     hf = getattr(transformers, one.subject.hf.config.architectures[0]).from_pretrained(one.path).eval()
     rate = {"clap": 48_000}.get(one.case.family, 16_000)
     inputs = dict(AutoFeatureExtractor.from_pretrained(one.path)(samples, sampling_rate=rate, return_tensors="pt"))
-    if one.case.reads == "words":
+    if one.case.family == "speech2text":
+        inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id]])
+    elif one.case.reads == "words":
         words = AutoTokenizer.from_pretrained(one.path)
         asked = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
         asked = ("<s>",) if one.case.family == "moonshine" else asked

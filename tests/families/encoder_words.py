@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, RobertaTokenizer, WhisperTokenizer
+from transformers.utils import sentencepiece_model_pb2_new
 
 LANGUAGES = ("en", "zh", "de", "es")  # the library finds a language by its place in its own order, which starts so
 TRAILING = ("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
@@ -50,6 +52,30 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
     words.train_from_iterator(WORDS * 20, trainer)
     words.pre_tokenizer = None
     return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def save_speech2text_tokenizer(folder: Path, languages: Sequence[str] = ("de", "fr")) -> dict[str, int]:
+    """Write Speech2Text's files, `vocab.json` and a unigram model of sentencepiece's; ids by piece."""
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
+    trained.train_from_iterator(WORDS * 20, trainer)
+    scores = {piece: score for piece, score in json.loads(trained.to_str())["model"]["vocab"] if piece != "<unk>"}
+    scores |= {f"▁{word}": -1.0 for word in WORDS[1].split()}
+    proto = sentencepiece_model_pb2_new.ModelProto()
+    proto.trainer_spec.model_type = 1
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    named = [*special, *(f"<lang:{code}>" for code in languages)]
+    for kind, pieces in ((3, dict.fromkeys(special, 0.0)), (4, dict.fromkeys(named[4:], 0.0)), (1, scores)):
+        for piece, score in pieces.items():
+            proto.pieces.add(piece=piece, score=score, type=2 if piece == "<unk>" else kind)
+    ids = {piece: i for i, piece in enumerate([*named, *scores])}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sentencepiece.bpe.model").write_bytes(proto.SerializeToString())
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    about = {"tokenizer_class": "Speech2TextTokenizer", "do_lower_case": True, "do_upper_case": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    return ids
 
 
 def clap_tokenizer() -> RobertaTokenizer:

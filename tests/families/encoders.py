@@ -15,7 +15,13 @@ import torch
 import transformers
 from torch import nn
 
-from tests.families.encoder_words import LANGUAGES, clap_tokenizer, llama_tokenizer, whisper_tokenizer
+from tests.families.encoder_words import (
+    LANGUAGES,
+    clap_tokenizer,
+    llama_tokenizer,
+    save_speech2text_tokenizer,
+    whisper_tokenizer,
+)
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SOUNDS = ("dog", "rain", "siren", "laughter")
@@ -328,6 +334,44 @@ def save_moonshine(
     return write(folder, transformers.MoonshineForConditionalGeneration(settings), seed, extractor, words)
 
 
+def save_speech2text(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    language: str = "",
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a Speech2TextForConditionalGeneration that transcribes, or translates into a language."""
+    torch.manual_seed(seed)
+    ids = save_speech2text_tokenizer(folder)
+    settings = transformers.Speech2TextConfig(
+        vocab_size=len(ids),
+        d_model=d_model,
+        encoder_layers=n_layers,
+        encoder_attention_heads=n_heads,
+        encoder_ffn_dim=d_mlp,
+        decoder_layers=n_decoder_layers,
+        decoder_attention_heads=n_heads,
+        decoder_ffn_dim=d_mlp,
+        conv_channels=24,
+        input_feat_per_channel=n_mels,
+        max_target_positions=64,
+        init_std=STD,
+        **config,
+    )
+    model = transformers.Speech2TextForConditionalGeneration(settings)
+    if language:
+        model.generation_config.forced_bos_token_id = ids[f"<lang:{language}>"]
+    extractor = transformers.Speech2TextFeatureExtractor(feature_size=n_mels, num_mel_bins=n_mels)
+    return write(folder, model, seed, extractor)
+
+
 def save_parakeet(
     folder: Path,
     *,
@@ -552,6 +596,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("parakeet-bare", save_parakeet, "nothing", settings={"head": ""}),
     Family("parakeet-tdt", save_parakeet, "nothing", settings={"head": "TDT"}),
     Family("moonshine", save_moonshine, "words"),
+    Family("speech2text", save_speech2text, "words"),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),
     Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),

@@ -18,7 +18,7 @@ from tests.families.audio_llms import FAMILIES
 from tests.models.conftest import AUDIO_LLM_CLIPS, OpenFamily, Runs, clip_for
 from tests.tiny import tone
 from tests.trace.cases import all_cases, every_layer, everywhere, resampled, truncated, whole_vocabulary
-from tests.trace.naive import PROMPT, gap
+from tests.trace.naive import PROMPT, gap, in_rows
 
 AUDIO_TOKENS = {
     "qwen3_asr": "<|audio_pad|>",
@@ -33,6 +33,7 @@ AUDIO_TOKENS = {
     "phi4_multimodal": "<|audio|>",
     "vibevoice_asr": "<|box_start|>",
     **dict.fromkeys(("gemma4", "gemma4_unified"), "<|audio|>"),
+    "gemma3n": "<audio_soft_token>",
     "ultravox": "<|audio|>",
 }
 POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked by hand
@@ -53,11 +54,13 @@ POSITIONS = {  # of 1.3 s: by the formulas of the families' processors, worked b
     "phi4_multimodal": 16,  # (20800 - 400) // 160 + 1 = 128 frames, of 8
     "gemma4": 33,  # (20800 + 160 - 321) // 160 + 1 = 129 frames -> 65 -> 33
     "gemma4_unified": 33,  # 20800 samples, of 640, the last one half silence
+    "gemma3n": 8,  # 20864 samples, filled up to 128s: (20864 - 513) // 160 + 1 = 128 frames, of 16
     "ultravox": 9,  # 130 frames, of 16
 }
 EXACT_LAYERS = {  # of five, the last two of which read keys and values that layers 1 and 2 have made
     "gemma4": range(4, 5),  # every layer takes a vector of each position that follows from what entered the first
     "gemma4_unified": range(-1, 1),
+    "gemma3n": range(4, 5),
 }
 LOGITS_DIVISOR = {"granite_speech": 2.0, "granite_speech_plus": 2.0}
 
@@ -87,7 +90,7 @@ def with_states(subject: AudioLLM, run: CleanRun) -> tuple[Tensor, ...] | None:
         made = subject.hf.llm_model(inputs_embeds=run.prompted.embeds[None], output_hidden_states=True)
     else:
         made = subject.hf(**run.prompted.inputs, use_cache=False, output_hidden_states=True)
-    return made.hidden_states
+    return made.hidden_states and tuple(torch.cat(list(s), -1) if s.ndim == 4 else s for s in made.hidden_states)
 
 
 def swept(subject: AudioLLM, patches: list[Patch], spec: SiteSpec, method: str) -> Tensor:
@@ -107,7 +110,8 @@ def test_the_span_is_the_audio_placeholders_that_hold_sound(
     words = subject.tokenizer.convert_ids_to_tokens(run.prompted.token_ids.tolist())
     assert words[start:stop] == [marker] * (stop - start) and words[start - 1] != marker
     silence = words[stop:].count(marker)
-    assert silence == (50 - 17 if family == "voxtral" else 0)  # its windows are filled up: 4 s here, 30 s in truth
+    # Windows are filled up: of 4 s and 5.44 s here, of 30 s in truth.
+    assert silence == {"voxtral": 50 - 17, "gemma3n": 34 - 8}.get(family, 0)
     assert abs((stop - start) * run.prompted.seconds_per_position - 1.3) < 0.25
     assert subject.chat_text(PROMPT).count(marker) == 1 and PROMPT in subject.chat_text(PROMPT)
     subject.check_prompt(PROMPT)
@@ -124,7 +128,11 @@ def test_clean_logits_and_layers_are_the_librarys_own(
     assert gap(runs["middle"].logits, runs["twin"].logits) > 1e-2  # control: the recording is heard
     run, blocks = runs["long"], blocks_of(subject.hf)
     seen: list[Tensor] = []
-    handles = [block.register_forward_hook(lambda _m, _a, out: seen.append(out[0])) for block in blocks]
+    look = in_rows(seen.append)
+    handles = [
+        block.register_forward_hook(lambda _m, _a, out: look(out[0] if isinstance(out, tuple) else out))
+        for block in blocks
+    ]
     with torch.inference_mode():
         states = with_states(subject, run)
     for handle in handles:
@@ -207,6 +215,7 @@ def by_plain_hook(subject: AudioLLM, patch: Patch, kind: Kind, layer: int) -> Te
     kept: list[Tensor] = []
     positions, source = patch.positions, patch.source.long()
 
+    @in_rows
     def edit(value: Tensor) -> Tensor:
         if not kept:
             kept.append(value.clone())
@@ -300,6 +309,7 @@ def test_experts_have_no_neurons_that_stand_for_every_position(opened: OpenFamil
         *((name, float("inf")) for name in ("voxtral", "qwen3_asr", "granite_speech", "phi4_multimodal", "ultravox")),
         *((name, float("inf")) for name in ("fun_asr_nano", "moss_transcribe_diarize", "gemma4_unified")),
         ("gemma4", 30),
+        ("gemma3n", 5.44),
     ],
 )
 def test_the_longest_clip_that_is_heard_whole_is_the_processors_own(

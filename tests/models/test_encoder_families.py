@@ -115,7 +115,11 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
 def test_the_residual_stream_is_the_librarys_hidden_states(one: Opened) -> None:
     run, n = one.runs["long"], one.subject.n_layers
     states = recorded(one, "long")
-    normed_last = one.case.family in ("whisper", "moonshine")  # their last entry has been through the final norm
+    normed_last = one.case.family in (
+        "whisper",
+        "moonshine",
+        "speech2text",
+    )  # their last entry has been through the final norm
     for point, state in states.items():
         if not (normed_last and point == n):
             assert torch.equal(run.resid[point], state[0]), point

@@ -26,7 +26,8 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     "moonshine-encoder": ((0, 19), (0, 32)),
     # 50 and 80 frames of the spectrogram, halved three times and rounded up
     **dict.fromkeys(("parakeet", "parakeet-bare", "parakeet-tdt"), ((0, 7), (0, 10))),
-    "moonshine-decoder": ((0, 1), (0, 1)),
+    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder"), ((0, 1), (0, 1))),
+    "speech2text-encoder": ((0, 12), (0, 20)),  # 48 and 78 frames, halved twice and rounded up
     "ast": ((2, 10), (2, 15)),  # 48 and 78 whole frames, a patch every 6th: 0, 6, … 42 and 0, … 72
     # 0.15 and 0.22 s of 40 samples a position: the rest of the quarter second is filled up
     **dict.fromkeys([name for name in CASES if name.startswith("spoof")], ((0, 60), (0, 88))),
@@ -40,7 +41,14 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
 }
 WHOLE = {"moonshine": 32 * 0.024, "sew": 19 * 0.04, "sewd": 19 * 0.04}
 """Whole positions alone, where they are long ones."""
-N_POS = {"whisper": 100, "moonshine-decoder": 1, "whisper-decoder": 4, "ast": 2 + 5 * 15, "spoof": 99}
+N_POS = {
+    "whisper": 100,
+    "moonshine-decoder": 1,
+    "speech2text-decoder": 1,
+    "whisper-decoder": 4,
+    "ast": 2 + 5 * 15,
+    "spoof": 99,
+}
 N_POS |= dict.fromkeys(("detector-ssl-aasist", "detector-sls"), 201)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, Qwen2AudioForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
@@ -126,6 +127,28 @@ def test_a_model_that_hears_and_cannot_be_a_row_says_which_part_is_in_the_way(ki
     lacks = ("readout does not fit", "there is no readout", "no transformer blocks", "no position holds the recording")
     lacks += ("the stem is not known here", "the blocks do not fit")
     assert any(lack in message for lack in lacks)
+
+
+def test_a_voxtral_that_streams_says_what_it_lacks_and_so_it_is_in_the_librarys_model(tmp_path: Path) -> None:
+    block = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 16}
+    config = transformers.VoxtralRealtimeConfig(
+        text_config={"model_type": "voxtral_realtime_text", **block, "num_key_value_heads": 2, "vocab_size": 40},
+        audio_config={"model_type": "voxtral_realtime_encoder", **block, "head_dim": 8, "num_mel_bins": 4},
+    )
+    hf = transformers.VoxtralRealtimeForConditionalGeneration(config).eval()
+    hf.save_pretrained(tmp_path)
+    message = refusal(tmp_path)
+    assert "there is no readout: it is asked nothing and writes a token for every 80 ms while it hears" in message
+    assert "each is the sum of a frame of sound and of the token that was written there" in message
+    words, mel, entered = torch.tensor([[1, 5, 7]]), torch.randn(1, 4, 3 * config.audio_length_per_tok), []
+    hf.model.language_model.layers[0].register_forward_pre_hook(lambda _block, args: entered.append(args[0]))
+    with torch.inference_mode():
+        logits = hf(input_ids=words, input_features=mel, num_delay_tokens=1, use_cache=False).logits
+        sound = hf.model.get_audio_features(mel).pooler_output
+        torch.testing.assert_close(entered[0], hf.model.get_input_embeddings()(words) + sound)
+        with pytest.raises(RuntimeError, match="must match"):  # as many tokens as frames: those that it has written
+            hf(input_ids=words[:, :2], input_features=mel, num_delay_tokens=1, use_cache=False)
+    assert logits.shape[1] == 3
 
 
 def change_config(folder: Path, **fields: object) -> None:

@@ -26,7 +26,7 @@ from tests.trace.naive import gap
 def meant(patch: Patch, others: list[CleanRun], spec: SiteSpec) -> Patch:
     """With the mean over other clips' states, each clip's own mean over all of its positions, in the donor's place."""
     means = {
-        layer: torch.stack([run.at(spec.kind, layer)[:, spec.columns].mean(0) for run in others]).mean(0)
+        layer: torch.stack([run.at(spec.kind, layer)[:, spec.columns_at(layer)].mean(0) for run in others]).mean(0)
         for layer in spec.layers
     }
     return replace(patch, mean=means)
@@ -80,13 +80,13 @@ def test_an_encoder_with_a_mean_state_answers_as_with_the_mean_written_in_by_han
         rows = hold(subject, meant(patch, others, spec), one.labels, spec, ("reference", "fast"))
         at_first = next(place for place, layer in enumerate(spec.layers) if layer >= 0)
         layer = spec.layers[at_first]  # behind which more is read than the last position
-        mean = meant(patch, others, spec).mean[layer]
+        mean, columns = meant(patch, others, spec).mean[layer], spec.columns_at(layer)
 
-        def by_hand(value: Tensor, mean: Tensor = mean, spec: SiteSpec = spec) -> Tensor:
+        def by_hand(value: Tensor, mean: Tensor = mean, columns: slice = columns) -> Tensor:
             changed = value.clone()
             at = torch.arange(value.shape[1]) if subject.whole_only else patch.positions
             state = changed[0, at]
-            state[:, spec.columns] = mean
+            state[:, columns] = mean
             changed[0, at] = state
             return changed
 

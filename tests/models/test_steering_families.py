@@ -88,7 +88,7 @@ def test_an_audio_llm_steered_behind_a_layer_answers_as_its_own_forward_with_one
     fast, slow = both(subject, PROMPT, sound, run.logits, positions)
     states = [run.at("resid_post", layer) for layer in range(subject.n_layers)]
     last, unread = subject.n_layers - 1, subject.unread_from
-    assert unread == last - 2 * family.startswith("gemma4")  # two more, which read keys of earlier ones
+    assert unread == last - 2 * family.startswith("gemma")  # two more, which read keys of earlier ones
     found = agree(fast, slow, states, range(last + 1) if positions == "last" else range(unread))
     for layer in found if positions == "audio" else ():  # of what it leaves, the answer reads the last position alone
         if layer >= unread:

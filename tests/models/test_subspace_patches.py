@@ -24,7 +24,7 @@ from tests.trace.naive import gap
 
 def bases(run: CleanRun, spec: SiteSpec, rank: int | None) -> dict[int, Tensor]:
     """A basis by layer, of the width that is edited there; None: of all of it."""
-    widths = {layer: run.at(spec.kind, layer)[:, spec.columns].shape[1] for layer in spec.layers}
+    widths = {layer: run.at(spec.kind, layer)[:, spec.columns_at(layer)].shape[1] for layer in spec.layers}
     return {
         layer: random_basis(width, width if rank is None else min(rank, width), "test", layer)
         for layer, width in widths.items()
@@ -48,7 +48,9 @@ def hold(subject, patch: Patch, labels, spec: SiteSpec, methods: tuple[str, ...]
     at = spec.layers[0]
     state = patch.recipient.at(spec.kind, at)[patch.positions] if not subject.whole_only else None
     if state is not None and patch.donor is not None:
-        assert torch.equal(none.mix(state, patch.donor.at(spec.kind, at), at, spec.columns), state), "not one bit"
+        assert torch.equal(none.mix(state, patch.donor.at(spec.kind, at), at, spec.columns_at(at)), state), (
+            "not one bit"
+        )
     return reference[0]
 
 

@@ -23,7 +23,7 @@ from tests.models.conftest import Open, OpenFamily, Runs
 from tests.tiny import tone
 from tests.tiny_opens2s import save_opens2s
 from tests.trace.cases import every_layer, truncated
-from tests.trace.naive import PROMPT
+from tests.trace.naive import PROMPT, in_rows
 
 N = 10
 HEAD = 1
@@ -46,6 +46,7 @@ def plain_hook(module: nn.Module, change: Change, *, on_input: bool = False) -> 
     """A torch hook that shows `change` what a module gives or takes, and counts the calls."""
     calls = 0
 
+    @in_rows
     def edit(value: Tensor) -> Tensor:
         nonlocal calls
         new = change(value, calls)

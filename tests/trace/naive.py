@@ -20,6 +20,18 @@ def gap(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / max(1.0, float(expected.abs().max())))
 
 
+def in_rows(change: Callable[[Tensor], Tensor | None]) -> Callable[[Tensor], Tensor | None]:
+    """Show a change [batch, pos, width] too where streams run side by side, [streams, batch, pos, width of one]."""
+
+    def shown(value: Tensor) -> Tensor | None:
+        if value.ndim < 4:
+            return change(value)
+        new = change(torch.cat(list(value), -1))
+        return None if new is None else torch.stack(new.chunk(len(value), -1))
+
+    return shown
+
+
 def place(hf: Any, kind: str, layer: int) -> tuple[nn.Module, bool]:
     """Return a site's module and whether the site is its input; layer -1 of resid_post enters block 0."""
     blocks = hf.model.language_model.layers

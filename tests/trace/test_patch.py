@@ -110,8 +110,10 @@ def test_sweep_layers_are_all_or_the_chosen_ones_in_order() -> None:
 
 
 def test_a_site_spec_names_its_head_by_its_width_and_its_layers_in_order() -> None:
-    assert SiteSpec("head_out", 2, 12, (0,)).columns == slice(24, 36)
-    assert SiteSpec("head_out", layers=(0,)).columns == slice(None)
+    assert SiteSpec("head_out", 2, 12, (0,)).columns_at(0) == slice(24, 36)
+    by_layer = SiteSpec("head_out", 1, {0: 4, 3: 8}, (0, 3))
+    assert [by_layer.columns_at(layer) for layer in (0, 3)] == [slice(4, 8), slice(8, 16)]
+    assert SiteSpec("head_out", layers=(0,)).columns_at(0) == slice(None)
     assert SiteSpec("resid_pre", layers=(0,)).inside and not SiteSpec(layers=(0,)).inside
     with pytest.raises(InterpError, match="head=2 .* d_head"):
         SiteSpec("head_out", 2, layers=(0,))  # would be an empty slice: an edit that does nothing

@@ -38,7 +38,7 @@ def naive(subject: AudioLLM, patch: Patch, spec: SiteSpec) -> Tensor:
     assert patch.donor is not None
     a, b = patch.recipient.prompted.inputs, patch.donor.prompted.inputs
     where = patch.positions.tolist(), patch.source.tolist()
-    return naive_sweep(subject.hf, dict(a), dict(b), spec.kind, spec.layers, *where, patch.alpha, spec.columns)
+    return naive_sweep(subject.hf, dict(a), dict(b), spec.kind, spec.layers, *where, patch.alpha, spec.columns_at(0))
 
 
 def effect(patch: Patch, rows: Tensor) -> float:

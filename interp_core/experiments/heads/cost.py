@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
 from interp_core.experiments.cost import Cost, like_states, ready_seconds, timed, token_seconds
 from interp_core.experiments.experiment import Ready
@@ -48,7 +49,11 @@ def _measuring(vectors: Vectors, drawn: Drawn, request: HeadsRequest) -> tuple[f
     taken: dict[tuple[int, bool], float] = {}
     seconds, probes = 0.0, 0
     for granularity in GRANULARITIES:
-        for value in vectors.all(granularity):
+        try:
+            values = vectors.all(granularity)
+        except InterpError:  # heads of different widths in a stage, which are left out of the run too
+            continue
+        for value in values:
             key = value.shape[1], is_probed(granularity, request)
             if key not in taken:
                 noise = like_states(len(drawn.clips), key[0], request.seed)

@@ -166,7 +166,7 @@ def answer_without(
     """What a clip is answered in words: as it is, and with one head's output at zero; see `generate`."""
     ready = HEADS.prepare(engine, request.counting())
     prompted = ready.store.prompted(clip, ready.request.prompt)
-    ablated = HeadAblated(*head, ready.store.subject.d_head)
+    ablated = HeadAblated(*head, ready.store.subject.d_head_at(head[0]))
     own, without = generate(ready.store.subject, [Row(prompted), Row(prompted, (ablated,))], n_tokens, during=during)
     return own, without
 

@@ -50,9 +50,12 @@ def run_words(
     clips, best = clips_in_words(drawn, request), best_heads(heads, request.word_heads)
 
     def written(clip: Clip) -> Records:
-        prompted, d_head = store.prompted(clip, request.prompt), store.subject.d_head
-        named = [({"head": name}, Row(prompted, (HeadAblated(layer, head, d_head),))) for name, layer, head in best]
-        return edited_answers(store.subject, clip, named, request.words, request.during)
+        prompted, subject = store.prompted(clip, request.prompt), store.subject
+        named = [
+            ({"head": name}, Row(prompted, (HeadAblated(layer, head, subject.d_head_at(layer)),)))
+            for name, layer, head in best
+        ]
+        return edited_answers(subject, clip, named, request.words, request.during)
 
     if clips:
         sink.expect(RECORDS, dict.fromkeys(range(len(clips)), len(best)))

@@ -114,7 +114,7 @@ def _head_map(plan: Plan, store: CleanStore, patch: Patch, used: int) -> float:
     subject, settings = store.subject, plan.settings
     heads = sum(subject.heads_at(layer) for layer in range(subject.n_layers))
     verified = min(settings.top_heads + RANDOM_HEADS, heads)
-    every = SiteSpec("head_out", 0, subject.d_head, tuple(range(subject.n_layers)))
+    every = SiteSpec("head_out", layers=tuple(range(subject.n_layers)))
     each = cost(subject, patch, every, settings.method) / subject.n_layers
     pairs = sum(len(chunk.pairs) for chunk in map_chunks(plan))
     return pairs * (1 + WAY_BACK + 2 * verified * each) + used * len(settings.prompts)

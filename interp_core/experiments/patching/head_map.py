@@ -46,7 +46,6 @@ def check_head_map(subject: Subject, settings: PatchRequest) -> None:
                 f"{'there' if kind != 'head_out' else ''}".rstrip()
                 + "; leave --map heads out."
             )
-    _ = subject.d_head  # refused where heads differ in width
 
 
 def kinds_of_map(subject: Subject, settings: PatchRequest) -> tuple[Kind, ...]:
@@ -251,7 +250,8 @@ def true_changes(
     numbers = {part: at for at, part in enumerate(heads)}
     for number in sorted({part.head for part in heads if part.head is not None}):
         own = sorted((part for part in heads if part.head == number), key=lambda part: part.layer)
-        spec = SiteSpec("head_out", number, subject.d_head, tuple(part.layer for part in own))
+        widths = {part.layer: subject.d_head_at(part.layer) for part in own}
+        spec = SiteSpec("head_out", number, widths, tuple(widths))
         swept = sweep(subject, patches, labels, spec, method=method)
         after = swept.label_logits.double().log_softmax(-1)[rows, :, aims]  # [n, layers]
         for at, part in enumerate(own):

@@ -222,7 +222,8 @@ def plan_of_pair(
 def site_spec(subject: Subject, settings: PatchRequest) -> SiteSpec:
     """Return where the settings edit a model."""
     layers = sweep_layers(settings.kind, subject.n_layers, settings.layers)
-    return SiteSpec(settings.kind, settings.head, 0 if settings.head is None else subject.d_head, layers)
+    widths = {} if settings.head is None else {layer: subject.d_head_at(layer) for layer in layers}
+    return SiteSpec(settings.kind, settings.head, widths, layers)
 
 
 def fitting(subject: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:

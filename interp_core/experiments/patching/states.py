@@ -51,7 +51,7 @@ def _state(plan: Plan, store: CleanStore, clip: Clip, prompt: int) -> Mapping[st
         at = align_positions(run.prompted, run.prompted, settings.positions, settings.align).positions
         found = {}
         for layer in spec.layers:
-            state = run.at(spec.kind, layer)[:, spec.columns]
+            state = run.at(spec.kind, layer)[:, spec.columns_at(layer)]
             # Where positions merge between blocks the patch is of all that are left.
             part = state if store.subject.whole_only else state[at.to(state.device)]
             found[str(layer)] = part.float().mean(0).cpu().numpy()

@@ -219,7 +219,7 @@ def _share(plan: Plan, store: CleanStore, patch: Patch, layer: int) -> float:
     assert patch.donor is not None, "a subspace has a donor"
     own, other = patch.recipient.at(spec.kind, layer), patch.donor.at(spec.kind, layer)
     here = patch.over(len(own)) if store.subject.whole_only else patch
-    a = own[here.positions.to(own.device)][:, spec.columns].float()
-    b = here.donor_value(other)[:, spec.columns].to(a)
+    a = own[here.positions.to(own.device)][:, spec.columns_at(layer)].float()
+    b = here.donor_value(other)[:, spec.columns_at(layer)].to(a)
     whole = float((b - a).square().sum())
     return float(here.exchanged(a, b, layer).square().sum()) / whole if whole > 0 else 0.0

@@ -9,9 +9,10 @@ import transformers
 
 from interp_core.errors import InterpError
 from interp_core.models.arch import Arch
+from interp_core.models.audio_llms.gemma3n import Gemma3n, Gemma3nThatHears
 from interp_core.models.audio_llms.lora import merge_lora
 from interp_core.models.audio_llms.processors import extractor_of, read_processor
-from interp_core.models.audio_llms.subject import audio_token_id
+from interp_core.models.audio_llms.subject import AudioLLM, audio_token_id
 from interp_core.models.fit import check_extractor, check_tokens, load_weights
 
 Reading = Callable[[str, str, Callable[[], Any]], Any]
@@ -25,6 +26,10 @@ _REGISTRIES = (
     transformers.AutoModelForSeq2SeqLM,
     transformers.AutoModel,
 )
+# Classes that the library cannot make without torchvision, by the name that stands in the config.
+_OUR_CLASSES = {"Gemma3nForConditionalGeneration": Gemma3nThatHears}
+OPENED_AS: dict[str, type[AudioLLM]] = {"gemma3n": Gemma3n}
+"""Types of audio LLM that are not plain ones, and come in the library's layout."""
 
 
 class Opened(NamedTuple):
@@ -86,7 +91,7 @@ def open_audio_llm(
 
 
 def _class_of(config: Any, wanted: str) -> Any:
-    shipped = getattr(transformers, wanted, None)
+    shipped = _OUR_CLASSES.get(wanted) or getattr(transformers, wanted, None)
     if shipped is not None:
         return shipped
     registered = [auto._model_mapping.get(type(config), None) for auto in _REGISTRIES]

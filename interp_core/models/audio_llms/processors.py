@@ -62,14 +62,21 @@ def audio_half(source: str, model_type: str) -> Any:
     def check(self: Any, argument_name: str, argument: Any) -> Any:
         return None if argument is None else library.check_argument_for_proper_class(self, argument_name, argument)
 
-    half = type("AudioHalf", (library,), {"check_argument_for_proper_class": check})
+    def call(self: Any, *, text: str, **how: Any) -> Any:
+        # As the library's `apply_chat_template` does, which is not asked for tokens here: a text begins once.
+        start = self.tokenizer.bos_token
+        once = {"add_special_tokens": False} if start and text.startswith(start) else {}
+        return library.__call__(self, text=text, **once, **how)
+
+    half = type("AudioHalf", (library,), {"check_argument_for_proper_class": check, "__call__": call})
     about, _ = library.get_processor_dict(source)
     parts: dict[str, Any] = {name: None for name in library.get_attributes()}
     parts["tokenizer"] = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     hears = "audio_processor" if "audio_processor" in parts else "feature_extractor"
     parts[hears] = _read_extractor(source)
     template = about.get("chat_template") or parts["tokenizer"].chat_template
-    return half(**parts, chat_template=with_fixed_date(template))
+    lengths = {name: about[name] for name in ("audio_seq_length",) if name in about}
+    return half(**parts, **lengths, chat_template=with_fixed_date(template))
 
 
 def with_fixed_date(template: Any) -> Any:

@@ -57,14 +57,8 @@ class AudioLLM(Subject):
             return self.arch.most_seconds
         return extractor.n_samples / extractor.sampling_rate
 
-    @property
-    def d_head(self) -> int:
-        if not self.passed_on:
-            return super().d_head
-        widths = {self.sizes.per_layer_config[layer].head_dim for layer in range(self.n_layers)}
-        if len(widths) > 1:
-            raise InterpError(f"{self.name} has heads of widths {sorted(widths)}; patch them all at once.")
-        return widths.pop()
+    def d_head_at(self, layer: int) -> int:
+        return self.sizes.per_layer_config[layer].head_dim if self.passed_on else super().d_head_at(layer)
 
     @property
     def tokenizer(self) -> Any:
@@ -130,7 +124,7 @@ class AudioLLM(Subject):
         embeds = (stem.kwargs["inputs_embeds"] if not self.arch.embeds_inside else stem.args[0])[0]
         ids = expanded_ids(self, stem.inputs, embeds)
         start, stop = self.audio_span(ids, stem.clip_id)
-        stop = min(stop, start + self.positions_heard(stem.n_samples, stop - start))
+        stop = min(stop, start + self.positions_heard(stem, stop - start))
         beside = {name: stem.kwargs[name][0] for name in self._per_layer}
         return Prompted(
             stem.key, stem.clip_id, stem.inputs, embeds, ids, (start, stop), self.seconds_per_position(), beside=beside
@@ -142,12 +136,12 @@ class AudioLLM(Subject):
         name = self.arch.per_layer
         return (name,) if name and self.sizes.hidden_size_per_layer_input else ()
 
-    def positions_heard(self, n_samples: int, made: int) -> int:
+    def positions_heard(self, stem: Stem, made: int) -> int:
         """How many of a clip's audio positions cover sound, where silence is filled in and takes positions too."""
-        filled = self.arch.reader == "voxtral" or n_samples < getattr(self.extractor, "min_length", 0)
+        filled = self.arch.reader == "voxtral" or stem.n_samples < getattr(self.extractor, "min_length", 0)
         if not filled:
             return made
-        return max(1, math.ceil(n_samples / self.sample_rate / self.seconds_per_position()))
+        return max(1, math.ceil(stem.n_samples / self.sample_rate / self.seconds_per_position()))
 
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that would not give exactly one audio span."""
@@ -242,7 +236,7 @@ class AudioLLM(Subject):
             beside the embeddings.
         """
         longest = max(p.n_pos for p in prompted)
-        embeds = prompted[0].embeds.new_zeros(len(prompted), longest, self.d_model)
+        embeds = prompted[0].embeds.new_zeros(len(prompted), longest, prompted[0].embeds.shape[-1])
         mask = torch.zeros(len(prompted), longest, dtype=torch.long, device=embeds.device)
         for row, p in enumerate(prompted):
             embeds[row, longest - p.n_pos :] = p.embeds

@@ -94,12 +94,9 @@ class ClapAudio(Encoder):
         """Of the first stage; each further one is twice as wide."""
         return self.sizes.patch_embeds_hidden_size
 
-    @property
-    def d_head(self) -> int:
-        widths = {self.d_model * 2**s // heads for s, heads in enumerate(self.sizes.num_attention_heads)}
-        if len(widths) > 1:
-            raise InterpError(f"{self.name} has heads of widths {sorted(widths)}; patch them all at once.")
-        return widths.pop()
+    def d_head_at(self, layer: int) -> int:
+        stage, _ = self.stage_of(layer)
+        return self.d_model * 2**stage // self.sizes.num_attention_heads[stage]
 
     def grid(self, layer: int) -> tuple[int, int]:
         """Height and width of a block's grid of positions."""

@@ -40,6 +40,5 @@ class ImageBlocks(Encoder):
     def n_heads(self) -> int:
         return 0
 
-    @property
-    def d_head(self) -> int:
+    def d_head_at(self, layer: int) -> int:
         return 0

@@ -6,10 +6,11 @@ import shlex
 import signal
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -23,19 +24,20 @@ from interp_core.experiments.patching.run import ANY_CHANGE, REACHABLE
 from interp_core.jobs import Cancelled
 from interp_core.prepared import once, preparing
 from interp_core.runs import RunWriter
-from interp_core.sinks import FolderSink, Watched, holds_chunks, prepared_in
+from interp_core.sinks import PREPARED, FolderSink, Watched, holds_chunks, prepared_in
 from interp_core.trace.store import CleanStore
 from tests.experiments.heads_cases import CLASSES, write_clips, write_manifest
 from tests.families.encoders import save_clap_audio
+from tests.once import made_once
 from tests.processes import Command
 
 QUICK = {"device": "cpu", "dtype": "float32"}
 REQUESTS = {
-    "patch": PatchRequest("demo-emotion", kinds="prosody", max_pairs=4, batch_size=2, checks=False,
-                          prompts=("Judge the voice.",), controls=("random",), words=3, word_pairs=3,
-                          maps=("time", "heads", "back"), top_heads=2, windows=2, back_every=6,
+    "patch": PatchRequest("demo-emotion", kinds="prosody", max_pairs=4, max_clips=40, batch_size=2, checks=False,
+                          prompts=("Judge the voice.",), controls=("random",), words=3, word_pairs=3, windows=2,
+                          layers=(-1, 2, 5, 8, 11), maps=("time", "heads", "back"), top_heads=2, back_every=2,
                           stated="prosody_label", subspace="mean-difference", subspace_draws=2, **QUICK),
-    "patch, class means": PatchRequest("demo-emotion", kinds="prosody", max_pairs=4, max_clips=60, batch_size=2,
+    "patch, class means": PatchRequest("demo-emotion", kinds="prosody", max_pairs=2, max_clips=40, batch_size=1,
                                        checks=False, controls=("random", "no-conflict"), donor_state="mean",
                                        prompts=("Judge the voice.", "Judge the words."),
                                        maps=("time",), windows=2, layers=(-1, 1, 3), words=3, word_pairs=2, seed=3,
@@ -71,8 +73,6 @@ def made_by(name):
     return experiment_of(REQUESTS[name].command)
 
 
-SHOWN: dict[Path, Watched] = {}
-"""What the run into a folder showed while it went on."""
 FIRST = Engine()
 
 
@@ -89,18 +89,23 @@ def fresh_engine(*, probes: bool = True) -> Engine:
     return engine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wholes(tmp_path_factory):
-    """Uninterrupted runs, each made once: folder and how often blocks ran."""
-    made = {}
+    """Uninterrupted runs: see `whole_run`."""
+    return lambda command: whole_run(tmp_path_factory, command)
 
-    def of(command):
-        if command not in made:
-            out = tmp_path_factory.mktemp("whole") / command
-            made[command] = (out, blocks_run(command, out))
-        return made[command]
 
-    return of
+def whole_run(factory, command):
+    """An uninterrupted run, made once a session: folder, (how often blocks ran, steps), what it showed at its end."""
+
+    def make(place):
+        watched = Watched()
+        passes, steps = blocks_run(command, place / "run", watched=watched)
+        pd.to_pickle((asdict(passes), steps, watched()), place / "seen.pickle")
+
+    place = made_once(factory, f"whole run of {command}", make)
+    passes, steps, curves = pd.read_pickle(place / "seen.pickle")
+    return place / "run", (Passes(**passes), steps), curves
 
 
 @dataclass
@@ -158,10 +163,9 @@ def counted(engine, request):
             handle.remove()
 
 
-def blocks_run(command, out, *, stop_after=None, resume=False):
+def blocks_run(command, out, *, stop_after=None, resume=False, watched=None):
     """Run a request into a folder; its passes and its steps. `stop_after` cancels at that many steps."""
     engine, request, steps = fresh_engine(probes=False), REQUESTS[command], [0]
-    watched = SHOWN[out] = Watched()
 
     def progress(done, total, note=""):
         if note.startswith("fitting a probe"):
@@ -206,8 +210,8 @@ def told(command, result):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(REQUESTS))
 def test_what_a_run_shows_while_it_goes_on_ends_at_its_result(command, wholes):
-    folder, _ = wholes(command)
-    curves, result = SHOWN[folder](), open_result(made_by(command), folder)
+    folder, _, curves = wholes(command)
+    result = open_result(made_by(command), folder)
     assert len(curves) > 0 and (curves["n"] > 0).all()
     right = told(command, result)
     for row in curves.itertuples():
@@ -217,7 +221,7 @@ def test_what_a_run_shows_while_it_goes_on_ends_at_its_result(command, wholes):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(REQUESTS))
 def test_a_run_that_was_stopped_goes_on_without_repeating_a_forward_pass(command, wholes, tmp_path):
-    whole, (passes, steps) = wholes(command)
+    whole, (passes, steps), _ = wholes(command)
     out = tmp_path / "run"
     before, _ = blocks_run(command, out, stop_after=steps // 3)
     assert 0 < before.all < passes.all, "it was stopped on the way"
@@ -233,7 +237,7 @@ def test_a_run_that_was_stopped_goes_on_without_repeating_a_forward_pass(command
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(REQUESTS))
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_files(command, wholes, tmp_path):
-    whole, (passes, _) = wholes(command)
+    whole, (passes, _), _ = wholes(command)
     out = tmp_path / "run"
     # Sums over several threads differ in their last digits from sums over one.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -262,7 +266,7 @@ def wait_for_a_chunk(process: Command, out: Path, seconds: float = 120) -> None:
     """Until two chunks are there, or one for five seconds: the kill may come while the last one is written."""
     until, seen = time.monotonic() + seconds, 0.0
     while time.monotonic() < until and process.poll() is None:
-        kept = len([*out.glob("chunk_*.npz")])
+        kept = len([path for path in out.glob("chunk_*.npz") if not path.name.startswith(f"chunk_{PREPARED}_")])
         kept += sum(max(0, len(chunks_begun(path)) - 1) for path in out.glob("*_records*"))
         if kept and not seen:
             seen = time.monotonic()

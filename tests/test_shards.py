@@ -15,12 +15,12 @@ from interp_core.__main__ import main
 from interp_core.cli import BAD_INPUT, DONE, INTERRUPTED
 from interp_core.errors import InterpError
 from interp_core.experiments import experiment_of
-from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.experiment import open_result
 from interp_core.experiments.sharded import merge, run_shard
 from interp_core.runs import read_config
 from interp_core.shards import Shard
 from tests.processes import Command, finished
-from tests.test_resume import REQUESTS, fresh_engine, made_by, same_files, wait_for_a_chunk, words_of
+from tests.test_resume import REQUESTS, fresh_engine, made_by, same_files, wait_for_a_chunk, whole_run, words_of
 
 TIMES = ("created", "finished", "times")
 
@@ -65,17 +65,10 @@ def kill_behind_a_chunk(folder):
     return progress
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def whole_of(tmp_path_factory):
-    made = {}
-
-    def of(command):
-        if command not in made:
-            made[command] = tmp_path_factory.mktemp("whole") / command
-            run(made_by(command), fresh_engine(), REQUESTS[command], out=made[command])
-        return made[command]
-
-    return of
+    """The folder of a request's run in one process."""
+    return lambda command: whole_run(tmp_path_factory, command)[0]
 
 
 @pytest.fixture(scope="module")

@@ -111,15 +111,20 @@ class _Part:
         self._group = group
         self.ids = ids
         self.units = np.array([unit_of[clip_id] for clip_id in ids])
+        cell = group.groupby(CELL, sort=False).ngroup().to_numpy()
+        row = pd.Index(ids).get_indexer(group["clip_id"])
+        assert (row >= 0).all(), "every copy is of a steered clip"
+        self._places = row * len(self.cells) + cell
         self.moved, self._changed = self.grid(group["moved"]), self.grid(group["changed"])
         first = group.drop_duplicates("clip_id").set_index("clip_id")
         self.eligible = first["eligible"].reindex(list(ids)).to_numpy(bool)
 
     def grid(self, values: pd.Series) -> NDArray[np.float64]:
         """[n_clips, n_cells] of a column, or of a series beside the group; draws of a clip averaged."""
-        rows = self._group.assign(value=values.astype(float))
-        table = rows.pivot_table(index="clip_id", columns=CELL, values="value", sort=False, dropna=False)
-        return table.reindex(index=list(self.ids), columns=pd.MultiIndex.from_tuples(self.cells)).to_numpy(float)
+        means = pd.Series(values.to_numpy(float)).groupby(self._places).mean()
+        table = np.full((len(self.ids), len(self.cells)), np.nan)
+        table.flat[means.index] = means
+        return table
 
     def by_draw(self, cell: tuple[int, float]) -> NDArray[np.float64]:
         """[draws] how often each random vector moved eligible clips in a cell; empty unless each met all of them."""

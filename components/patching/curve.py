@@ -77,7 +77,7 @@ def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     drawn = (shown.key, look.kind, look.prompt, look.strength, look.view, column)
     figure = kept_figure(drawn, draw)
     charts.select_layer(figure, metrics, column, layer)
-    alt = kept_text((*drawn, layer), partial(alt_text, metrics, rate=column, selected_layer=layer))
+    alt = kept_text(drawn, partial(alt_text, metrics, rate=column))
     _show(figure, index, alt=alt, clickable=True)
     if look.view == "Information flow" and len(knockout):
         st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")

@@ -4,6 +4,10 @@
 // page that is resized, in full screen and in another theme. It lies inside the chart's picture and takes no clicks.
 
 const SVG = "http://www.w3.org/2000/svg";
+const OUTLINES = {
+  circle: (r) => `M${r},0A${r},${r} 0 1,1 0,${-r}A${r},${r} 0 0,1 ${r},0Z`,
+  diamond: (r) => `M${1.3 * r},0L0,${1.3 * r}L${-1.3 * r},0L0,${-1.3 * r}Z`, // as wide as plotly's
+};
 const LEAST_BELOW = 0.3; // of a letter's size, between its line and what stands below it
 
 function add(parent, name, attributes) {
@@ -37,11 +41,17 @@ function paint(chart, data) {
     const ends = { x1: at, x2: at, y1: top, y2: top + yaxis._length };
     add(below, "line", { ...ends, stroke: colour, "stroke-width": width, "data-x": x });
   }
-  for (const { x, y, colour, size, width } of data.rings) {
+  for (const { from, to, colour, width } of data.ways) {
+    const [x1, x2, y1, y2] = [from[0], to[0]].map((x) => along(xaxis, x)).concat([from[1], to[1]].map((y) => along(yaxis, y)));
+    if ([x1, x2, y1, y2].includes(null)) continue;
+    add(below, "line", { x1, x2, y1, y2, stroke: colour, "stroke-width": width });
+  }
+  for (const { x, y, colour, size, width, symbol } of data.dots) {
     const [cx, cy] = [along(xaxis, x), along(yaxis, y)];
     if (cx === null || cy === null) continue;
-    const ring = { cx, cy, r: size / 2, fill: "none", stroke: colour, "stroke-width": width };
-    add(above, "circle", { ...ring, "data-x": x, "data-y": y });
+    const look = { fill: symbol.endsWith("-open") ? "none" : colour, stroke: colour, "stroke-width": width };
+    const outline = OUTLINES[symbol.replace("-open", "")](size / 2);
+    add(above, "path", { d: outline, transform: `translate(${cx},${cy})`, ...look, "data-x": x, "data-y": y });
   }
   for (const { x0, x1, y0, y1, colour, width } of data.frames) {
     const [left, right] = [x0, x1].map((x) => xaxis._offset + xaxis.d2p(x)).sort((a, b) => a - b);

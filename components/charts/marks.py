@@ -9,9 +9,11 @@ its own takes the second click on a point for a wish to let go of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -27,18 +29,21 @@ _mount = st.components.v2.component("patchbay_chart_mark", js=_JS.read_text(enco
 
 
 def taken_off(figure: go.Figure) -> tuple[go.Figure, dict[str, list[dict[str, Any]]]]:
-    """A figure without the parts that are called `SELECTED`, and these: lines, rings, frames and names.
+    """A figure without the parts that are called `SELECTED`, and these: lines, dots, ways between, frames and names.
 
     Places are the figure's own numbers or names; sizes and widths are in pixels.
     """
     made = figure.to_dict()
-    traces, layout = made["data"], made["layout"]
+    layout = made["layout"]
     shapes, notes = layout.get("shapes", ()), layout.get("annotations", ())
-    mark: dict[str, list[dict[str, Any]]] = {"lines": [], "rings": [], "frames": [], "names": []}
-    for trace in filter(_is_selected, traces):
-        look = {"colour": trace["marker"]["color"], "size": trace["marker"]["size"]}
-        width = trace["marker"]["line"]["width"]
-        mark["rings"] += [{"x": x, "y": y, "width": width, **look} for x, y in zip(trace["x"], trace["y"], strict=True)]
+    mark: dict[str, list[dict[str, Any]]] = {"lines": [], "ways": [], "dots": [], "frames": [], "names": []}
+    for trace in figure.select_traces({"name": SELECTED}):  # in a dict plotly packs arrays up
+        points = list(zip(np.array(trace.x).tolist(), np.array(trace.y).tolist(), strict=True))
+        if trace.mode == "lines":
+            look = {"colour": trace.line.color, "width": trace.line.width}
+            mark["ways"] += [{"from": one, "to": to, **look} for one, to in pairwise(points) if None not in (*one, *to)]
+        else:
+            mark["dots"] += _dots(trace.marker, points)
     for shape in filter(_is_selected, shapes):
         look = {"colour": shape["line"]["color"], "width": shape["line"]["width"]}
         if shape["type"] == "line":
@@ -48,7 +53,7 @@ def taken_off(figure: go.Figure) -> tuple[go.Figure, dict[str, list[dict[str, An
     for note in filter(_is_selected, notes):
         said = {"text": unmarked(note["text"]), "size": note["font"]["size"], "up": note.get("yshift", 0)}
         mark["names"].append({"x": note["x"], **said})
-    left = [[one for one in parts if not _is_selected(one)] for parts in (traces, shapes, notes)]
+    left = [[one for one in parts if not _is_selected(one)] for parts in (made["data"], shapes, notes)]
     bare = {**made, "data": left[0], "layout": {**layout, "shapes": left[1], "annotations": left[2]}}
     # As it is: plotly would check each value again, which takes as long as drawing some figures does.
     return go.Figure(bare, _validate=False), mark
@@ -68,6 +73,16 @@ def draw(of: str, mark: dict[str, list[dict[str, Any]]], on_click: Callable[[Car
 
     data = {"of": of, "key": key, "takes": on_click is not None, **mark}
     _mount(key=key, data=data, on_clicked_change=clicked)
+
+
+def _dots(marker: go.scatter.Marker, points: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """One a point; sizes and symbols that each has for itself are its own."""
+    each = [[of] * len(points) if np.ndim(of) == 0 else of for of in (marker.size, marker.symbol)]
+    look = {"colour": marker.color, "width": marker.line.width}
+    return [
+        {"x": x, "y": y, "size": size, "symbol": symbol, **look}
+        for (x, y), size, symbol in zip(points, *each, strict=True)
+    ]
 
 
 def _is_selected(part: dict[str, Any]) -> bool:

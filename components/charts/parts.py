@@ -203,7 +203,11 @@ def mark_layer(fig: go.Figure, layer: int | None) -> None:
 
 def mark_at(fig: go.Figure, x: float, name: str = "") -> None:
     """A line through the plot at what is selected, and its name, plain text, above the plot."""
-    fig.add_vline(x=x, line={"color": GREY, "width": 2, "dash": "solid"}, layer="below", name=SELECTED)
+    # Not `add_vline`, which goes through every subplot that there could be.
+    fig.add_shape(
+        type="line", x0=x, x1=x, y0=0, y1=1, yref="y domain", layer="below", name=SELECTED,
+        line={"color": GREY, "width": 2, "dash": "solid"},
+    )  # fmt: skip
     if name:
         written = {
             "x": x, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 2, "showarrow": False,

@@ -41,7 +41,6 @@ DELTAS = {
 def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     """Draw what the view asks for; the first figure takes clicks where its axis is the layer."""
     metrics = index.metrics(look.kind, look.prompt, look.strength)
-    lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
     column, layer = "flip_to_target_rate_reachable", look.layer
     if look.head is not None:
         return heads.draw(index, look.kind, look.prompt, look.head)
@@ -70,6 +69,7 @@ def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
         column = "recovered"
         draw = partial(charts.delta_curve, metrics, column, flow=())
     elif look.view == "Information flow":
+        lens = index.lens(look.kind, look.prompt)
         draw = partial(charts.flip_curve, metrics, controls=(), lens=lens if len(lens) else None)
     else:
         column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
@@ -79,7 +79,7 @@ def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     charts.select_layer(figure, metrics, column, layer)
     alt = kept_text(drawn, partial(alt_text, metrics, rate=column))
     _show(figure, index, alt=alt, clickable=True)
-    if look.view == "Information flow" and len(knockout):
+    if look.view == "Information flow" and len(knockout := index.knockout(look.kind, look.prompt)):
         st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")
         _show(
             charts.knockout_curve(knockout, selected_layer=layer),

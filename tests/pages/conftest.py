@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from streamlit.runtime.scriptrunner import script_runner
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Selectbox
 
-from components import models
+from components import models, page_style
 from components.clips import owner
 from interp_core.models import bundled
 from tests.pages.tiny_demo import write_demo
@@ -94,7 +94,7 @@ def open_app(server: Path) -> OpenApp:
 
 
 def send(at: AppTest, element: Any, selection: dict[str, Any]) -> AppTest:
-    """What the browser sends when something is selected in a chart or a table; AppTest has no hand for it."""
+    """What the browser sends when something is selected in a table; AppTest has no hand for it."""
     states = at._tree.get_widget_states()
     widget = states.widgets.add()
     widget.id = element.proto.id
@@ -103,7 +103,7 @@ def send(at: AppTest, element: Any, selection: dict[str, Any]) -> AppTest:
 
 
 def by_key(at: AppTest, kind: str, key: str) -> Any:
-    """The chart or table with a key."""
+    """The chart, table or component with a key."""
     return next(element for element in at.get(kind) if element.proto.id.endswith(f"-{key}"))
 
 
@@ -112,9 +112,17 @@ def click_point(at: AppTest, key: str, trace: str, i: int) -> AppTest:
     chart = by_key(at, "plotly_chart", key)
     data = json.loads(chart.proto.spec)["data"]
     number = next(n for n, drawn in enumerate(data) if drawn.get("name", "").startswith(trace))
-    carried = data[number]["customdata"][i]
-    point = {"curve_number": number, "point_number": i, "point_index": i, "customdata": carried}
-    return send(at, chart, {"points": [point], "point_indices": [i], "box": [], "lasso": []})
+    return click(at, key, data[number]["customdata"][i])
+
+
+def click(at: AppTest, key: str, *carried: Sequence[Any]) -> AppTest:
+    """Click points of the chart with a key that carry this."""
+    return trigger(at, f"{page_style.MARK}{key}", "clicked", [list(one) for one in carried])
+
+
+def marked(at: AppTest, key: str) -> dict[str, Any]:
+    """What is drawn into the chart with a key: lines, dots, frames and names."""
+    return told(at, f"{page_style.MARK}{key}")
 
 
 def words(at: AppTest) -> str:

@@ -49,7 +49,9 @@ _MARGINS = f"""
 # Streamlit's own grey for the words of a chart is 3.7:1 on white; here they take the colour of the page's text. The
 # green of its code is too faint for a caption.
 _CHART_WORDS = """
-[data-testid='stMarkdownContainer'] :is(th, td) { padding: 0.35rem 0.5rem; overflow-wrap: anywhere; }
+[data-testid='stMarkdownContainer'] :is(th, td) { padding: 0.35rem 0.5rem; }
+[data-testid='stMarkdownContainer'] td { overflow-wrap: anywhere; }
+[data-testid='stMarkdownContainer'] td strong { white-space: nowrap; }
 [data-testid='stCaptionContainer'] code { color: inherit; }
 .js-plotly-plot :is(.xtick, .ytick, .cbaxis, .cbtitle) text,
   .js-plotly-plot :is(.xtitle, .ytitle, .annotation-text, .gtitle) { fill: currentColor !important; }

@@ -110,10 +110,11 @@ def heatmap(
     axis = {"showgrid": False, "zeroline": False, "fixedrange": True, "tickfont": {"size": FONT_PX}, "ticks": ""}
     at, names = _thinned(column_names, most=24)
     # On one line `emb` and `0` meet where layers are close.
+    longest = max(map(len, names))
     names = [f"<br>{name}" if name == layer_text(-1) and len(names) > 8 else name for name in names]
     figure.update_xaxes(
         **axis, range=[-0.5, n_columns - 0.5], tickvals=at, ticktext=names, title_text=column_title,
-        title_font={"size": FONT_PX}, tickangle=0 if max(map(len, names)) * len(names) < 70 else -45,
+        title_font={"size": FONT_PX}, tickangle=0 if longest * len(names) < 70 else -45,
     )  # fmt: skip
     at, names = _thinned(row_names, most=40)
     rows = [-0.5, n_rows - 0.5] if upwards else [n_rows - 0.5, -0.5]

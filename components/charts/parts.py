@@ -276,9 +276,9 @@ def thinned(names: Sequence[str], most_letters: int) -> list[int]:
 
 def at_height(fig: go.Figure, height: int) -> go.Figure:
     """A copy with another height in pixels and no more around the plot than it needs."""
-    copy, (above, below), named = go.Figure(fig), (112, 46), 22
+    copy, (above, below, left), named = go.Figure(fig), (112, 58, 92), 22
     copy.update_layout(
-        height=height, margin={"t": above, "b": below},
+        height=height, margin={"t": above, "b": below, "l": left},  # the name of y has two lines, those of layers too
         legend={"y": 1 + (named + PRESENTED_TYPE * 24) / (height - above - below)},
     )  # fmt: skip
     copy.update_annotations(yshift=named, selector={"name": SELECTED})  # clear of an asterisk below it

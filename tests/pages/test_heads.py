@@ -17,7 +17,7 @@ from interp_core.experiments.heads.run import HeadsResult
 from interp_core.models import bundled
 from tests.experiments.heads_cases import CLASSES, write_clips, write_manifest
 from tests.families.encoders import save_clap_audio
-from tests.pages.conftest import by_key, click, faults, forget, told, words
+from tests.pages.conftest import by_key, click, faults, forget, marks_on, opened_export, told, words
 
 NAME = "demo-tiny-events"
 
@@ -77,6 +77,12 @@ def test_a_click_on_the_map_selects_that_head_everywhere(open_app, saved) -> Non
     kept = saved.ablation[(saved.ablation["layer"] == 2) & (saved.ablation["head"] == 1)].iloc[0]
     bars = drawn(at, "heads_effect_logprob_change")["data"]
     assert [bar["y"] for bar in bars] == [[f"mean {kept['logprob_change']:+.3f}"]]
+
+
+def test_the_export_is_the_map_on_screen_with_the_head_that_is_chosen(open_app, saved, paper) -> None:
+    opened_export(click(open_heads_page(open_app), state.HEADS_MAP, [2, 1]))
+    found = marks_on(paper())
+    assert found["frames"] == {(1, 2)} and "S2 B0 H1" in found["words"] and "seed" in found["words"]
 
 
 def test_a_link_shows_that_head_in_that_view(open_app, saved) -> None:

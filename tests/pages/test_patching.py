@@ -193,7 +193,7 @@ def test_a_click_on_the_curve_selects_the_layer_and_a_second_click_leaves_it(ope
 
 
 def test_a_step_through_the_layers_moves_the_mark_and_no_chart(open_app, saved):
-    at = open_app(pair="prosody-0001", layer="0")
+    at = open_app(pair="prosody-0001", layer="0", measure="all pairs")
     before = {chart.proto.id for chart in at.get("plotly_chart")}
     at = at.button(key="layer-up").click().run()
     assert len(before) == 2 and {chart.proto.id for chart in at.get("plotly_chart")} == before

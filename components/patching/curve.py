@@ -21,7 +21,7 @@ from components.words import layer_text, layer_title, md
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.subspace_words import sentence
 
-PRESENTED_PX = 312  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
+PRESENTED_PX = 306  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
 VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response", heads.VIEW)
 IN_WORDS = "Answers in words"
 """A view of runs that hold any."""

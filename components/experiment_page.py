@@ -41,7 +41,6 @@ from interp_core.jobs import Job
 from interp_core.models.subject import Subject
 from interp_core.options import declared
 from interp_core.request import Request, short_name
-from interp_core.sinks import LOOK_EVERY_S
 
 View = Callable[[Shown, Any, Subject], export.Drawn | None]
 
@@ -155,8 +154,7 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
     job = server.engine().jobs.get(key)
     running = job is not None and job.active
     if job is not None and job.active:
-        jobs_panel.watch(job)
-        _so_far(job)
+        jobs_panel.watch(job, _so_far)
     elif job is not None and job.error:
         show(job.error)
     folders = runs.kept_folders(asked, key)
@@ -232,18 +230,13 @@ def _weigh(key: str, asked: Request) -> str | None:
 
 def _so_far(job: Job[Any]) -> None:
     """The curves of a run that goes on, in the place where its result will be."""
-
-    def body() -> None:
-        with readable_errors():
-            curves = job.so_far() if job.so_far is not None else None
-            if curves is None or curves.empty:
-                return
-            fewest, most = int(curves["n"].min()), int(curves["n"].max())
-            n = f"{most:d}" if fewest == most else f"{fewest:d} to {most:d}"
-            st.caption(f"So far, of n = {n}: no intervals and no controls yet, and the numbers still move.")
-            clicks.show(so_far.figure(curves), key=state.SO_FAR, alt=so_far.alt(curves))
-
-    st.fragment(body, run_every=2 * LOOK_EVERY_S)()
+    curves = job.so_far() if job.so_far is not None else None
+    if curves is None or curves.empty:
+        return
+    fewest, most = int(curves["n"].min()), int(curves["n"].max())
+    n = f"{most:d}" if fewest == most else f"{fewest:d} to {most:d}"
+    st.caption(f"So far, of n = {n}: no intervals and no controls yet, and the numbers still move.")
+    clicks.show(so_far.figure(curves), key=state.SO_FAR, alt=so_far.alt(curves))
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the models and reading the clips …")

@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 from matplotlib.figure import Figure
+from streamlit.elements.lib.mutable_popover_container import PopoverContainer
 
-from components import server
+from components import server, state
 from components.charts.paper import on_paper
 from components.charts.parts import for_export
 from components.shown import Shown
@@ -32,15 +34,16 @@ class Drawn:
     """The figure that a view shows, for its export.
 
     Attributes:
-        figure: as it is on screen.
-        title: what it says about itself in a file, in lines that fit a narrow figure.
+        figure: as it is on screen, with the mark of what is selected.
+        title: what it shows. signed: the lines below it, made when they are asked for; see `facts`.
         name: for the names of files.
-        picture: the same for paper, where it is another one than that of the run folder.
+        picture: for paper, where the view has a figure of its own for that; else what is on screen is drawn for it.
         pair: the selected pair on paper, where the view has one.
     """
 
     figure: go.Figure
     title: str
+    signed: Callable[[], str]
     name: str
     picture: Callable[[], Figure] | None = None
     pair: Callable[[], Figure] | None = None
@@ -72,9 +75,9 @@ def file_name(*parts: str) -> str:
     return "-".join(re.sub(r"[^\w.~-]+", "_", part).strip("_") for part in parts if part)
 
 
-def facts(shown: Shown, *settings: str, n: str = "") -> str:
-    """The last lines of an exported figure's title; see `Result.signature`."""
-    return shown.result.signature(*settings, n=n)
+def facts(shown: Shown, *settings: str, n: str = "") -> Callable[[], str]:
+    """The last lines of an exported figure; see `Result.signature`."""
+    return partial(shown.result.signature, *settings, n=n)
 
 
 def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None) -> None:
@@ -85,8 +88,11 @@ def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None)
     """
     result = shown.result
     base = file_name(result.model_name, shown.command, drawn.name if drawn else "")
-    figure = (drawn and drawn.picture) or result.figure
-    with st.popover("Export", icon=":material/download:"):
+    figure = result.figure if drawn is None else drawn.picture or partial(_on_paper, drawn)
+    opened = _opened(state.EXPORT)
+    if not opened.open:
+        return
+    with opened:
         st.caption(
             "Figure: PNG, SVG and PDF for paper" + ("; HTML is the one on screen, interactive." if drawn else ".")
         )
@@ -94,7 +100,7 @@ def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None)
             for kind, mime in FORMATS.items():
                 _button(kind.upper(), partial(_drawn_now, figure, kind), f"{base}.{kind}", mime)
             if drawn is not None:
-                _button("HTML", lambda: html(drawn.figure, drawn.title), f"{base}.html", "text/html")
+                _button("HTML", partial(_interactive, drawn), f"{base}.html", "text/html")
         if drawn is not None and drawn.pair is not None:
             st.caption("The selected pair in one figure: curve, both spectrograms, logits.")
             with st.container(horizontal=True):
@@ -111,24 +117,30 @@ def menu(shown: Shown, drawn: Drawn | None = None, asked: Request | None = None)
         _repeat(shown, base)
 
 
-def chart(figure: go.Figure, title: str, signed: str, *, key: str, name: str) -> None:
+def chart(drawn: Drawn, *, key: str) -> None:
     """The downloads of one chart beside the run's own: what is on screen, signed.
 
     Args:
-        title: what it shows. signed: the lines below it; see `Result.signature`.
-        key: of the chart. name: of the files, without their ending.
+        key: of the chart.
     """
-    with st.popover("Export", icon=":material/download:", type="tertiary", key=f"export-{key}"):
+    opened = _opened(f"{state.EXPORT}-{key}", type="tertiary")
+    if not opened.open:
+        return
+    with opened:
         st.caption("This chart: PNG, SVG and PDF for paper; HTML is the one on screen, interactive.")
         with st.container(horizontal=True):
             for kind, mime in FORMATS.items():
-                made = partial(_chart_now, figure, title, signed, kind)
-                _button(kind.upper(), made, f"{name}.{kind}", mime, of=key)
-            _button("HTML", lambda: html(figure, f"{title}\n{signed}"), f"{name}.html", "text/html", of=key)
+                made = partial(_drawn_now, partial(_on_paper, drawn), kind)
+                _button(kind.upper(), made, f"{drawn.name}.{kind}", mime, of=key)
+            _button("HTML", partial(_interactive, drawn), f"{drawn.name}.html", "text/html", of=key)
 
 
-def _chart_now(figure: go.Figure, title: str, signed: str, file_format: str) -> bytes:
-    return picture(sign(on_paper(figure, title), signed), file_format)
+def _on_paper(drawn: Drawn) -> Figure:
+    return sign(on_paper(drawn.figure, drawn.title), drawn.signed())
+
+
+def _interactive(drawn: Drawn) -> bytes:
+    return html(drawn.figure, f"{drawn.title}\n{drawn.signed()}")
 
 
 def paper(name: str, draw: Callable[[], Figure]) -> None:
@@ -137,11 +149,19 @@ def paper(name: str, draw: Callable[[], Figure]) -> None:
     Args:
         name: of the file, without its ending.
     """
-    with st.popover("Export", icon=":material/download:"):
+    opened = _opened(f"{state.EXPORT}-{state.HAND_CURVE}")
+    if not opened.open:
+        return
+    with opened:
         st.caption("Both spectrograms, the curve and the logits in one figure for paper.")
         with st.container(horizontal=True):
             for kind, mime in FORMATS.items():
                 _button(kind.upper(), partial(_drawn_now, draw, kind), f"{name}.{kind}", mime, of="hand")
+
+
+def _opened(key: str, **settings: Any) -> PopoverContainer:
+    """The place of downloads, which are drawn while it is `.open`: they would be sent anew at each click on a chart."""
+    return st.popover("Export", icon=":material/download:", key=key, on_change="rerun", **settings)
 
 
 def _repeat(shown: Shown, base: str) -> None:

@@ -1,7 +1,10 @@
-"""Jobs as every session sees them: progress, remaining time, cancel. Polled only while one is active."""
+"""Jobs as every session sees them: progress, remaining time, cancel. Asked about here alone, and only while one is
+active.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -26,8 +29,12 @@ _MARK = {"done": ":material/check:", "failed": ":material/error:", "cancelled": 
 
 def panel() -> None:
     """The sidebar's view of jobs and memory."""
-    active = any(job.active for job in server.jobs())
-    st.fragment(_panel, run_every=POLL_SECONDS if active else None)()
+    _polled(_panel, any(job.active for job in server.jobs()))
+
+
+def _polled(body: Callable[[], None], active: bool) -> None:
+    """The one place that draws a part of a page again and again."""
+    st.fragment(body, run_every=POLL_SECONDS if active else None)()
 
 
 def _panel() -> None:
@@ -141,8 +148,8 @@ def _rerun_when_all_ended(active: bool) -> None:
         st.rerun()
 
 
-def watch(job: Job[Any]) -> None:
-    """One job in the page itself, where its result will be."""
+def watch(job: Job[Any], so_far: Callable[[Job[Any]], None] = lambda job: None) -> None:
+    """One job in the page itself, where its result will be; `so_far` draws below it what it has come to."""
 
     def body() -> None:
         with readable_errors():
@@ -150,7 +157,8 @@ def watch(job: Job[Any]) -> None:
                 job.wait(STOPPING_SECONDS)
             if job.active:
                 progress(job, "page")
+                so_far(job)
                 return
         st.rerun()  # whatever else is still running
 
-    st.fragment(body, run_every=POLL_SECONDS)()
+    _polled(body, active=True)

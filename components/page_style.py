@@ -17,6 +17,8 @@ STEPS = "steps_"
 """Begins the key of a container with two buttons that step through what stands beside them; it stays one line."""
 BAR = "bar"
 """The key of the container with the origin of the run on show and its export."""
+MARK = "mark_of_"
+"""Begins the key of what draws the mark into a chart; it takes no room."""
 NARROW_PX, LOW_PX = 1100, 840
 
 # Streamlit leaves 80 pixels at each side, which charts need more than the page does, and 60 above for a bar with one
@@ -35,6 +37,7 @@ _MARGINS = f"""
 .st-key-{HEADING} > [data-testid='stElementContainer']:has([data-testid='stHeading']) {{ flex: 1 1 0; }}
 .st-key-{HEADING} > :is([data-testid='stLayoutWrapper'], .stVerticalBlock) {{ flex: 0 0 auto; }}
 .st-key-{BAR} {{ flex-wrap: nowrap; }}
+[class*='st-key-{MARK}'] {{ display: none; }}
 .st-key-{BAR} > [data-testid='stElementContainer'] {{ flex: 1 1 0; min-width: 0; }}
 [class*='st-key-{STEPS}'] {{ flex-wrap: nowrap; }}
 [class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has([data-testid='stCaptionContainer']) {{
@@ -46,7 +49,9 @@ _MARGINS = f"""
 # Streamlit's own grey for the words of a chart is 3.7:1 on white; here they take the colour of the page's text. The
 # green of its code is too faint for a caption.
 _CHART_WORDS = """
-[data-testid='stMarkdownContainer'] :is(th, td) { padding: 0.35rem 0.5rem; overflow-wrap: anywhere; }
+[data-testid='stMarkdownContainer'] :is(th, td) { padding: 0.35rem 0.5rem; }
+[data-testid='stMarkdownContainer'] td { overflow-wrap: anywhere; }
+[data-testid='stMarkdownContainer'] td strong { white-space: nowrap; }
 [data-testid='stCaptionContainer'] code { color: inherit; }
 .js-plotly-plot :is(.xtick, .ytick, .cbaxis, .cbtitle) text,
   .js-plotly-plot :is(.xtitle, .ytitle, .annotation-text, .gtitle) { fill: currentColor !important; }

@@ -1,21 +1,22 @@
-"""A chart on the page, and what was clicked in it: a point's `customdata`, as Streamlit hands it over.
+"""A chart on the page, with the mark of what is selected, and what was clicked in it: a point's `customdata`.
 
-Nothing selected means that a point was clicked for the second time, which says nothing about what is chosen: every
-reader then gives None, and the selection stays as it was.
+A point that carries nothing says nothing about what is chosen: every reader then gives None, and the selection stays as
+it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from components import state
+from components.charts import marks
+from components.charts.marks import Carried
 from components.charts.parts import CHART_CONFIG, presented
 
-Points = Sequence[Mapping[str, Any]]
 Cell = tuple[int, int]
 
 
@@ -25,56 +26,39 @@ def show(
     key: str,
     alt: str,
     on_click: Callable[[Any], None] | None = None,
-    read: Callable[[Points], Any] | None = None,
+    read: Callable[[Carried], Any] | None = None,
 ) -> None:
     """Put a figure on the page.
 
     Args:
+        alt: what the chart shows, whatever is selected in it: another text makes it another chart, drawn from nothing.
         on_click: called, before the rerun, with what was clicked: what `read` finds, a number unless given.
     """
 
-    def clicked() -> None:
-        found = (read or clicked_number)(st.session_state[key].selection.points)
+    def clicked(carried: Carried) -> None:
+        found = (read or clicked_number)(carried)
         if found is not None and on_click is not None:
             on_click(found)
 
-    st.plotly_chart(
-        presented(figure) if state.presenting() else figure,
-        theme="streamlit",
-        key=key,
-        on_select=clicked if on_click is not None else "ignore",
-        selection_mode="points",
-        config=CHART_CONFIG,
-        alt=alt,
-    )
+    bare, mark = marks.taken_off(presented(figure) if state.presenting() else figure)
+    st.plotly_chart(bare, theme="streamlit", key=key, config=CHART_CONFIG, alt=alt)
+    if on_click is not None or any(mark.values()):
+        marks.draw(key, mark, clicked if on_click is not None else None)
 
 
-def clicked_number(points: Points) -> int | None:
+def clicked_number(points: Carried) -> int | None:
     """The number (layer, dose, row of a table) that the first of the points with one carries."""
-    return next((int(first) for first, *_ in _carried(points) if isinstance(first, int | float)), None)
+    return next((int(first) for first, *_ in filter(None, points) if isinstance(first, int | float)), None)
 
 
-def clicked_text(points: Points) -> str | None:
+def clicked_text(points: Carried) -> str | None:
     """The name that the first of the points with one carries."""
-    return next((first for first, *_ in _carried(points) if isinstance(first, str)), None)
+    return next((first for first, *_ in filter(None, points) if isinstance(first, str)), None)
 
 
-def clicked_cell(points: Points) -> Cell | None:
+def clicked_cell(points: Carried) -> Cell | None:
     """The (row, column) that the first of the points with two whole numbers carries."""
-    for first, *rest in _carried(points):
+    for first, *rest in filter(None, points):
         if isinstance(first, int) and rest and isinstance(rest[0], int):
             return first, rest[0]
     return None
-
-
-def _carried(points: Points) -> list[list[Any]]:
-    """What each point carries, without those that carry nothing."""
-    found = []
-    for point in points:
-        carried = point.get("customdata")
-        # Streamlit hands a row of plain numbers over as {"0": ..., "1": ...}, and a mixed one as a list.
-        if isinstance(carried, Mapping):
-            carried = [carried.get("0"), carried.get("1")]
-        if isinstance(carried, Sequence) and not isinstance(carried, str) and len(carried):
-            found.append(list(carried))
-    return found

@@ -1,7 +1,7 @@
 """A matrix to look at and to click: numbers in the cells where they fit, gaps for what is missing.
 
-Plotly's heatmaps hand no click to Python, so every cell carries an invisible marker that does. `heatmap` only draws;
-`show` puts the figure on a page and tells a callback which cell was clicked.
+Plotly's heatmaps carry no data of their own to a click, so every cell has an invisible marker that does. `heatmap` only
+draws; `show` puts the figure on a page and tells a callback which cell was clicked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from components.charts import clicks
 from components.charts.clicks import Cell, clicked_cell
-from components.charts.parts import FONT_PX, UNFADED
+from components.charts.parts import FONT_PX, SELECTED
 from components.charts.words import plain
 from components.words import layer_text
 from interp_core.looks import GREY
@@ -98,22 +98,23 @@ def heatmap(
         text=[_said(cell, told, row_names, column_names, number, hover, marks) for cell in cells],
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
-        **UNFADED,
     )
     write = numbers and max(values.shape) <= MOST_WRITTEN
     _write_cells(figure, values, told, number, (low, high), scale, marks or {}, write)
     for cell in outlined:
-        _frame(figure, cell, width=1.5, color=GREY)
+        _frame(figure, cell, width=1.5, color=GREY, name="outline")
     if selected is not None:
-        _frame(figure, selected, width=6.0, color="#FFFFFF")  # black on white stands out from every colour of a scale
-        _frame(figure, selected, width=3.0, color="#000000")
+        # Black on white stands out from every colour of a scale.
+        _frame(figure, selected, width=6.0, color="#FFFFFF", name=SELECTED)
+        _frame(figure, selected, width=3.0, color="#000000", name=SELECTED)
     axis = {"showgrid": False, "zeroline": False, "fixedrange": True, "tickfont": {"size": FONT_PX}, "ticks": ""}
     at, names = _thinned(column_names, most=24)
     # On one line `emb` and `0` meet where layers are close.
+    longest = max(map(len, names))
     names = [f"<br>{name}" if name == layer_text(-1) and len(names) > 8 else name for name in names]
     figure.update_xaxes(
         **axis, range=[-0.5, n_columns - 0.5], tickvals=at, ticktext=names, title_text=column_title,
-        title_font={"size": FONT_PX}, tickangle=0 if max(map(len, names)) * len(names) < 70 else -45,
+        title_font={"size": FONT_PX}, tickangle=0 if longest * len(names) < 70 else -45,
     )  # fmt: skip
     at, names = _thinned(row_names, most=40)
     rows = [-0.5, n_rows - 0.5] if upwards else [n_rows - 0.5, -0.5]
@@ -187,11 +188,11 @@ def _ink(value: float, limits: tuple[float, float], scale: str) -> str:
     return "#FFFFFF" if dark else "#000000"
 
 
-def _frame(figure: go.Figure, cell: Cell, *, width: float, color: str) -> None:
+def _frame(figure: go.Figure, cell: Cell, *, width: float, color: str, name: str) -> None:
     row, column = cell
     figure.add_shape(
         type="rect", x0=column - 0.48, x1=column + 0.48, y0=row - 0.48, y1=row + 0.48, fillcolor="rgba(0,0,0,0)",
-        line={"color": color, "width": width}, name="frame",
+        line={"color": color, "width": width}, name=name,
     )  # fmt: skip
 
 

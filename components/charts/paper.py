@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
+from components.charts.parts import SELECTED
 from components.charts.words import unmarked
 from interp_core.experiments.figures import LINES, MARKERS, Figure, quiet
 from interp_core.looks import GREY
@@ -35,7 +36,7 @@ def on_paper(figure: go.Figure, title: str) -> Figure:
     if not any(trace.type == "heatmap" for trace in figure.data):
         quiet(axes)
     for trace in figure.data:
-        if trace.name in ("selected", "cells"):
+        if trace.name == "cells":
             continue
         if trace.type == "heatmap":
             _matrix(drawn, axes, trace)
@@ -139,10 +140,10 @@ def _trace(axes: Axes, trace: go.Scatter, places: Mapping[str, Places]) -> None:
         markersize=_size(trace) if "markers" in mode else 0, alpha=trace.opacity, linewidth=1.6, elinewidth=1,
         capsize=2,
         drawstyle="steps-post" if trace.line.shape == "hv" else "default",
-        markerfacecolor="white" if hollow.all() else colour,
+        markerfacecolor="none" if trace.name == SELECTED else "white" if hollow.all() else colour,
         label=unmarked(trace.name) if trace.showlegend is not False and trace.name else None,
     )  # fmt: skip
-    if len(hollow) == len(x) and hollow.any():
+    if len(hollow) == len(x) and hollow.any() and trace.name != SELECTED:
         axes.plot(x[hollow], y[hollow], "o", markersize=3, color="white", zorder=5)
 
 

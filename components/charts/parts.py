@@ -26,8 +26,8 @@ MANY = 32  # more points than this are drawn smaller
 HEIGHT_PX = 400
 MARGIN_PX = {"l": 64, "r": 24, "t": 78, "b": 56}
 LEGEND_GAP_PX = 26  # between the plot and its legend: the selected layer's name stands there
-# A click fades all points but one, and they stay so where the page has no reason to redraw.
-UNFADED = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
+SELECTED = "selected"
+"""The name of every trace, shape and annotation that marks what is selected; on a page `marks` draws them."""
 GLYPHS = {
     "square": "■", "x": "✖", "triangle-up": "▲", "cross": "✚", "diamond": "◆", "triangle-down": "▼",
     "hexagon": "⬢", "star-diamond": "✦",
@@ -110,7 +110,6 @@ def add_series(
             "symbol": [f"{look.marker}-open" if n < FEW else look.marker for n in counts],
             "line": {"color": look.colour, "width": 1.5},
         },
-        **UNFADED,
         customdata=[[row[x], _hover(look, row, x, y)] for _, row in rows.iterrows()],
         hovertemplate="%{customdata[1]}<extra></extra>",
         meta={"name": look.name, "symbol": look.marker},
@@ -165,7 +164,6 @@ def mark_significant(fig: go.Figure, rows: pd.DataFrame, column: str) -> None:
     fig.add_scatter(
         x=sure["layer"], y=sure[column], mode="text", text="<b>✱</b><br> ", textposition="top center",
         textfont={"size": 13, "color": GREY}, name="significant", hoverinfo="skip", showlegend=False, cliponaxis=False,
-        selected={"textfont": {"color": GREY}}, unselected={"textfont": {"color": GREY}},
     )  # fmt: skip
     fig.add_scatter(
         x=[None], y=[None], mode="markers", name="✱ adjusted p < .05 against random", hoverinfo="skip",
@@ -179,12 +177,12 @@ def ring(fig: go.Figure, rows: pd.DataFrame, column: str, layer: int | None) -> 
         ring_at(fig, row["layer"], row[column], BLUE)
 
 
-def ring_at(fig: go.Figure, x: float, y: float, colour: str) -> None:
-    """A ring around what is selected; none where it has no value."""
-    if math.isfinite(y):
+def ring_at(fig: go.Figure, x: Any, y: Any, colour: str) -> None:
+    """A ring around what is selected, at numbers or at names; none where it has no value."""
+    if all(isinstance(one, str) or math.isfinite(one) for one in (x, y)):
         fig.add_scatter(
-            x=[x], y=[y], mode="markers", name="selected", hoverinfo="skip", showlegend=False, cliponaxis=False,
-            marker={"symbol": "circle-open", "size": 20, "color": colour, "line": {"width": 3}}, **UNFADED,
+            x=[x], y=[y], mode="markers", name=SELECTED, hoverinfo="skip", showlegend=False, cliponaxis=False,
+            marker={"symbol": "circle-open", "size": 20, "color": colour, "line": {"width": 3}},
         )  # fmt: skip
 
 
@@ -199,14 +197,23 @@ def whiskers(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str,
 
 def mark_layer(fig: go.Figure, layer: int | None) -> None:
     """A line through the plot at the selected layer, and its name above the plot."""
-    if layer is None:
-        return
-    fig.add_vline(x=layer, line={"color": GREY, "width": 2, "dash": "solid"}, layer="below", name="selected layer")
-    name = {
-        "x": layer, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 2, "showarrow": False,
-        "text": f"<b>{layer_name(layer)}</b>", "font": {"size": FONT_PX}, "name": "selected layer",
-    }  # fmt: skip
-    annotate(fig, [name])
+    if layer is not None:
+        mark_at(fig, layer, layer_name(layer))
+
+
+def mark_at(fig: go.Figure, x: float, name: str = "") -> None:
+    """A line through the plot at what is selected, and its name, plain text, above the plot."""
+    # Not `add_vline`, which goes through every subplot that there could be.
+    fig.add_shape(
+        type="line", x0=x, x1=x, y0=0, y1=1, yref="y domain", layer="below", name=SELECTED,
+        line={"color": GREY, "width": 2, "dash": "solid"},
+    )  # fmt: skip
+    if name:
+        written = {
+            "x": x, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 2, "showarrow": False,
+            "text": f"<b>{name}</b>", "font": {"size": FONT_PX}, "name": SELECTED,
+        }  # fmt: skip
+        annotate(fig, [written])
 
 
 def reference_line(fig: go.Figure, value: float) -> None:
@@ -269,12 +276,12 @@ def thinned(names: Sequence[str], most_letters: int) -> list[int]:
 
 def at_height(fig: go.Figure, height: int) -> go.Figure:
     """A copy with another height in pixels and no more around the plot than it needs."""
-    copy, (above, below), named = go.Figure(fig), (112, 46), 22
+    copy, (above, below, left), named = go.Figure(fig), (112, 58, 92), 22
     copy.update_layout(
-        height=height, margin={"t": above, "b": below},
+        height=height, margin={"t": above, "b": below, "l": left},  # the name of y has two lines, those of layers too
         legend={"y": 1 + (named + PRESENTED_TYPE * 24) / (height - above - below)},
     )  # fmt: skip
-    copy.update_annotations(yshift=named, selector={"name": "selected layer"})  # clear of an asterisk below it
+    copy.update_annotations(yshift=named, selector={"name": SELECTED})  # clear of an asterisk below it
     copy.update_xaxes(title_standoff=0)
     title = copy.layout.yaxis.title.text or ""
     copy.update_yaxes(title_text=title.replace(" (", "<br>(", 1))  # on one line it is longer than a low figure is high

@@ -32,10 +32,8 @@ TITLES: Mapping[str, str] = {
 }
 
 
-def alt_text(
-    metrics: pd.DataFrame, *, rate: str = "flip_to_target_rate_reachable", selected_layer: int | None = None
-) -> str:
-    """What the curve shows, in words: the peak, a random donor there, significance, the selected layer."""
+def alt_text(metrics: pd.DataFrame, *, rate: str = "flip_to_target_rate_reachable") -> str:
+    """What the curve shows, in words: the peak, a random donor there, significance."""
     matched = metrics[metrics["condition"] == "matched"].dropna(subset=[rate]).sort_values("layer")
     what = TITLES.get(rate, rate)
     if matched.empty:
@@ -61,9 +59,6 @@ def alt_text(
             sentences.append("At no layer beyond the random donor (adjusted p < .05).")
         if below.any():
             sentences.append(f"Below the random donor (adjusted p < .05) at {_runs_of([*sure.index[below]])}.")
-    chosen = matched[matched["layer"] == selected_layer]
-    if len(chosen):
-        sentences.append(f"Selected, {layer_name(selected_layer)}: {row_reading(chosen.iloc[0], rate)}.")
     return " ".join(sentences)
 
 

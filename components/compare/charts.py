@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import norm
 
-from components.charts.parts import FONT_PX, UNFADED, new_figure, reference_line, ring_at, whiskers
+from components.charts.parts import FONT_PX, new_figure, reference_line, ring_at, whiskers
 from components.charts.words import plain
 from interp_core.errors import InterpError
 from interp_core.looks import COMPARED, GREEN, GREY, Look
@@ -56,7 +56,7 @@ def diagonal(rows: pd.DataFrame, estimate: str, *, selected: str | None = None) 
         name=f"{estimate} CKA (n = {n} clips)", connectgaps=False, cliponaxis=False,
         error_y=whiskers(values, low, high), line={"color": GREEN, "width": 2},
         marker={"color": GREEN, "size": 9}, customdata=[[i] for i in x], text=texts,
-        hovertemplate="%{text}<extra></extra>", **UNFADED,
+        hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
     _ring(fig, x, values, list(rows["base_point"]), selected, GREEN)
     reference_line(fig, 1.0)
@@ -92,7 +92,7 @@ def effect(
             "line": {"color": colour, "width": 2},
         },
         customdata=[[i] for i in x], text=[_effect_text(row, value) for _, row in here],
-        hovertemplate="%{text}<extra></extra>", **UNFADED,
+        hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
     if any(null):
         fig.add_scatter(
@@ -125,7 +125,7 @@ def measures(rows: pd.DataFrame, measure: str, *, selected: str | None = None) -
                 "symbol": [f"{look.marker}-open" if hollow else look.marker for hollow in null],
             },
             customdata=[[i] for i in picked], text=[_measure_text(row, measure) for row in some.to_dict("records")],
-            hovertemplate="%{text}<extra></extra>", **UNFADED,
+            hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     base = rows.loc[rows["model"] == "base", measure]
     if len(base):
@@ -134,10 +134,7 @@ def measures(rows: pd.DataFrame, measure: str, *, selected: str | None = None) -
     if selected in list(rows["model"]):
         at = names[list(rows["model"]).index(selected)]
         value = float(rows.loc[rows["model"] == selected, measure].iloc[0])
-        fig.add_scatter(
-            x=[value], y=[at], mode="markers", hoverinfo="skip", showlegend=False, cliponaxis=False, name="selected",
-            marker={"symbol": "circle-open", "size": 22, "color": GREY, "line": {"width": 3}}, **UNFADED,
-        )  # fmt: skip
+        ring_at(fig, value, at, GREY)
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], title_text="", automargin=True)
     title = {"eer": "EER", "min_dcf": "minDCF", "accuracy": "accuracy"}.get(measure, measure)
     fig.update_xaxes(title_text=title, showgrid=True, tickformat=".0%" if measure in ("eer", "accuracy") else "")

@@ -12,7 +12,6 @@ import streamlit as st
 
 from components import form, server, state
 from components.charts import clicks, heatmap
-from components.charts.paper import on_paper
 from components.compare import charts as compare_charts
 from components.compare import words as compare_words
 from components.export import Drawn, facts
@@ -26,7 +25,6 @@ from interp_core.data.clips import Clip
 from interp_core.experiments.compare.figures import matrix_of
 from interp_core.experiments.compare.request import CompareRequest
 from interp_core.experiments.compare.run import Comparison
-from interp_core.experiments.figures import sign
 from interp_core.models.subject import Subject
 
 TABS = ("Layer by layer", "Transplants", "All models", "How it was computed")
@@ -79,13 +77,14 @@ def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn | No
         return seen and _of_transplants(shown, seen, transplant, view)
     if not layers.open:
         return None  # tables alone: what is exported is the run's figure
-    return Drawn(figure, f"{estimate} linear CKA, {representation}\n{facts(shown)}", f"cka-{representation}")
+    where = compare_charts.point_name(point)
+    title = f"{estimate} linear CKA, {representation}; framed: {where}"
+    return Drawn(figure, title, facts(shown), f"cka-{representation}")
 
 
 def _of_transplants(shown: Shown, figure: go.Figure, transplant: str, view: str) -> Drawn:
-    about = facts(shown)
     title = f"{view}: base, donor and transplants" if view == "Error rates" else f"{view}: base, donor, {transplant}"
-    return Drawn(figure, f"{title}\n{about}", view, lambda: sign(on_paper(figure, title), about))
+    return Drawn(figure, title, facts(shown), view)
 
 
 # ---- selection -------------------------------------------------------------------------------------------------------

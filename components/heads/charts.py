@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 from components.charts.heatmap import heatmap
 from components.charts.parts import (
     FONT_PX,
-    UNFADED,
     line_of,
     log_ticks,
+    mark_at,
     new_figure,
     ring_at,
     thinned,
@@ -174,7 +174,7 @@ def depth_curve(blocks: pd.DataFrame, outputs: pd.DataFrame, selected: int | Non
                 "color": look.colour, "size": 10, "symbol": [look.marker if s else f"{look.marker}-open" for s in sure],
                 "line": {"color": look.colour, "width": 2},
             },
-            text=texts, hovertemplate="%{text}<extra></extra>", **UNFADED,
+            text=texts, hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     names = [str(name) for name in blocks["name"]]
     figure.add_hline(y=1, line={"color": GREY, "dash": "dot"})
@@ -188,7 +188,7 @@ def depth_curve(blocks: pd.DataFrame, outputs: pd.DataFrame, selected: int | Non
     written = thinned(names, LETTERS_OF_AXIS)
     figure.update_xaxes(tickvals=written, ticktext=[names[i] for i in written], title_text="", tickangle=0)
     if selected is not None:
-        figure.add_vline(x=selected, line={"color": GREY, "width": 2}, layer="below")
+        mark_at(figure, selected)
     figure.update_layout(height=300, margin={"l": 64, "r": 20, "t": 40, "b": 40})
     return figure
 
@@ -213,7 +213,7 @@ def class_scatter(
             marker={"color": colour, "symbol": symbol, "size": 9, "opacity": 0.9},
             customdata=[[clip_ids[i]] for i in here],
             text=[f"{plain(clip_ids[i])}<br>{plain(name)}" for i in here],
-            hovertemplate="%{text}<extra></extra>", **UNFADED,
+            hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(  # not the marker's own text, whose colour would be the class's: hard to read
             x=plane.means[number, 0], y=plane.means[number, 1], text=f"<b>{plain(name)}</b>", showarrow=False,
@@ -272,7 +272,7 @@ def used_scatter(heads: pd.DataFrame, effect: pd.DataFrame, column: str, selecte
             customdata=[[int(r), int(h)] for r, h in zip(rows["layer"], rows["head"], strict=True)],
             text=[f"{plain(n)}<br>F {f:.2f}, effect {e:+.3f}" for n, f, e in zip(
                 rows["name"], rows["fisher_f"], rows[column], strict=True)],
-            hovertemplate="%{text}<extra></extra>", **UNFADED,
+            hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     for _, here in both[(both["layer"] == selected[0]) & (both["head"] == selected[1])].iterrows():
         ring_at(figure, here["fisher_f"], here[column], GREY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -107,8 +108,9 @@ def explore(shown: Shown, asked: HeadsRequest, subject: Subject) -> Drawn:
         other.compare(shown, (layer, head), lambda cell: _select(result, cell))
         edited_answer.of_run(result.words, "head", "heads_run_words", clips)
         _further(shown)
-    title = f"{view}{f', replaced by {kind}' if kind else ''} of {len(result.points('head'))} heads\n{facts(shown)}"
-    return Drawn(figure, title, view)
+    replaced = f", replaced by {kind}" if kind else ""
+    title = f"{view}{replaced} of {len(result.points('head'))} heads; framed: {row['name']}"
+    return Drawn(figure, title, facts(shown), f"{view}-{row['name']}")
 
 
 # ---- selection -------------------------------------------------------------------------------------------------------
@@ -260,9 +262,9 @@ def _clips(shown: Shown, asked: HeadsRequest, subject: Subject, clips: dict[str,
             alt=f"Clips and class means of head {point.name}; A is {a}, B is {b}.",
         )
         title = f"Clips and class means in head {point.name}, along the two directions in which the means differ most"
-        signed = signature(shown.config, f"A {a}", f"B {b}", f"n = {len(ids)} clips")
+        signed = partial(signature, shown.config, f"A {a}", f"B {b}", f"n = {len(ids)} clips")
         name = export.file_name(result.model_name, "plane", point.name)
-        export.chart(scatter, title, signed, key=state.HEADS_PLANE, name=name)
+        export.chart(Drawn(scatter, title, signed, name), key=state.HEADS_PLANE)
     of = dict(zip(ids, labels, strict=True))
     sounds = [clip_audio.player_clip(clips[i], f"{shortened(i, 16)} · {of[i]}", subject.sample_rate) for i in (a, b)]
     ab_player(*sounds, key=state.PLAYER)

@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 
 from components.charts.parts import (
     FONT_PX,
-    UNFADED,
     add_band,
-    annotate,
     line_of,
+    mark_at,
     new_figure,
     numbers_fit,
     reference_line,
+    ring_at,
     whiskers,
 )
 from interp_core.looks import ERASED, GREY, NEURONS, Look
@@ -79,7 +79,6 @@ def dose_response(
                 [int(k), _hover(row, measure, look)] for k, (_, row) in zip(rows["k"], rows.iterrows(), strict=True)
             ],
             hovertemplate="%{customdata[1]}<extra></extra>",
-            **UNFADED,
         )
     if measure in report["base"]:
         base = report["base"][measure]
@@ -110,12 +109,7 @@ def dose_response(
 
 def select_dose(figure: go.Figure, k: int) -> None:
     """Mark a dose in a figure of `dose_response`."""
-    figure.add_vline(x=position(k), line={"color": GREY, "width": 2}, layer="below")
-    name = {
-        "x": position(k), "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": f"<b>K = {k}</b>",
-        "font": {"size": FONT_PX},
-    }  # fmt: skip
-    annotate(figure, [name])
+    mark_at(figure, position(k), f"K = {k}")
 
 
 def _erased(figure: go.Figure, erasure: pd.DataFrame, report: Mapping[str, Any], measure: str) -> None:
@@ -130,7 +124,7 @@ def _erased(figure: go.Figure, erasure: pd.DataFrame, report: Mapping[str, Any],
             marker={"color": look.colour, "symbol": look.marker, "size": 11 if look.strong else 8},
             error_y=whiskers(*(np.array([part]) for part in (value, low, high))), cliponaxis=False,
             customdata=[[-1, _hover(row.rename({"rank": "k"}), measure, look).replace("K = ", "rank ", 1)]],
-            hovertemplate="%{customdata[1]}<extra></extra>", **UNFADED,
+            hovertemplate="%{customdata[1]}<extra></extra>",
         )  # fmt: skip
 
 
@@ -155,7 +149,8 @@ def _hover(row: pd.Series, measure: str, look: Look) -> str:
 def trade_off(curve: pd.DataFrame, report: Mapping[str, Any], selected: int | None) -> go.Figure:
     """Accuracy of the head out of domain against in domain, a point a dose: up is better out of domain."""
     figure = new_figure("head out of domain (accuracy)")
-    for name in ("random", "task", "domain"):
+    drawn = ("random", "task", "domain")
+    for name in drawn:
         rows, look = curve[curve["set"] == name].sort_values("k"), NEURONS[name]
         figure.add_scatter(
             x=rows["head_id"],
@@ -166,22 +161,19 @@ def trade_off(curve: pd.DataFrame, report: Mapping[str, Any], selected: int | No
             textposition="top center",
             textfont={"size": FONT_PX - 2},
             line={**line_of(look), "width": 1.5},
-            marker={
-                "color": look.colour,
-                "symbol": look.marker,
-                "size": [13 if k == selected else 8 for k in rows["k"]],
-            },
+            marker={"color": look.colour, "symbol": look.marker, "size": 8},
             cliponaxis=False,
             customdata=[[int(k)] for k in rows["k"]],
             hovertemplate=f"<b>{look.name}</b>, K = %{{customdata[0]}}<br>in domain %{{x:.3f}}<br>out of domain "
             "%{y:.3f}<extra></extra>",
-            **UNFADED,
         )
     base = report["base"]
     figure.add_scatter(
         x=[base["head_id"]], y=[base["head_ood"]], mode="markers", name="unedited", hoverinfo="skip",
-        marker={"symbol": "star", "size": 15, "color": GREY}, **UNFADED,
+        marker={"symbol": "star", "size": 15, "color": GREY},
     )  # fmt: skip
+    for _, row in curve[(curve["k"] == selected) & curve["set"].isin(drawn)].iterrows():
+        ring_at(figure, row["head_id"], row["head_ood"], NEURONS[row["set"]].colour)
     rows = curve[curve["set"] != "matched"]
     figure.update_xaxes(
         title_text="head in domain (accuracy)", showgrid=True, range=_room(rows["head_id"]), tickformat=".2f"

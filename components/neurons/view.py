@@ -80,8 +80,8 @@ def explore(shown: Shown, asked: AblateRequest, subject: Subject) -> Drawn:
             st.markdown(LIMITS)
     report = result.report
     word = report["verdict"] + (f" ({PLANTED})" if report.get("planted") else "")
-    title = f"{neurons_charts.MEASURES[measure]}: {word}\n{facts(shown, report['site'], report['kind'])}"
-    return Drawn(figure, title, measure)
+    title = f"{neurons_charts.MEASURES[measure]}: {word}; marked: K = {k}"
+    return Drawn(figure, title, facts(shown, report["site"], report["kind"]), f"{measure}-K{k}")
 
 
 def _choose(result: AblationResult) -> tuple[str, int]:

@@ -112,7 +112,7 @@ def _both(
     with right:
         swept = curve(asked, subject, a, b, keys)
     with left:
-        logits(swept.at, swept.labels)
+        logits(swept)
     return a, b, swept
 
 
@@ -216,16 +216,19 @@ def exported(swept: Swept, subject: Subject, a: Clip, b: Clip) -> None:
     export.paper(export.file_name(short_name(swept.asked.model), a.clip_id, b.clip_id), draw)
 
 
-def logits(at: pd.Series, labels: tuple[str, ...]) -> None:
+def logits(swept: Swept) -> None:
     """Every label's logit at the chosen layer."""
-    title = layer_title(at["layer"])
-    st.markdown(f"**{title}**: the answer is **{md(at['patched_prediction'])}**.")
+    at = swept.at
+    st.markdown(f"**{layer_title(at['layer'])}**: the answer is **{md(at['patched_prediction'])}**.")
     clicks.show(
-        label_logits(labels, at["base_logits"], at["patched_logits"], at["donor_logits"], at["target"]),
+        label_logits(
+            swept.labels, at["base_logits"], at["patched_logits"], at["donor_logits"], at["target"],
+            room=swept.records["patched_logits"].tolist(),
+        ),
         key="hand_logits",
-        alt=f"Label logits at {title}: A answers {at['base_prediction']}, patched {at['patched_prediction']}, "
+        alt=f"Label logits of A, of A after the patch, and of B: A answers {at['base_prediction']}, "
         f"B {at['donor_prediction']}.",
-    )
+    )  # fmt: skip
 
 
 def _labels(subject: Subject, asked: PatchRequest, prompt: int) -> tuple[str, ...]:

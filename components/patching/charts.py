@@ -19,7 +19,6 @@ import plotly.graph_objects as go
 
 from components.charts.parts import (
     FONT_PX,
-    UNFADED,
     add_series,
     demand_one_group,
     layer_axis,
@@ -235,7 +234,7 @@ def _probability(fig: go.Figure, records: pd.DataFrame, labels: Sequence[str], l
             "symbol": [look.marker if win else f"{look.marker}-open" for win in wins],
         },
         customdata=list(map(list, zip(records["layer"].tolist(), said, strict=True))),
-        hovertemplate="%{customdata[1]}<extra></extra>", **UNFADED,
+        hovertemplate="%{customdata[1]}<extra></extra>",
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from components.words import layer_text, layer_title, md
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.subspace_words import sentence
 
-PRESENTED_PX = 300  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
+PRESENTED_PX = 306  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
 VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response", heads.VIEW)
 IN_WORDS = "Answers in words"
 """A view of runs that hold any."""
@@ -41,7 +41,6 @@ DELTAS = {
 def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     """Draw what the view asks for; the first figure takes clicks where its axis is the layer."""
     metrics = index.metrics(look.kind, look.prompt, look.strength)
-    lens, knockout = index.lens(look.kind, look.prompt), index.knockout(look.kind, look.prompt)
     column, layer = "flip_to_target_rate_reachable", look.layer
     if look.head is not None:
         return heads.draw(index, look.kind, look.prompt, look.head)
@@ -70,6 +69,7 @@ def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
         column = "recovered"
         draw = partial(charts.delta_curve, metrics, column, flow=())
     elif look.view == "Information flow":
+        lens = index.lens(look.kind, look.prompt)
         draw = partial(charts.flip_curve, metrics, controls=(), lens=lens if len(lens) else None)
     else:
         column = RATES.get(look.measure, column)  # nothing was chosen where a map of heads was asked for
@@ -77,9 +77,9 @@ def draw_curve(shown: Shown, index: Indexed, look: Look) -> go.Figure:
     drawn = (shown.key, look.kind, look.prompt, look.strength, look.view, column)
     figure = kept_figure(drawn, draw)
     charts.select_layer(figure, metrics, column, layer)
-    alt = kept_text((*drawn, layer), partial(alt_text, metrics, rate=column, selected_layer=layer))
+    alt = kept_text(drawn, partial(alt_text, metrics, rate=column))
     _show(figure, index, alt=alt, clickable=True)
-    if look.view == "Information flow" and len(knockout):
+    if look.view == "Information flow" and len(knockout := index.knockout(look.kind, look.prompt)):
         st.markdown("**Necessity**: which answers change when nobody may read the audio in a window of layers")
         _show(
             charts.knockout_curve(knockout, selected_layer=layer),

@@ -64,7 +64,7 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
         with right:
             swept = by_hand.curve(asked, subject, a, b)
             _moved(swept.at)
-            by_hand.logits(swept.at, swept.labels)
+            by_hand.logits(swept)
         with bar:
             by_hand.keep(asked, a, b)
             _every_clip(asked, edit)

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from components.charts.heatmap import Cell, heatmap
-from components.charts.parts import FONT_PX, UNFADED, new_figure, reference_line, ring_at, whiskers
+from components.charts.parts import FONT_PX, new_figure, reference_line, ring_at, whiskers
 from interp_core.experiments.patching.head_table import named
 from interp_core.experiments.patching.head_words import head_name
 from interp_core.looks import BLUE, GREY, VERIFIED
@@ -83,7 +83,7 @@ def estimate_and_truth(rows: pd.DataFrame, selected: Cell) -> go.Figure:
             marker={"symbol": look.marker, "size": 10, "color": look.colour}, error_y=whiskers(values, low, high),
             customdata=[[int(row["layer"]), int(row["head"]), head_name(row)] for _, row in own.iterrows()],
             text=[f"<b>{head_name(row)}</b><br>{_head_hover(row)}".replace("\n", "<br>") for _, row in own.iterrows()],
-            hovertemplate="%{text}<extra></extra>", **UNFADED,
+            hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     for _, row in verified[(verified["layer"] == selected[0]) & (verified["head"] == selected[1])].iterrows():
         ring_at(fig, row["estimate_mean"], row["true_mean"], GREY)

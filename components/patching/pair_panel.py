@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,13 +93,13 @@ def draw(
     kept = index.outcome(look.pair_id, look.kind, look.prompt, alpha, look.layer) if positions is None else None
     if kept is None:
         swept = _by_hand(made, pair, look, (alpha,), positions)
-        outcome = swept.iloc[list(swept.index).index(look.layer)]
+        outcome, every_layer = swept.iloc[list(swept.index).index(look.layer)], swept["patched_logits"].tolist()
     else:
-        outcome = kept
+        outcome, every_layer = kept, index.patched_logits(look.pair_id, look.kind, look.prompt, alpha)
     with verdict:
         how = f"alpha {alpha:g}" + (f", {positions} s" if positions else "")
         _verdict(outcome, look, index.donor, how if kept is None else "")
-    _logits(shown, outcome)
+    _logits(shown, outcome, every_layer)
     time_map.of_pair(
         made, index, pair, prompt=look.prompt, alpha=alpha, layer=look.layer, marked=window.positions if window else ""
     )
@@ -187,7 +187,7 @@ def _verdict(outcome: pd.Series, look: Look, donor: str, by_hand: str) -> None:
     )
 
 
-def _logits(shown: Shown, outcome: pd.Series) -> None:
+def _logits(shown: Shown, outcome: pd.Series, every_layer: Sequence[Sequence[float]]) -> None:
     scale = choice("Scale", ["logit", "probability"], key=state.SCALE, label_visibility="collapsed")
     figure = label_logits(
         shown.result.labels,
@@ -196,11 +196,12 @@ def _logits(shown: Shown, outcome: pd.Series) -> None:
         outcome["donor_logits"],
         outcome["target"],
         scale="probability" if scale == "probability" else "logit",
+        room=every_layer,
     )
     clicks.show(
         figure,
         key="logits",
-        alt=f"Label logits: A answers {outcome['base_prediction']}, patched {outcome['patched_prediction']}, "
+        alt=f"Label logits of A, of A after the patch, and of B: A answers {outcome['base_prediction']}, "
         f"B {outcome['donor_prediction']}; target {outcome['target']}.",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -42,6 +42,9 @@ class Indexed:
         self._beside_controls: dict[tuple[str, int, float], pd.DataFrame] = {}
         self._doses = {_key(k): rows for k, rows in metrics.groupby(["kind", "prompt"], sort=False)}
         self._records = {_key(k): rows.set_index("pair_id") for k, rows in matched.groupby([*GROUP, "layer"])}
+        self._places: dict[tuple[str, int, float], dict[tuple[str, int], int]] = {}
+        self._no_records = records.iloc[:0].set_index("pair_id")
+        self._patched_logits: dict[tuple[str, str, int, float], list[Sequence[float]]] = {}
         windows = result.time_records
         matched_windows = windows[windows["condition"] == "matched"] if len(windows) else windows
         self._time_records = (
@@ -75,17 +78,29 @@ class Indexed:
     def row(self, kind: str, prompt: int, alpha: float, condition: str, layer: int) -> pd.Series | None:
         """One row of the metrics, if it is there."""
         rows = self.metrics(kind, prompt, alpha)
-        rows = rows[(rows["condition"] == condition) & (rows["layer"] == layer)]
-        return rows.iloc[0] if len(rows) else None
+        key = (kind, prompt, alpha)
+        if key not in self._places:
+            places = list(zip(rows["condition"], rows["layer"], strict=True))
+            self._places[key] = {place: at for at, place in reversed([*enumerate(places)])}
+        at = self._places[key].get((condition, layer))
+        return None if at is None else rows.iloc[at]
 
     def at_layer(self, kind: str, prompt: int, alpha: float, layer: int) -> pd.DataFrame:
         """Records of the matched patch at a layer, one row a pair, by pair_id."""
-        return self._records.get((kind, prompt, alpha, layer), self.result.records.iloc[:0].set_index("pair_id"))
+        return self._records.get((kind, prompt, alpha, layer), self._no_records)
 
     def outcome(self, pair_id: str, kind: str, prompt: int, alpha: float, layer: int) -> pd.Series | None:
         """What became of one pair at a layer."""
         rows = self.at_layer(kind, prompt, alpha, layer)
         return rows.iloc[list(rows.index).index(pair_id)] if pair_id in rows.index else None
+
+    def patched_logits(self, pair_id: str, kind: str, prompt: int, alpha: float) -> list[Sequence[float]]:
+        """[layers][labels] of one pair: its label logits after the patch at every layer."""
+        key = (pair_id, kind, prompt, alpha)
+        if key not in self._patched_logits:
+            rows = (self.outcome(*key, layer) for layer in self.layers)
+            self._patched_logits[key] = [row["patched_logits"] for row in rows if row is not None]
+        return self._patched_logits[key]
 
     def lens(self, kind: str, prompt: int) -> pd.DataFrame:
         """Logit lens of a kind under a prompt; empty where the run has none."""

@@ -7,6 +7,7 @@ recordings play that window.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,11 +101,12 @@ def of_pair(
             f"{layer_title(layers[at_row]).lower()}; n = 1 pair, so no interval.",
             help=EXPLAINED,
         )
-        export.chart(
+        drawn = export.Drawn(
             figure, f"Which moment carries it: pair {pair.pair_id}, alpha {alpha:g}",
-            signature(index.result.config, f"question {prompt + 1}", "n = 1 pair, no interval"),
-            key=state.TIME_MAP, name=export.file_name(index.result.model_name, "time-map", pair.pair_id),
+            partial(signature, index.result.config, f"question {prompt + 1}", "n = 1 pair, no interval"),
+            export.file_name(index.result.model_name, "time-map", pair.pair_id),
         )  # fmt: skip
+        export.chart(drawn, key=state.TIME_MAP)
 
 
 def over_pairs(index: Indexed, kind: str, pair_id: str) -> None:
@@ -145,11 +147,12 @@ def over_pairs(index: Indexed, kind: str, pair_id: str) -> None:
             f"n = {n} pairs; ✱ differs from a random donor, adjusted p < .05 over all cells. First question, first "
             f"strength. {md(table['interval_method'].iloc[0])}."
         )
-        export.chart(
+        drawn = export.Drawn(
             figure, f"Which moment carries it, over {kind} pairs",
-            index.result.signature("✱ adjusted p < .05 over all cells", n=f"n = {n} pairs"),
-            key=state.TIME_PAIRS, name=export.file_name(index.result.model_name, "time-map", kind),
+            partial(index.result.signature, "✱ adjusted p < .05 over all cells", n=f"n = {n} pairs"),
+            export.file_name(index.result.model_name, "time-map", kind),
         )  # fmt: skip
+        export.chart(drawn, key=state.TIME_PAIRS)
         _masks(index.necessity(kind))
 
 

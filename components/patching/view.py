@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from streamlit.delta_generator import DeltaGenerator
 
 from components import form, page_style, state
-from components.charts.paper import on_paper
 from components.export import Drawn, facts
 from components.guard import readable_errors
 from components.patching import by_hand, edits, explain, heads, later, pair_panel, stated, subspaces, time_map
@@ -139,23 +138,25 @@ def _drawn(
     shown: Shown, request: PatchRequest, index: Indexed, names: list[str], look: Look, figure: go.Figure
 ) -> Drawn:
     """The figure on screen for its export; on paper all questions of the run stand beside each other."""
-    of_kind = shown.result.metrics[shown.result.metrics["kind"] == look.kind]
     donor = [f"donor: {index.donor}"] if index.means else []
-    about = facts(shown, *donor, n=shown.result.of_kind(look.kind))
+    title = f"{look.view} · question: {look.prompt_name} · {look.kind} pairs"
+
+    def signed() -> str:
+        return facts(shown, *donor, n=shown.result.of_kind(look.kind))()
+
+    def subspace() -> Figure:
+        return sign(subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind)), signed())
 
     def picture() -> Figure:
-        if look.view == subspaces.VIEW:
-            return sign(subspace_figure(shown.result.subspace_of(look.kind), shown.result.heading(look.kind)), about)
-        if look.view not in ON_PAPER:
-            return sign(on_paper(figure, f"{look.view} · question: {look.prompt_name} · {look.kind} pairs"), about)
+        of_kind = shown.result.metrics[shown.result.metrics["kind"] == look.kind]
         delta = look.view == "Logit change"
-        title = f"{'Logit change' if delta else 'Flip rate'} · {look.kind} pairs"
-        return sign((figures.delta_logit_figure if delta else figures.flip_rate_figure)(of_kind, title, names), about)
+        heading, draw = f"{look.view} · {look.kind} pairs", figures.flip_rate_figure
+        return sign((figures.delta_logit_figure if delta else draw)(of_kind, heading, names), signed())
 
-    title = f"{look.view} · question: {look.prompt_name} · {look.kind} pairs\n{about}"
+    own = {subspaces.VIEW: subspace, **dict.fromkeys(ON_PAPER, picture)}
     row = index.outcome(look.pair_id, look.kind, look.prompt, look.strength, look.layer)
     pair = None if row is None else pair_panel.on_paper(shown, request, look, row)
-    return Drawn(figure, title, f"{look.kind}-{look.view}", picture, pair)
+    return Drawn(figure, title, signed, f"{look.kind}-{look.view}", own.get(look.view), pair)
 
 
 def _check(shown: Shown, subject: Subject) -> None:

@@ -13,7 +13,6 @@ from plotly.colors import sample_colorscale
 
 from components.charts import heatmap
 from components.charts.parts import (
-    UNFADED,
     add_band,
     layer_axis,
     line_of,
@@ -98,7 +97,7 @@ def curve(table: pd.DataFrame, target: str, at: str, layer: int) -> go.Figure:
             x=chosen["layer"], y=_shown(chosen, "control"), mode="lines+markers", name=look.name, line=line_of(look),
             marker={"color": look.colour, "symbol": look.marker, "size": 8}, cliponaxis=False,
             hovertemplate="control task: %{y:.2f}<extra></extra>",
-            customdata=[[int(one)] for one in chosen["layer"]], **UNFADED,
+            customdata=[[int(one)] for one in chosen["layer"]],
         )  # fmt: skip
     for _, row in rows[(rows["p_adjusted"] < SIGNIFICANT) & (curve_of(rows) == at)].iterrows():
         figure.add_annotation(
@@ -139,7 +138,7 @@ def _add(figure: go.Figure, rows: pd.DataFrame, look: Look, *, chosen: bool) -> 
         name=f"{look.name} (n = {int(rows['n'].iloc[0])})",
         marker={"color": look.colour, "symbol": look.marker, "size": 10 if chosen else 7},
         customdata=[[int(layer)] for layer in x], text=said,
-        hovertemplate=f"<b>{look.name}</b><br>%{{text}}<extra></extra>", opacity=1.0 if chosen else 0.75, **UNFADED,
+        hovertemplate=f"<b>{look.name}</b><br>%{{text}}<extra></extra>", opacity=1.0 if chosen else 0.75,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,9 @@ def _map(made: Nearest, clip: Clip, shown: Shown) -> None:
         alt="Which answer each position of the recording is nearest to, by layer and time.",
     )  # fmt: skip
     title = f"Lens on {clip.clip_id}: {names.get(chosen or '', 'the answer that each position is nearest to')}"
-    signed = signature(shown.config, "final norm and unembedding on every layer", "n = 1 clip, no interval")
+    signed = partial(signature, shown.config, "final norm and unembedding on every layer", "n = 1 clip, no interval")
     name = export.file_name(shown.result.model_name, "lens", clip.clip_id)
-    export.chart(figure, title, signed, key=state.PB_LENS, name=name)
+    export.chart(export.Drawn(figure, title, signed, name), key=state.PB_LENS)
     answer, share = made.own
     st.markdown(
         f"**{md(clip.clip_id)}** is answered :blue-badge[{md(answer)}] ({100 * share:.0f} % among the answers), at "

@@ -62,7 +62,8 @@ def explore(shown: Shown, asked: ProbesRequest, subject: Subject) -> Drawn:
         with st.expander("What a probe and a lens can show, and what they cannot", icon=":material/info:"):
             st.markdown(LIMITS)
     name = _name(result, target)
-    return Drawn(figure, f"{name}, read off {at}\n{facts(shown, at)}", f"{target}_{layer_text(layer)}")
+    title = f"{name}, read off {at}; marked: {layer_title(layer).lower()}"
+    return Drawn(figure, title, facts(shown, at), f"{target}-{layer_text(layer)}")
 
 
 def _name(result: ProbesResult, target: str) -> str:

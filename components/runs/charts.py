@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from components.charts.parts import FONT_PX, MANY, UNFADED, layer_axis, line_of, new_figure, reference_line
+from components.charts.parts import FONT_PX, MANY, layer_axis, line_of, new_figure, reference_line
 from components.charts.words import plain
 from components.runs.compared import DIFFERENCE, ONE, OTHER, Compared, place
 from interp_core.looks import GREY, SIDE_BY_SIDE, Look
@@ -52,7 +52,6 @@ def _add(figure: go.Figure, compared: Compared, run: str, x_title: str, look: Lo
         marker={"color": look.colour, "symbol": look.marker, "size": 6 if len(rows) > MANY else size},
         text=[f"<b>{run}</b>, {plain(place(x, x_title))}<br>{value:{number}}" for x, value in named],
         hovertemplate="%{text}<extra></extra>",
-        **UNFADED,
     )
 
 
@@ -93,8 +92,6 @@ def against(compared: Compared, series: str) -> go.Figure:
             for x, here, there, apart in rows[["x", ONE, OTHER, DIFFERENCE]].itertuples(index=False)
         ],
         hovertemplate="%{text}<extra></extra>",
-        selected={"marker": {"opacity": 0.75}},
-        unselected={"marker": {"opacity": 0.75}},
     )
     figure.update_xaxes(title_text=f"{OTHER}: {plain(series)}", range=ends)
     figure.update_yaxes(range=ends)

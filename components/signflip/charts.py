@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from components.charts import heatmap
-from components.charts.parts import UNFADED, line_of, new_figure
+from components.charts.parts import line_of, mark_at, new_figure
 from interp_core.experiments.signflip.tables import OUTPUT
-from interp_core.looks import FLIPPED, GREY
+from interp_core.looks import FLIPPED
 
 PROXIES: Mapping[str, str] = {
     "rms": "RMS energy",
@@ -112,7 +112,6 @@ def curve(changes: pd.DataFrame, report: Mapping[str, Any], proxy: str, flipped:
             x=x, y=100 * rows["random_mean"], mode="lines+markers", name=f"{random.name} ({report['draws']} draws)",
             line=line_of(random), marker={"color": random.colour, "symbol": random.marker, "size": 8},
             hoverinfo="skip",
-            **UNFADED,
         )  # fmt: skip
     figure.add_scatter(
         x=x,
@@ -136,7 +135,6 @@ def curve(changes: pd.DataFrame, report: Mapping[str, Any], proxy: str, flipped:
         text=[_hover(row) for _, row in rows.iterrows()],
         hovertemplate="%{y:.2f} %<br>%{text}<extra></extra>",
         cliponaxis=False,
-        **UNFADED,
     )
     if rows["by_construction"].any():
         figure.add_scatter(
@@ -144,7 +142,7 @@ def curve(changes: pd.DataFrame, report: Mapping[str, Any], proxy: str, flipped:
             marker={"symbol": "circle-open", "size": 10, "color": ranked.colour, "line": {"width": 2}},
         )  # fmt: skip
     if measured in list(rows["measured"]):
-        figure.add_vline(x=columns.index(measured), line={"color": GREY, "width": 2}, layer="below")
+        mark_at(figure, columns.index(measured))
     figure.update_xaxes(
         title_text=f"measured at layer; edited: layer {flipped}", tickvals=list(range(len(columns))),
         ticktext=[place_name(place) for place in columns], range=[-0.4, len(columns) - 0.6],

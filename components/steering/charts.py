@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from scipy.special import softmax
 
 from components.charts import heatmap
-from components.charts.parts import UNFADED, add_band, line_of, new_figure, rate_axis, reference_line, ring_at
+from components.charts.parts import add_band, line_of, mark_at, new_figure, rate_axis, reference_line, ring_at
 from components.charts.words import plain
 from interp_core.experiments.steering.by_hand import ByHand
 from interp_core.experiments.steering.tables import HALF, moved_by
@@ -99,7 +99,7 @@ def _add(figure: go.Figure, rows: pd.DataFrame, steps: Sequence[float], look: Lo
         x=x, y=rows["moved_rate"], mode="lines+markers", name=f"{look.name}{n}", line=line_of(look), cliponaxis=False,
         marker={"color": look.colour, "symbol": look.marker, "size": 10 if look.strong else 8},
         customdata=[[int(place)] for place in x], text=[_hover(row) for _, row in rows.iterrows()],
-        hovertemplate=f"<b>{look.name}</b><br>%{{text}}<extra></extra>", **UNFADED,
+        hovertemplate=f"<b>{look.name}</b><br>%{{text}}<extra></extra>",
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def clip_curve(made: ByHand, label: str, alpha: float) -> go.Figure:
         },
         hovertemplate="alpha %{x:g}: %{y:.2f}<extra></extra>",
     )  # fmt: skip
-    figure.add_vline(x=alpha, line={"color": GREY, "width": 2}, layer="below")
+    mark_at(figure, alpha)
     ring_at(figure, alpha, float(values[made.alphas.index(alpha)]), vector.colour)
     rate_axis(figure)
     top = made.alphas[-1]

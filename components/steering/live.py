@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -67,9 +68,9 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
     )  # fmt: skip
     title = f"{chosen.clip_id}: the vector of {label} behind layer {layer}, by strength"
     asked_as = [f"question {names[prompt]}"] if len(names) > 1 else []
-    signed = signature(shown.config, *asked_as, f"n = 1 clip, {len(made.random)} random vectors, no interval")
+    signed = partial(signature, shown.config, *asked_as, f"n = 1 clip, {len(made.random)} random vectors, no interval")
     name = export.file_name(result.model_name, "steering", chosen.clip_id, label)
-    export.chart(curve, title, signed, key=state.ST_LIVE, name=name)
+    export.chart(export.Drawn(curve, title, signed, name), key=state.ST_LIVE)
     in_words.draw(named, request, result.vectors, subject, chosen, label=label, layer=layer, alpha=alpha, prompt=prompt)
     return alpha
 

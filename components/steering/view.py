@@ -84,8 +84,8 @@ def explore(shown: Shown, asked: SteerRequest, subject: Subject) -> Drawn:
         _numbers(result)
         with st.expander("What steering can show, and what it cannot", icon=":material/info:"):
             st.markdown(LIMITS)
-    title = f"Vector of {label} behind layer {layer}\n{facts(shown, result.config['settings']['positions'])}"
-    return Drawn(figure, title, f"{label}_{layer}")
+    title = f"Vector of {label} behind layer {layer}; ringed: alpha {alpha:g}"
+    return Drawn(figure, title, facts(shown, result.config["settings"]["positions"]), f"{label}-L{layer}")
 
 
 def _choose(result: SteeringResult) -> tuple[str, int]:

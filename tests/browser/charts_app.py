@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from components.charts import clicks
 from components.charts.answers import label_logits
-from components.charts.clicks import clicked_number
 from components.charts.parts import for_export
 from components.charts.words import alt_text
 from components.patching import charts
@@ -16,20 +16,19 @@ st.set_page_config(layout="wide")
 st.session_state.setdefault("layer", 3)
 
 
-def clicked() -> None:
-    layer = clicked_number(st.session_state["flip"].selection.points)
-    if layer is not None:
-        st.session_state["layer"] = layer
+def choose(layer: int) -> None:
+    st.session_state["layer"] = layer
 
 
-def show(figure, key: str, **kwargs) -> None:
-    st.plotly_chart(figure, theme="streamlit", key=key, config={"displaylogo": False}, **kwargs)
+def show(figure, key: str, alt: str = "A chart.", **settings) -> None:
+    clicks.show(figure, key=key, alt=alt, **settings)
 
 
 metrics, layer = metrics_frame(), st.session_state["layer"]
 st.text(f"layer={layer}")
 flip = charts.flip_curve(metrics, selected_layer=layer)
-show(flip, "flip", on_select=clicked, selection_mode="points", alt=alt_text(metrics, selected_layer=layer))
+show(flip, "flip", on_click=choose, alt=alt_text(metrics))
+st.button("next", on_click=choose, args=(layer + 1,))
 left, right = st.columns(2)
 with left:
     show(charts.flip_curve(with_holes(metrics), flow=(), selected_layer=5), "holes")

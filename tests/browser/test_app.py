@@ -54,7 +54,7 @@ def open_patching(open_page: Any, url: str, **settings: Any) -> Any:
 
 
 def one_plot(page: Any) -> None:
-    """While a chart is redrawn the old one still stands beside the new one."""
+    """While a chart is drawn anew the old one still stands beside it."""
     wait_for(page, "() => document.querySelectorAll('.st-key-curve .js-plotly-plot').length === 1")
     wait_plot(page, "curve")
 

@@ -10,7 +10,7 @@ SAID = "text => [...document.querySelectorAll('[data-testid=\"stText\"]')].some(
 
 def test_clicks_in_the_middle_and_near_the_edge_of_a_wide_cell_select_it(open_page, serve):
     page = open_page(serve(HERE / "heatmap_app.py"))
-    for row, column, aside in [(1, 2, 0), (0, 1, 90), (1, 0, -60)]:
+    for row, column, aside in [(1, 2, 0), (0, 1, 80), (1, 0, -60)]:
         wait_idle(page, timeout=60)
         wait_for(page, "() => document.querySelectorAll('.st-key-map .js-plotly-plot').length === 1")
         x, y = point_position(page, "map", 1, 3 * row + column)

@@ -116,12 +116,12 @@ def test_layers_are_whole_numbers_the_first_point_is_called_emb_and_deep_models_
 def test_the_selected_layer_has_a_line_a_ring_on_the_curve_and_a_name():
     frame = metrics_frame()
     fig = charts.flip_curve(frame, selected_layer=5)
-    (line,) = [shape for shape in fig.layout.shapes if shape.name == "selected layer"]
+    (line,) = [shape for shape in fig.layout.shapes if shape.name == parts.SELECTED]
     assert line.x0 == line.x1 == 5
     (ring,) = [trace for trace in fig.data if trace.name == "selected"]
     value = frame.loc[(frame["condition"] == "matched") & (frame["layer"] == 5), REACHABLE].item()
     assert (list(ring.x), list(ring.y)) == ([5], [value]) and ring.marker.size > matched(fig).marker.size
-    assert annotations(fig, "selected layer")[0].text == "<b>layer 5</b>"
+    assert annotations(fig, parts.SELECTED)[0].text == "<b>layer 5</b>"
     bare = charts.flip_curve(frame)
     assert not bare.layout.shapes and not [trace for trace in bare.data if trace.name == "selected"]
     assert not [
@@ -205,14 +205,26 @@ def test_label_dots_name_the_winner_of_each_run_and_mark_the_target():
     fig = label_logits(labels, [3, 1, 0], [1, 2, 0], [0, 1, 4], "happy")
     dots = [trace for trace in fig.data if trace.mode == "markers"]
     assert [trace.name for trace in dots] == [
-        "A as it is: <b>neutral</b>", "A after the patch: <b>happy</b>", "B: <b>&lt;b&gt;sad</b>",
+        "A as it is: <b>neutral</b>", parts.SELECTED, "A after the patch", "B: <b>&lt;b&gt;sad</b>",
     ]  # fmt: skip
+    del dots[2]  # of the legend alone
     assert list(dots[1].x) == [1, 2, 0]
     assert [symbol.endswith("-open") for symbol in dots[0].marker.symbol] == [False, True, True]
     assert [name for name in dots[0].y if "target" in name] == ["<b>happy ◂ target</b>"]
     assert len({trace.marker.symbol[0].removesuffix("-open") for trace in dots}) == 3
     odds = label_logits(labels, [math.log(6), math.log(3), 0], [1, 2, 0], [0, 1, 4], "happy", scale="probability")
     np.testing.assert_allclose([trace for trace in odds.data if trace.mode == "markers"][0].x, [0.6, 0.3, 0.1])
+
+
+def test_the_axis_of_the_label_dots_stays_where_it_is_from_layer_to_layer():
+    every_layer = [[1, 2, 0], [9, -3, 0]]
+    first, second = (
+        label_logits(["a", "b", "c"], [3, 1, 0], patched, [0, 1, 4], "b", room=every_layer) for patched in every_layer
+    )
+    assert first.layout.xaxis.range == second.layout.xaxis.range
+    assert first.layout.xaxis.range[0] < -3 and first.layout.xaxis.range[1] > 9
+    alone = label_logits(["a", "b", "c"], [3, 1, 0], every_layer[0], [0, 1, 4], "b").layout.xaxis.range
+    assert -1 < alone[0] < 0 and 4 < alone[1] < 5
 
 
 def test_the_lens_is_drawn_for_both_runs_on_the_same_axis():
@@ -257,17 +269,16 @@ def test_every_colour_stands_out_3_to_1_in_light_and_in_dark(paper):
         assert (high + 0.05) / (low + 0.05) >= 3, colour
 
 
-def test_the_alternative_text_states_the_peak_the_control_the_significance_and_the_selection():
+def test_the_alternative_text_states_the_peak_the_control_and_the_significance():
     rows = [one_row(layer, p_adjusted=0.01 if layer in (2, 3, 5) else 0.5) for layer in range(7)]
     rows[3] |= {REACHABLE: 0.9, f"{REACHABLE}_low": 0.8, f"{REACHABLE}_high": 0.96}
     rows.append(one_row(3, "random", **{REACHABLE: 0.1, f"{REACHABLE}_low": 0.03, f"{REACHABLE}_high": 0.2}))
-    text = alt_text(pd.DataFrame(rows), selected_layer=6)
+    text = alt_text(pd.DataFrame(rows))
     assert "Highest at layer 3: 0.90 (45/50; 95 % interval 0.80 to 0.96)." in text
     assert "A random donor there: 0.10 (5/50; 95 % interval 0.03 to 0.20)." in text
     assert "layers 2 to 3, layer 5" in text
-    assert "Selected, layer 6: 0.62 (31/50" in text
     untested = alt_text(pd.DataFrame(rows).assign(p_adjusted=math.nan))
-    assert "not tested" in untested and "Selected" not in untested
+    assert "not tested" in untested
     assert "At no layer" in alt_text(pd.DataFrame(rows).assign(p_adjusted=0.5))
     rows.append(one_row(5, "random", **{REACHABLE: 0.95}))  # the test has two sides
     assert (

@@ -32,6 +32,18 @@ def test_a_matrix_keeps_its_values_limits_numbers_names_and_the_selected_cell():
     assert axes.get_ylim() == (-0.5, 1.5)
 
 
+def test_what_is_selected_is_marked_on_paper_too_and_the_point_within_the_ring_stays_in_view():
+    figure = parts.new_figure("v")
+    figure.add_scatter(x=[0, 1], y=[0.2, 0.4], mode="markers", name="curve", marker={"color": "#000000"})
+    parts.mark_at(figure, 1, "layer 1")
+    parts.ring_at(figure, 1, 0.4, RUNS["patched"].colour)
+    (axes,) = on_paper(figure, "").axes
+    ring = axes.lines[-2] if list(axes.lines[-1].get_xdata()) == [1, 1] else axes.lines[-1]
+    assert list(ring.get_xdata()) == [1] and list(ring.get_ydata()) == [0.4] and ring.get_markerfacecolor() == "none"
+    assert any(list(line.get_xdata()) == [1, 1] for line in axes.lines), "a line across at the layer"
+    assert "layer 1" in [text.get_text() for text in axes.texts]
+
+
 def test_rows_that_run_downwards_do_so_on_paper():
     figure = heatmap.heatmap(np.eye(2), ["one", "two"], ["a", "b"], title="t", unit="u")
     assert on_paper(figure, "").axes[0].get_ylim() == (1.5, -0.5)
@@ -68,7 +80,8 @@ def test_foreign_words_are_words_and_every_format_is_written_with_the_signature(
     drawn = on_paper(figure, "$not maths")
     assert [one.get_text() for one in drawn.axes[0].get_yticklabels()] == ["$x$", "<i>"]
     for kind, begins in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
-        made = export._chart_now(figure, "$not maths", "seed 42", kind)
+        shown = export.Drawn(figure, "$not maths", lambda: "seed 42", "name")
+        made = export.picture(export._on_paper(shown), kind)
         assert made.startswith(begins) and len(made) > 1000
     out = io.BytesIO()
     drawn.savefig(out, format="png")

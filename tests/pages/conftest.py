@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import streamlit as st
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.scriptrunner import script_runner
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Selectbox
 
-from components import models
+from components import export, models, page_style, state
 from components.clips import owner
 from interp_core.models import bundled
 from tests.pages.tiny_demo import write_demo
@@ -93,8 +97,43 @@ def open_app(server: Path) -> OpenApp:
     return follow
 
 
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Figure]:
+    """paper() -> what PNG, SVG and PDF of the page's export are made of, as the page is now."""
+    seen: list[partial[Figure]] = []
+    button = export._button
+
+    def noted(label: str, data: partial[Any], *settings: Any, **named: Any) -> None:
+        if label == "PNG":
+            seen.append(data)
+        button(label, data, *settings, **named)
+
+    monkeypatch.setattr(export, "_button", noted)
+    return lambda: seen[-1].args[0]()
+
+
+def opened_export(at: AppTest) -> AppTest:
+    """As a press on Export."""
+    at.session_state[state.EXPORT] = True
+    return at.run()
+
+
+def marks_on(figure: Figure) -> dict[str, Any]:
+    """What stands on paper: x of lines through the plot, centres of frames and of rings, and all words."""
+    axes = figure.axes[0]
+    upright = [line.get_xdata()[0] for line in axes.lines if line.get_transform() == axes.get_xaxis_transform()]
+    rings = [line for line in axes.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata()) == 1]
+    frames = [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle) and not patch.get_fill()]
+    return {
+        "lines": upright,
+        "rings": [(ring.get_xdata()[0], ring.get_ydata()[0]) for ring in rings],
+        "frames": {(round(x + 0.48), round(y + 0.48)) for x, y in frames},
+        "words": " ".join(text.get_text() for text in figure.findobj(Text)),
+    }
+
+
 def send(at: AppTest, element: Any, selection: dict[str, Any]) -> AppTest:
-    """What the browser sends when something is selected in a chart or a table; AppTest has no hand for it."""
+    """What the browser sends when something is selected in a table; AppTest has no hand for it."""
     states = at._tree.get_widget_states()
     widget = states.widgets.add()
     widget.id = element.proto.id
@@ -103,7 +142,7 @@ def send(at: AppTest, element: Any, selection: dict[str, Any]) -> AppTest:
 
 
 def by_key(at: AppTest, kind: str, key: str) -> Any:
-    """The chart or table with a key."""
+    """The chart, table or component with a key."""
     return next(element for element in at.get(kind) if element.proto.id.endswith(f"-{key}"))
 
 
@@ -112,9 +151,17 @@ def click_point(at: AppTest, key: str, trace: str, i: int) -> AppTest:
     chart = by_key(at, "plotly_chart", key)
     data = json.loads(chart.proto.spec)["data"]
     number = next(n for n, drawn in enumerate(data) if drawn.get("name", "").startswith(trace))
-    carried = data[number]["customdata"][i]
-    point = {"curve_number": number, "point_number": i, "point_index": i, "customdata": carried}
-    return send(at, chart, {"points": [point], "point_indices": [i], "box": [], "lasso": []})
+    return click(at, key, data[number]["customdata"][i])
+
+
+def click(at: AppTest, key: str, *carried: Sequence[Any]) -> AppTest:
+    """Click points of the chart with a key that carry this."""
+    return trigger(at, f"{page_style.MARK}{key}", "clicked", [list(one) for one in carried])
+
+
+def marked(at: AppTest, key: str) -> dict[str, Any]:
+    """What is drawn into the chart with a key: lines, dots, frames and names."""
+    return told(at, f"{page_style.MARK}{key}")
 
 
 def words(at: AppTest) -> str:

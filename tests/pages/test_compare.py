@@ -7,7 +7,7 @@ import pytest
 from components import export, state
 from interp_core.experiments.compare.experiment import COMPARE
 from interp_core.experiments.experiment import open_result
-from tests.pages.conftest import click_point, faults, send, told, words
+from tests.pages.conftest import click_point, faults, marks_on, opened_export, send, told, words
 from tests.pages.tiny_spoof import BASE, DONOR, PAIRS, write_spoof_demo
 from tests.spoof_pairs import N_LAYERS
 
@@ -55,13 +55,16 @@ def test_the_saved_run_of_the_demo_is_shown_with_its_identical_parts_and_finding
     }  # fmt: skip
 
 
-def test_a_click_on_a_cell_selects_its_row_and_the_sentence_has_the_runs_numbers(compare, saved):
+def test_a_click_on_a_cell_selects_its_row_and_the_sentence_has_the_runs_numbers(compare, saved, paper):
     at = cell(compare(), 1, 3)
     assert widget(at, "select_slider", "cmp_at").value == "1"
     rows = saved.cka[(saved.cka["representation"] == "time mean") & (saved.cka["base_point"] == "resid_post.L1")]
     value = rows.loc[rows["donor_point"] == "resid_post.L1", "unbiased"].item()
     assert f"**Layer 1**: unbiased CKA {value:.3f}" in words(at)
     assert "moves the score by exactly 0 (null by construction)" in words(at)
+    opened_export(at)
+    found = marks_on(paper())
+    assert found["frames"] >= {(1, 1)} and "framed: layer 1" in found["words"] and "seed" in found["words"]
     at = cell(at, N_LAYERS, 0)  # the first stage behind the layers
     assert widget(at, "select_slider", "cmp_at").value == "mixed"
 
@@ -143,8 +146,8 @@ def test_what_is_exported_is_the_figure_of_the_tab_on_show(compare, monkeypatch)
     monkeypatch.setattr(export, "menu", lambda shown, drawn=None, asked=None: seen.append(drawn))
     assert faults(compare()) == [] and seen[-1].title.startswith("unbiased linear CKA")
     assert faults(compare(cmp_tab="Transplants", cmp_view="Error rates")) == []
-    assert seen[-1].title.startswith("Error rates") and "seed " in seen[-1].title and seen[-1].name == "Error rates"
-    on_paper = seen[-1].picture()
+    assert seen[-1].title.startswith("Error rates") and "seed " in seen[-1].signed() and seen[-1].name == "Error rates"
+    on_paper = export._on_paper(seen[-1])
     shown = [text.get_text() for text in on_paper.axes[0].get_yticklabels()]
     assert shown[:2] != [] and {"base", "donor"} <= set(shown) and "seed " in on_paper.get_supxlabel()
     assert faults(compare(cmp_tab="How it was computed")) == [] and seen[-1] is None  # the run's own figure

@@ -119,6 +119,9 @@ def server_engine():
 
 def test_the_export_has_every_table_the_figure_and_what_repeats_the_run(open_app, assets):
     at = open_app()
+    assert len(at.get("download_button")) == 0, "nothing is sent before the export is opened"
+    at.session_state[state.EXPORT] = True
+    at = at.run()
     wanted = {"PNG", "SVG", "PDF", "HTML", "Pair PDF", md("Report (HTML)"), "Notebook", "metrics CSV", "records CSV"}
     assert wanted <= {one.proto.label for one in at.get("download_button")}
     command, python = (code.value for code in at.code)
@@ -236,4 +239,6 @@ def test_an_experiment_that_is_only_registered_has_a_page_that_runs_and_shows_it
     assert job.wait(300) and job.error is None
     at = at.run()
     assert faults(at) == [] and "Computed by this server" in words(at) and len(at.dataframe[0].value) == 12
+    at.session_state[state.EXPORT] = True
+    at = at.run()
     assert "loudness CSV" in {one.proto.label for one in at.get("download_button")}

@@ -10,7 +10,7 @@ from interp_core.engine import Engine
 from interp_core.experiments.experiment import run
 from interp_core.experiments.patching.experiment import PATCHING, head_patch_by_hand, heads_by_hand
 from interp_core.experiments.patching.request import PatchRequest
-from tests.pages.conftest import by_key, faults, send, words
+from tests.pages.conftest import by_key, click, faults, words
 from tests.pages.tiny_demo import N_LAYERS, NAME
 
 
@@ -47,9 +47,7 @@ def test_a_click_on_the_map_selects_the_head_and_patches_it_on_the_selected_pair
     assert at.selectbox(key=state.HEAD).value == f"L{best.layer}H{best['head']}"
     other = heads[heads.verified == ""].iloc[0]
     layer, head = int(other.layer), int(other["head"])
-    chart = by_key(at, "plotly_chart", state.HEAD_MAP)
-    point = {"curve_number": 1, "point_number": 0, "point_index": 0, "customdata": {"0": layer, "1": head}}
-    at = send(at, chart, {"points": [point], "point_indices": [0], "box": [], "lasso": []})
+    at = click(at, state.HEAD_MAP, [layer, head])
     assert faults(at) == [] and at.selectbox(key=state.HEAD).value == f"L{layer}H{head}"
     said = words(at)
     assert f"L{layer}H{head}**: estimate {other.estimate_mean:+.3f}" in said and "Not verified" in said

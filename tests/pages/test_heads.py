@@ -17,7 +17,7 @@ from interp_core.experiments.heads.run import HeadsResult
 from interp_core.models import bundled
 from tests.experiments.heads_cases import CLASSES, write_clips, write_manifest
 from tests.families.encoders import save_clap_audio
-from tests.pages.conftest import by_key, faults, forget, send, told, words
+from tests.pages.conftest import by_key, click, faults, forget, marks_on, opened_export, told, words
 
 NAME = "demo-tiny-events"
 
@@ -70,13 +70,19 @@ def test_the_page_opens_with_the_saved_run_and_the_best_head_selected(open_app, 
 
 def test_a_click_on_the_map_selects_that_head_everywhere(open_app, saved) -> None:
     at = open_heads_page(open_app)
-    at = send(at, by_key(at, "plotly_chart", state.HEADS_MAP), {"points": [{"customdata": {"0": 2, "1": 1}}]})
+    at = click(at, state.HEADS_MAP, [2, 1])
     assert faults(at) == [] and at.selectbox(key=state.HEADS_AT).value == "S2 B0 H1"
     row = saved.points("head").set_index("name").loc["S2 B0 H1"]
     assert f"Head S2 B0 H1** separates the classes {row['fisher_f']:.2f}" in words(at).replace("\\", "")
     kept = saved.ablation[(saved.ablation["layer"] == 2) & (saved.ablation["head"] == 1)].iloc[0]
     bars = drawn(at, "heads_effect_logprob_change")["data"]
     assert [bar["y"] for bar in bars] == [[f"mean {kept['logprob_change']:+.3f}"]]
+
+
+def test_the_export_is_the_map_on_screen_with_the_head_that_is_chosen(open_app, saved, paper) -> None:
+    opened_export(click(open_heads_page(open_app), state.HEADS_MAP, [2, 1]))
+    found = marks_on(paper())
+    assert found["frames"] == {(1, 2)} and "S2 B0 H1" in found["words"] and "seed" in found["words"]
 
 
 def test_a_link_shows_that_head_in_that_view(open_app, saved) -> None:
@@ -99,7 +105,7 @@ def test_the_other_kinds_of_ablation_are_computed_by_a_job(open_app, saved) -> N
 def test_a_click_on_a_clip_makes_it_a_and_patching_shows_three_runs(open_app, saved) -> None:
     at = open_heads_page(open_app)
     clip = saved.clips["clip_id"].iloc[7]
-    at = send(at, by_key(at, "plotly_chart", state.HEADS_PLANE), {"points": [{"customdata": {"0": clip}}]})
+    at = click(at, state.HEADS_PLANE, [clip])
     assert faults(at) == [] and at.selectbox(key=state.HEADS_A).value == clip
     logits = {trace["name"].partition(":")[0] for trace in drawn(at, "heads_patch")["data"] if "name" in trace}
     assert {"A as it is", "A after the patch", "B"} <= logits

@@ -12,7 +12,7 @@ from components.signflip import charts as signflip_charts
 from interp_core.experiments import experiment_of
 from interp_core.experiments.experiment import open_result
 from interp_core.experiments.signflip.tables import OUTPUT
-from tests.pages.conftest import by_key, click_point, faults, send, told, words
+from tests.pages.conftest import by_key, click_point, faults, marks_on, opened_export, send, told, words
 from tests.pages.test_patching import _numbers
 from tests.pages.tiny_neurons import NAME, write_demo
 
@@ -89,6 +89,19 @@ def test_a_click_on_a_dose_selects_it_and_lists_the_clips_that_change_there(open
     assert f"{listed['clip_id'][3]}: truly" in words(at).replace("*", "")
     assert told(at, state.NEU_PLAYER)["clips"]
     assert faults(at) == []
+
+
+def test_the_exports_are_what_is_on_screen_with_the_dose_and_the_layer_that_are_marked(open_app, swept, flipped, paper):
+    at = visit(open_app, "neurons")
+    dose = swept.report["doses"][2]
+    opened_export(click_point(at, state.NEU_CURVE, "best for the task", 2))
+    found = marks_on(paper())
+    assert found["lines"] == [pytest.approx(neurons_charts.position(dose))]
+    assert f"K = {dose}" in found["words"] and f"seed {swept.config['settings']['seed']}" in found["words"]
+    at = visit(open_app, "signflip")
+    opened_export(click_point(at, state.SF_MATRIX, "cells", len(signflip_charts.places(flipped.report)) + 2))
+    found = marks_on(paper())
+    assert found["lines"] == [2] and "layer 1" in found["words"] and "seed" in found["words"]
 
 
 def test_a_measure_that_was_refused_is_a_sentence_and_no_choice(open_app, swept, assets):

@@ -15,7 +15,7 @@ from interp_core.experiments.experiment import open_result
 from interp_core.experiments.patching.experiment import PATCHING, pair_by_hand, pairs_of, patch_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.models import bundled
-from tests.pages.conftest import by_key, click_point, faults, forget, send, words
+from tests.pages.conftest import by_key, click, click_point, faults, forget, marked, send, words
 from tests.pages.tiny_demo import MAX_PAIRS, N_LAYERS, NAME
 
 
@@ -42,7 +42,8 @@ def logits_on_page(at):
     """name of the run -> label logits, as they are drawn."""
     drawn = json.loads(by_key(at, "plotly_chart", "logits").proto.spec)["data"]
     named = {trace["name"].partition(":")[0]: trace for trace in drawn if trace.get("mode") == "markers"}
-    return {name: list(_numbers(trace["x"])) for name, trace in named.items()}
+    patched = [dot["x"] for dot in marked(at, "logits")["dots"]]
+    return {name: list(_numbers(trace["x"])) for name, trace in named.items()} | {"A after the patch": patched}
 
 
 def _numbers(values):
@@ -182,8 +183,25 @@ def test_a_click_on_the_curve_selects_the_layer_and_a_second_click_leaves_it(ope
     assert logits_on_page(at)["A after the patch"] == pytest.approx(
         record(saved, "prosody-0001", 2).patched_logits, abs=1e-4
     )
-    at = send(at, by_key(at, "plotly_chart", "curve"), {"points": [], "point_indices": [], "box": [], "lasso": []})
+    for nothing in ((), ([],)):  # a line, or a point that carries no layer
+        at = click(at, "curve", *nothing)
+        assert at.select_slider(key=state.LAYER).value == "2"
+    at = click_point(at, "curve", "patched from B (n", 3)
     assert at.select_slider(key=state.LAYER).value == "2"
+    at = click_point(at.button(key="layer-up").click().run(), "curve", "patched from B (n", 3)
+    assert at.select_slider(key=state.LAYER).value == "2", "a point that was clicked before takes the next click too"
+
+
+def test_a_step_through_the_layers_moves_the_mark_and_no_chart(open_app, saved):
+    at = open_app(pair="prosody-0001", layer="0", measure="all pairs")
+    before = {chart.proto.id for chart in at.get("plotly_chart")}
+    at = at.button(key="layer-up").click().run()
+    assert len(before) == 2 and {chart.proto.id for chart in at.get("plotly_chart")} == before
+    mark = marked(at, state.CURVE)
+    assert [line["x"] for line in mark["lines"]] == [1] and [name["text"] for name in mark["names"]] == ["layer 1"]
+    assert [dot["x"] for dot in mark["dots"]] == [1]
+    control = at.selectbox(key=state.PAIR).set_value("prosody-0002").run()
+    assert len(before & {chart.proto.id for chart in control.get("plotly_chart")}) == 1, "another pair has other logits"
 
 
 def test_a_row_of_the_table_and_the_arrows_select_the_pair(open_app, saved):

@@ -16,7 +16,7 @@ from interp_core.models import bundled
 from interp_core.trace.clean import logit_lens
 from tests.corpus import write_corpus
 from tests.families.encoders import save_whisper
-from tests.pages.conftest import by_key, click_point, faults, send, told, words
+from tests.pages.conftest import by_key, click_point, faults, marks_on, opened_export, send, told, words
 from tests.pages.test_neurons import drawn, trace, visit
 from tests.pages.test_patching import _numbers
 from tests.tiny import LABELS, save_qwen2_audio
@@ -72,6 +72,15 @@ def test_the_page_shows_the_saved_scores_with_control_and_chance_and_says_what_t
     plain = said.replace("*", "")
     for word in ("A probe that reads is not a model that uses", "1909.03368", "2303.08112", "2310.03686"):
         assert word in plain, word
+
+
+def test_the_export_is_the_curve_on_screen_with_the_layer_that_is_chosen(open_app, probed, paper):
+    at = visit(open_app, "probes", model=NAME, pb_at="resid_post, mean", pb_target="level")
+    opened_export(click_point(at, state.PB_CURVE, "resid_post, mean", 1))
+    rows = rows_of(probed, "level", "resid_post, mean")
+    found = marks_on(paper())
+    assert found["rings"] == [(0, pytest.approx(rows[rows["layer"] == 0]["score"].iloc[0]))]
+    assert "layer 0" in found["words"] and f"seed {probed.config['settings']['seed']}" in found["words"]
 
 
 def test_a_click_on_a_cell_or_a_point_selects_target_and_layer_and_the_table_has_its_predictions(open_app, probed):

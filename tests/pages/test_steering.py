@@ -18,7 +18,7 @@ from interp_core.experiments.steering.request import SteerRequest
 from interp_core.experiments.steering.vectors import FILE
 from interp_core.models import bundled
 from tests.corpus import write_corpus
-from tests.pages.conftest import by_key, click_point, faults, send, told, words
+from tests.pages.conftest import by_key, click_point, faults, marks_on, opened_export, send, told, words
 from tests.pages.test_neurons import drawn, trace, visit
 from tests.pages.test_patching import _numbers
 from tests.tiny import LABELS, RATE, save_qwen2_audio, tone
@@ -86,6 +86,15 @@ def test_a_click_on_a_cell_selects_label_and_layer_and_one_on_a_dose_the_strengt
     at = click_point(at, state.ST_DOSE, "vector of the label", 0)
     assert at.select_slider(key=state.ST_ALPHA).value == "1" and faults(at) == []
     assert "at alpha 1;" in words(at)
+
+
+def test_the_export_is_the_dose_on_screen_with_the_strength_that_is_chosen(open_app, steered, paper):
+    at = visit(open_app, "steering", st_label="sad", st_layer="0")
+    opened_export(click_point(at, state.ST_DOSE, "vector of the label", 0))
+    row = dose_of(steered, "vector", "sad", 0).iloc[0]
+    found = marks_on(paper())
+    assert found["rings"] == [(0, pytest.approx(row["moved_rate"]))]
+    assert "Vector of sad behind layer 0" in found["words"] and "seed" in found["words"]
 
 
 def test_the_strength_acts_at_once_on_the_clip_and_gives_the_records_numbers(open_app, steered):

@@ -149,11 +149,11 @@ def plain(tiny_folder, tmp_path_factory):
         ),
         "probes": of["probes"](
             str(tiny_folder), str(write_noise_manifest(folder / "noises", noises, train=6)), device="cpu",
-            layers=(0, 2), draws=19, columns=("label",), quantities=("level",), controls=2,
+            layers=(0,), draws=19, columns=("label",), quantities=("level",), controls=2,
         ),
         "compare": of["compare"](
             base, str(write_spoof_corpus(folder / "spoof", speakers=4, utterances=2, codecs=("NONE", "C01"))),
-            device="cpu", donor=donor, patch=("each",), stages=("mixed",), maps=("mean",), domain="none",
+            device="cpu", donor=donor, patch=("0", "2,3"), stages=("mixed",), maps=("mean",), domain="none",
             reverse=False, checks=False,
         ),
     }  # fmt: skip

@@ -112,7 +112,7 @@ class _Part:
         self.ids = ids
         self.units = np.array([unit_of[clip_id] for clip_id in ids])
         cell = group.groupby(CELL, sort=False).ngroup().to_numpy()
-        row = pd.Index(ids).get_indexer(group["clip_id"])
+        row = pd.Index(ids).get_indexer(pd.Index(group["clip_id"]))
         assert (row >= 0).all(), "every copy is of a steered clip"
         self._places = row * len(self.cells) + cell
         self.moved, self._changed = self.grid(group["moved"]), self.grid(group["changed"])

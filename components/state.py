@@ -36,7 +36,7 @@ STATED_LABEL, STATED_SPAN = "stated_label", "stated_at"
 STATED_BARS, STATED_CURVE, STATED_TABLE = "stated_bars", "stated_curve", "stated_table"
 PRESENT = "present"
 """Whether the page is shown to an audience."""
-HEADS_WORDS, HEADS_DURING, HEADS_TOKENS = "heads_words", "heads_during", "heads_tokens"
+HEADS_WORDS, HEADS_DURING, HEADS_TOKENS = "head_words", "head_during", "head_tokens"
 WORDS, WORDS_TOKENS, WORDS_LAYERS, WORDS_CURVE = "words", "words_tokens", "words_layers", "words_curve"
 PLAYER, CURVE, FLIP_TABLE, PAIR_TABLE = "player", "curve", "flip_table", "pair_table"
 # Parts of a page that are drawn while they are open.

@@ -302,7 +302,7 @@ class ShardSink(FolderSink):
     def gather(self) -> None:
         if not self.deals:
             raise NoShards(
-                "this run has no chunks that shards could share (it is over after one pass over its clips); run it "
-                "without --shard and --cluster."
+                "this run has no chunks that shards could share (what follows one pass over its clips needs all of "
+                "them); run it without --shard and --cluster."
             )
         raise ShardDone

@@ -103,7 +103,8 @@ def whole_run(factory, command):
         passes, steps = blocks_run(command, place / "run", watched=watched)
         pd.to_pickle((asdict(passes), steps, watched()), place / "seen.pickle")
 
-    place = made_once(factory, f"whole run of {command}", make)
+    # The last digits of a sum depend on how many threads share it.
+    place = made_once(factory, f"whole run of {command}, {torch.get_num_threads()} threads", make)
     passes, steps, curves = pd.read_pickle(place / "seen.pickle")
     return place / "run", (Passes(**passes), steps), curves
 

@@ -22,6 +22,8 @@ from interp_core.shards import Shard
 from tests.processes import Command, finished
 from tests.test_resume import REQUESTS, fresh_engine, made_by, same_files, wait_for_a_chunk, whole_run, words_of
 
+WHOLE = "heads, in words"
+"""The request whose run has nothing to deal: which heads are taken out hangs on all clips."""
 TIMES = ("created", "finished", "times")
 
 
@@ -85,7 +87,7 @@ def plain_config(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 8])
-@pytest.mark.parametrize("command", sorted(REQUESTS))
+@pytest.mark.parametrize("command", sorted(set(REQUESTS) - {WHOLE}))
 def test_shards_merge_to_the_files_and_the_config_of_one_process(command, count, whole_of, tmp_path):
     broken_off = [] if count == 3 else None
     engine = fresh_engine() if count == 8 else None  # eight processes would make eight times the same clean runs
@@ -215,8 +217,9 @@ def test_shared_chunks_with_other_digits_are_refused(three, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_without_chunks_to_deal_says_so_and_leaves_nothing(tmp_path):
-    with pytest.raises(InterpError, match="run it without --shard"):
-        in_shards("heads", tmp_path, 2, replace(REQUESTS["heads"], ablate=()))
+    for request in (replace(REQUESTS["heads"], ablate=()), REQUESTS[WHOLE]):
+        with pytest.raises(InterpError, match="needs all of them.*run it without --shard"):
+            in_shards("heads", tmp_path, 2, request)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,7 +1,8 @@
 // What is selected in a chart, drawn into it while the chart itself stays as it is; and what is clicked in it.
 //
 // Places are in the chart's own numbers and its own axes find them, after every plot: so the mark stands right in a
-// page that is resized, in full screen and in another theme. It lies inside the chart's picture and takes no clicks.
+// page that is resized, in full screen and in another theme. It lies inside the chart's picture; what has something to
+// say of itself is pointed at, nothing takes a click.
 
 const SVG = "http://www.w3.org/2000/svg";
 const OUTLINES = {
@@ -46,12 +47,15 @@ function paint(chart, data) {
     if ([x1, x2, y1, y2].includes(null)) continue;
     add(below, "line", { x1, x2, y1, y2, stroke: colour, "stroke-width": width });
   }
-  for (const { x, y, colour, size, width, symbol } of data.dots) {
+  for (const { x, y, colour, size, width, symbol, said } of data.dots) {
     const [cx, cy] = [along(xaxis, x), along(yaxis, y)];
     if (cx === null || cy === null) continue;
     const look = { fill: symbol.endsWith("-open") ? "none" : colour, stroke: colour, "stroke-width": width };
-    const outline = OUTLINES[symbol.replace("-open", "")](size / 2);
-    add(above, "path", { d: outline, transform: `translate(${cx},${cy})`, ...look, "data-x": x, "data-y": y });
+    const outline = (OUTLINES[symbol.replace("-open", "")] ?? OUTLINES.circle)(size / 2);
+    const dot = add(above, "path", { d: outline, transform: `translate(${cx},${cy})`, ...look, "data-x": x, "data-y": y });
+    if (!said) continue;
+    dot.setAttribute("pointer-events", "all");
+    add(dot, "title", {}).textContent = said;
   }
   for (const { x0, x1, y0, y1, colour, width } of data.frames) {
     const [left, right] = [x0, x1].map((x) => xaxis._offset + xaxis.d2p(x)).sort((a, b) => a - b);
@@ -71,8 +75,10 @@ function paint(chart, data) {
 class Mark {
   constructor() {
     this.chart = null;
-    this.plotted = () => this.chart && paint(this.chart, this.data);
-    this.clicked = (event) => this.tell("clicked", event.points.map(({ customdata }) => [...(customdata ?? [])]));
+    this.mounts = 0;
+    this.plotted = () => this.chart?._fullLayout && paint(this.chart, this.data);
+    this.clicked = (event) =>
+      this.data.takes && this.tell("clicked", event.points.map(({ customdata }) => [...(customdata ?? [])]));
     this.observer = new MutationObserver(() => this.find());
   }
 
@@ -90,12 +96,12 @@ class Mark {
   // Take hold of the chart once it is plotted, or of the one that has taken its place; whether it is another one.
   find() {
     if (this.chart?.isConnected && this.chart.parentElement === this.place) return false;
+    this.leave();
     const chart = [...document.querySelectorAll(`.st-key-${CSS.escape(this.data.of)} .js-plotly-plot`)].at(-1);
     if (!chart?._fullLayout?.xaxis?.d2p || !chart.on || !chart.querySelector(".layer-above")) return false;
-    this.leave();
     [this.chart, this.place] = [chart, chart.parentElement];
     chart.on("plotly_afterplot", this.plotted);
-    if (this.data.takes) chart.on("plotly_click", this.clicked);
+    chart.on("plotly_click", this.clicked);
     this.plotted();
     return true;
   }
@@ -113,8 +119,11 @@ const marks = new WeakMap();
 export default function mount({ data, parentElement, setTriggerValue }) {
   if (!marks.has(parentElement)) marks.set(parentElement, new Mark());
   const mark = marks.get(parentElement);
+  mark.mounts += 1;
+  const mounted = mark.mounts;
   mark.show(data, setTriggerValue, parentElement.closest(`.st-key-${CSS.escape(data.key)}`).parentElement);
   return () => {
+    if (mark.mounts !== mounted) return; // a later mount has taken its place
     mark.observer.disconnect();
     mark.leave();
     marks.delete(parentElement);

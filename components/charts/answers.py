@@ -61,6 +61,9 @@ def label_logits(
                 "line": {"color": look.colour, "width": 2.5},
             },
             customdata=[[label] for label in labels],
+            hovertext=[f"{look.name}, {label}: {number:.3f}" for label, number in zip(labels, numbers, strict=True)]
+            if moving
+            else None,
             hovertemplate=f"{look.name}<br>%{{y}}: %{{x:.3f}}<extra></extra>",
         )
         traces.append(dots)
@@ -76,6 +79,7 @@ def label_logits(
     fig = new_figure("", height=150 + 42 * len(labels))
     fig.add_traces(traces)
     known = np.concatenate([np.ravel(one) for one in (*values.values(), room)])
+    known = known[np.isfinite(known)] if np.isfinite(known).any() else np.zeros(1)
     spare = 0.06 * (known.max() - known.min()) or 1.0
     ends = [-0.03, 1.03] if scale == "probability" else [known.min() - spare, known.max() + spare]
     fig.update_xaxes(title_text=title, showgrid=True, range=ends)

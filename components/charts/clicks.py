@@ -41,8 +41,11 @@ def show(
             on_click(found)
 
     bare, mark = marks.taken_off(presented(figure) if state.presenting() else figure)
-    st.plotly_chart(bare, theme="streamlit", key=key, config=CHART_CONFIG, alt=alt)
-    if on_click is not None or any(mark.values()):
+    marked = any(mark.values())
+    # Plotly's own picture of a chart knows nothing of a mark, and *Export* draws both.
+    config = {**CHART_CONFIG, "modeBarButtonsToRemove": ["toImage"]} if marked else CHART_CONFIG
+    st.plotly_chart(bare, theme="streamlit", key=key, config=config, alt=alt)
+    if on_click is not None or marked:
         marks.draw(key, mark, clicked if on_click is not None else None)
 
 

@@ -8,6 +8,7 @@ its own takes the second click on a point for a wish to let go of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -41,18 +42,18 @@ def taken_off(figure: go.Figure) -> tuple[go.Figure, dict[str, list[dict[str, An
         points = list(zip(np.array(trace.x).tolist(), np.array(trace.y).tolist(), strict=True))
         if trace.mode == "lines":
             look = {"colour": trace.line.color, "width": trace.line.width}
-            mark["ways"] += [{"from": one, "to": to, **look} for one, to in pairwise(points) if None not in (*one, *to)]
+            mark["ways"] += [{"from": one, "to": to, **look} for one, to in pairwise(points) if _there(*one, *to)]
         else:
-            mark["dots"] += _dots(trace.marker, points)
+            mark["dots"] += _dots(trace, points)
     for shape in filter(_is_selected, shapes):
         look = {"colour": shape["line"]["color"], "width": shape["line"]["width"]}
         if shape["type"] == "line":
-            mark["lines"].append({"x": shape["x0"], **look})
+            mark["lines"].append({"x": _plain(shape["x0"]), **look})
         else:
-            mark["frames"].append({**{end: shape[end] for end in ("x0", "x1", "y0", "y1")}, **look})
+            mark["frames"].append({**{end: _plain(shape[end]) for end in ("x0", "x1", "y0", "y1")}, **look})
     for note in filter(_is_selected, notes):
         said = {"text": unmarked(note["text"]), "size": note["font"]["size"], "up": note.get("yshift", 0)}
-        mark["names"].append({"x": note["x"], **said})
+        mark["names"].append({"x": _plain(note["x"]), **said})
     left = [[one for one in parts if not _is_selected(one)] for parts in (made["data"], shapes, notes)]
     bare = {**made, "data": left[0], "layout": {**layout, "shapes": left[1], "annotations": left[2]}}
     # As it is: plotly would check each value again, which takes as long as drawing some figures does.
@@ -75,14 +76,26 @@ def draw(of: str, mark: dict[str, list[dict[str, Any]]], on_click: Callable[[Car
     _mount(key=key, data=data, on_clicked_change=clicked)
 
 
-def _dots(marker: go.scatter.Marker, points: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
-    """One a point; sizes and symbols that each has for itself are its own."""
-    each = [[of] * len(points) if np.ndim(of) == 0 else of for of in (marker.size, marker.symbol)]
+def _dots(trace: go.Scatter, points: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """One a point that has a place; sizes, symbols and texts that each has for itself are its own."""
+    marker = trace.marker
+    each = [[of] * len(points) if np.ndim(of) == 0 else of for of in (marker.size, marker.symbol, trace.hovertext)]
     look = {"colour": marker.color, "width": marker.line.width}
     return [
-        {"x": x, "y": y, "size": size, "symbol": symbol, **look}
-        for (x, y), size, symbol in zip(points, *each, strict=True)
+        {"x": x, "y": y, "size": size, "symbol": symbol, "said": said, **look}
+        for (x, y), size, symbol, said in zip(points, *each, strict=True)
+        if _there(x, y)
     ]
+
+
+def _there(*places: Any) -> bool:
+    """Whether each is a name or a finite number; others cannot be sent to a browser."""
+    return all(isinstance(one, str) or (one is not None and math.isfinite(one)) for one in places)
+
+
+def _plain(place: Any) -> Any:
+    """A name or a number of Python's own, as JSON takes it."""
+    return place.item() if isinstance(place, np.generic) else place
 
 
 def _is_selected(part: dict[str, Any]) -> bool:

@@ -135,15 +135,16 @@ def _trace(axes: Axes, trace: go.Scatter, places: Mapping[str, Places]) -> None:
     line = LINES.get(trace.line.dash or "solid", "-") if "lines" in mode else ""
     whisker: dict[str, Any] = {f"{one}err": _ends(getattr(trace, f"error_{one}")) for one in ("x", "y")}
     hollow = np.array([str(one).endswith("-open") for one in symbols])
+    ring = trace.name == SELECTED and bool(hollow.all())
     axes.errorbar(
         x, y, **whisker, color=colour, linestyle=line, marker=SIGNS.get(str(symbols[0]).removesuffix("-open"), "o"),
         markersize=_size(trace) if "markers" in mode else 0, alpha=trace.opacity, linewidth=1.6, elinewidth=1,
         capsize=2,
         drawstyle="steps-post" if trace.line.shape == "hv" else "default",
-        markerfacecolor="none" if trace.name == SELECTED else "white" if hollow.all() else colour,
+        markerfacecolor="none" if ring else "white" if hollow.all() else colour,
         label=unmarked(trace.name) if trace.showlegend is not False and trace.name else None,
     )  # fmt: skip
-    if len(hollow) == len(x) and hollow.any() and trace.name != SELECTED:
+    if len(hollow) == len(x) and hollow.any() and not ring:
         axes.plot(x[hollow], y[hollow], "o", markersize=3, color="white", zorder=5)
 
 

@@ -79,7 +79,7 @@ def explore(shown: Shown, asked: CompareRequest, subject: Subject) -> Drawn | No
         return None  # tables alone: what is exported is the run's figure
     where = compare_charts.point_name(point)
     title = f"{estimate} linear CKA, {representation}; framed: {where}"
-    return Drawn(figure, title, facts(shown), f"cka-{representation}")
+    return Drawn(figure, title, facts(shown), f"cka-{representation}-{where}")
 
 
 def _of_transplants(shown: Shown, figure: go.Figure, transplant: str, view: str) -> Drawn:

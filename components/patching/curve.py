@@ -19,7 +19,6 @@ from components.patching.results import Indexed
 from components.shown import Shown
 from components.words import layer_text, layer_title, md
 from interp_core.errors import InterpError
-from interp_core.experiments.patching.subspace_words import sentence
 
 PRESENTED_PX = 306  # of the curve before an audience: verdict, curve and player fill one screen of 800 pixels
 VIEWS = ("Flip rate", "Logit change", "Recovered", "Information flow", "Dose-response", heads.VIEW)
@@ -97,8 +96,7 @@ def _within(index: Indexed, look: Look) -> go.Figure:
         raise InterpError("subspaces were exchanged under the first question alone; choose it.")
     rows = index.result.subspace_of(look.kind)
     figure = subspaces.curve(rows, subspaces.MEASURES[look.measure], look.layer)
-    alt = f"Whole state, subspace and random subspaces, by layer. {sentence(rows, look.layer)}"
-    _show(figure, index, alt=alt, clickable=True)
+    _show(figure, index, alt="Whole state, subspace and random subspaces, by layer.", clickable=True)
     subspaces.told(rows, look.layer)
     return figure
 

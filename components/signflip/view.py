@@ -72,7 +72,8 @@ def explore(shown: Shown, asked: SignflipRequest, subject: Subject) -> Drawn:
         with st.expander("What a flip can show, and what it cannot", icon=":material/info:"):
             st.markdown(LIMITS)
     kind = result.config["settings"]["kind"]
-    title = f"{PROXIES[proxy]} behind a {kind} in layer {flipped}"
+    marked = signflip_charts.place_name(measured)
+    title = f"{PROXIES[proxy]} behind a {kind} in layer {flipped}; marked: measured at {marked}"
     return Drawn(figure, title, facts(shown, str(result.report["target"])), f"{proxy}-L{flipped}")
 
 

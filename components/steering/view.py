@@ -84,7 +84,8 @@ def explore(shown: Shown, asked: SteerRequest, subject: Subject) -> Drawn:
         _numbers(result)
         with st.expander("What steering can show, and what it cannot", icon=":material/info:"):
             st.markdown(LIMITS)
-    title = f"Vector of {label} behind layer {layer}; ringed: alpha {alpha:g}"
+    ringed = f"; ringed: alpha {alpha:g}" if alpha in set(result.dose["alpha"]) else ""
+    title = f"Vector of {label} behind layer {layer}{ringed}"
     return Drawn(figure, title, facts(shown, result.config["settings"]["positions"]), f"{label}-L{layer}")
 
 

@@ -5,6 +5,16 @@ from typing import Any
 from interp_core.options import Need, option
 
 
+def words_option(which: str) -> Any:
+    """How long the answers in words are; `which` says, in a sentence without its full stop, of which edits they are."""
+    return option(
+        0,
+        "also let the model write its answers in words, up to so many tokens (40 is a sentence or two); 0 for none. "
+        + which,
+        least=0, most=1000, label="Answer in words, tokens", rare=True,
+    )  # fmt: skip
+
+
 def word_clips_option() -> Any:
     """Of how many clips the answers are written."""
     return option(

@@ -161,7 +161,7 @@ class SiteSpec:
     layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.head is not None and (self.kind not in OF_HEADS or not all(map(self.width_at, self.layers or (0,)))):
+        if self.head is not None and (self.kind not in OF_HEADS or min(map(self.width_at, self.layers or (0,))) < 1):
             # Without a width the head's columns would be empty: an edit that does nothing.
             raise InterpError(
                 f"head={self.head} goes with kind {' or '.join(map(repr, OF_HEADS))} and a d_head of 1 or more, "

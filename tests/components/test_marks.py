@@ -72,3 +72,21 @@ def test_a_ring_at_a_name_stands_at_the_name():
     rows = pd.DataFrame({"model": ["base", "each 1"], "eer": [0.2, 0.1], "null": ["", ""], "n": [9, 9]})
     _, mark = taken_off(compare_charts.measures(rows, "eer", selected="each 1"))
     assert [(dot["x"], dot["y"]) for dot in mark["dots"]] == [(0.1, "each 1")]
+
+
+def test_a_mark_goes_to_the_browser_as_json_whatever_its_numbers_are():
+    figure = parts.new_figure("", height=100)
+    parts.mark_at(figure, np.int64(3), "layer 3")
+    parts.ring_at(figure, np.float64(3), np.float64(0.5), "#000000")
+    _, mark = taken_off(figure)
+    assert json.loads(json.dumps(mark, allow_nan=False)) == mark
+    _, broken = taken_off(label_logits(["a", "b"], [1.0, 2.0], [np.nan, 3.0], [0.0, 1.0], "a"))
+    assert [dot["y"] for dot in broken["dots"]] == ["b"] and len(broken["ways"]) == 1, "what is not finite has no place"
+    assert json.dumps(broken, allow_nan=False)
+
+
+def test_dots_that_move_say_their_number_and_a_ring_says_nothing():
+    _, mark = taken_off(label_logits(["a", "b"], [1.0, 2.0], [1.25, 3.0], [0.0, 1.0], "a"))
+    assert [dot["said"] for dot in mark["dots"]] == ["A after the patch, a: 1.250", "A after the patch, b: 3.000"]
+    _, ring = taken_off(charts.flip_curve(metrics_frame(), selected_layer=5))
+    assert [dot["said"] for dot in ring["dots"]] == [None]

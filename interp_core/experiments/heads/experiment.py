@@ -63,6 +63,8 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
             if not (found.ablate or found.words):
                 check_question(store, drawn.clips[0], found.prompt, usual, "give --ablate or --words with it")
         subject.check_prompt(found.prompt)
+        if found.words:
+            subject.check_writes()
         facts = {
             "prompt": found.prompt,
             "geometry": {"stages": [[s.start, s.stop] for s in geometry.stages], "heads": list(geometry.heads)},
@@ -82,7 +84,6 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
             low = low_mass(ClipReader(store, found.prompt), drawn.clips, task.labels)
             notes += low
         if found.words:
-            subject.check_writes()
             notes += errors_left_out(subject, clips_in_words(drawn, found))
         of_split = [said for said in left_out if "without a label" not in said]  # of_labels counts these
         rests_on = [*of_split, *of_labels(drawn.pool, found.label), *low]
@@ -114,6 +115,8 @@ class Heads(Experiment[HeadsRequest, Drawn, HeadsResult]):
                     f"most of these at {live['name']}: {live['fisher_f_live']:.2f} ({live['live_dims']} of "
                     f"{live['width']} vary)"
                 )
+        if result.config["settings"].get("words") and not len(result.words):
+            yield "in words: nothing was written, as no head has a ratio (nothing varies in any of them)"
         yield from said_of(result.words, "head")
 
 

@@ -10,4 +10,7 @@ LIMITS = """
 - Taking one head away can be made up for by others (most can go with little loss: Michel et al. 2019,
   arXiv:1905.10650; how others repair it: McGrath et al. 2023, arXiv:2307.15771); taking it to zero or to a mean
   can be stranger to the model than any sound (Li & Janson 2024, arXiv:2409.09951).
+- An answer in words hangs on its first tokens: two texts can part over a near tie, and one that stays says nothing of
+  the probabilities behind it. The heads that are taken out for it are chosen by what separates the classes of the same
+  clips, not by what they do to the answer.
 """

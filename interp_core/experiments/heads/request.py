@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from interp_core.choices import During, HeadEdit
-from interp_core.experiments.word_options import during_option, word_clips_option
+from interp_core.experiments.word_options import during_option, word_clips_option, words_option
 from interp_core.options import Need, option
 from interp_core.request import Request
 
@@ -37,12 +37,9 @@ class HeadsRequest(Request):
         (), "what every head is replaced by in turn, or none; every clip is answered again once a head and kind",
         none="none", label="Ablate every head", wide=True,
     )  # fmt: skip
-    words: int = option(
-        0,
-        "also let the model write its answers in words, up to so many tokens (40 is a sentence or two); 0 for none. "
+    words: int = words_option(
         "Every clip as it is, and with the output of each of the heads that separate the classes most at zero",
-        least=0, most=1000, label="Answer in words, tokens", rare=True,
-    )  # fmt: skip
+    )
     word_heads: int = option(
         3, "so many heads, those with the highest F, are taken out for it, each alone", least=1,
         label="Heads in words", rare=True, needs=(Need("words"),),

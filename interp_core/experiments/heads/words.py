@@ -57,9 +57,10 @@ def run_words(
         ]
         return edited_answers(subject, clip, named, request.words, request.during)
 
-    if clips:
-        sink.expect(RECORDS, dict.fromkeys(range(len(clips)), len(best)))
     rows: Records = []
+    if not clips or not best:  # no head has an F: nothing varies in any of them
+        return pd.DataFrame(rows)
+    sink.expect(RECORDS, dict.fromkeys(range(len(clips)), len(best)))
     for number, clip in enumerate(clips):
         rows += recorded(sink, RECORDS, number, partial(written, clip))
         progress(number + 1, len(clips), "answers in words")

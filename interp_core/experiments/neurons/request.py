@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from interp_core.choices import During, NeuronEdit
 from interp_core.errors import InterpError
-from interp_core.experiments.word_options import during_option, word_clips_option
+from interp_core.experiments.word_options import during_option, word_clips_option, words_option
 from interp_core.options import Need, option
 from interp_core.request import Request
 
@@ -70,13 +70,10 @@ class AblateRequest(Request):
         "the task, and random subspaces of the domain's rank",
         label="Erase the domain too",
     )
-    words: int = option(
-        0,
-        "also let the model write its answers in words, up to so many tokens (40 is a sentence or two); 0 for none. "
+    words: int = words_option(
         "Every measured clip as it is, without the neurons best for the domain and without those best for the task, at "
         "the K of the verdict",
-        least=0, most=1000, label="Answer in words, tokens", rare=True,
-    )  # fmt: skip
+    )
     word_clips: int = word_clips_option()
     during: During = during_option()
     epoch: str = option("", "--model is a folder of checkpoints: a number, all, best-id, or peak-ood (which peeks)")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from interp_core.choices import During
-from interp_core.experiments.word_options import during_option, word_clips_option
+from interp_core.experiments.word_options import during_option, word_clips_option, words_option
 from interp_core.options import Need, option
 from interp_core.request import Request
 
@@ -95,12 +95,9 @@ class SteerRequest(Request):
         label="Method",
         rare=True,
     )
-    words: int = option(
-        0,
-        "also let the model write its answers in words, up to so many tokens (40 is a sentence or two); 0 for none. "
+    words: int = words_option(
         "Every label's vector behind every layer, at the strength of the controls, under the first question",
-        least=0, most=1000, label="Answer in words, tokens", rare=True,
-    )  # fmt: skip
+    )
     word_clips: int = word_clips_option()
     during: During = during_option()
     checks: bool = option(True, "check before the run that fast = reference and that alpha 0 is null", decides=False)

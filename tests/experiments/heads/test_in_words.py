@@ -12,7 +12,9 @@ from interp_core.errors import InterpError
 from interp_core.experiments.experiment import open_result, run
 from interp_core.experiments.heads.experiment import HEADS
 from interp_core.experiments.heads.request import HeadsRequest
-from interp_core.experiments.heads.words import best_heads, clips_in_words
+from interp_core.experiments.heads.words import best_heads, clips_in_words, run_words
+from interp_core.jobs import silent
+from interp_core.sinks import MEMORY
 from tests.experiments.conftest import PROMPTS
 from tests.experiments.neuron_clips import write_clips, write_model
 from tests.experiments.plain_loop import PlainLoop
@@ -89,6 +91,13 @@ def test_a_head_without_an_f_is_none_of_the_best_and_a_draw_goes_to_the_earlier_
     )
     assert best_heads(heads, 9) == [("c", 1, 0), ("a", 0, 0), ("d", 1, 1)]
     assert best_heads(heads, 2) == [("c", 1, 0), ("a", 0, 0)]
+
+
+def test_without_a_head_that_has_an_f_nothing_is_written(engine, asked):
+    ready = HEADS.prepare(engine, asked)
+    heads = pd.DataFrame({"name": ["a"], "layer": [0], "head": [0], "fisher_f": [np.nan]})
+    assert run_words(ready.store, ready.plan, heads, asked, MEMORY, silent).empty
+    assert len(run_words(ready.store, ready.plan, heads.assign(fisher_f=1.0), asked, MEMORY, silent)) == 3
 
 
 def test_a_model_that_writes_nothing_is_refused_before_it_runs(tmp_path):

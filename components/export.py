@@ -76,7 +76,7 @@ def file_name(*parts: str) -> str:
 
 
 def facts(shown: Shown, *settings: str, n: str = "") -> Callable[[], str]:
-    """The last lines of an exported figure; see `Result.signature`."""
+    """What makes the last lines of an exported figure; see `Result.signature`."""
     return partial(shown.result.signature, *settings, n=n)
 
 

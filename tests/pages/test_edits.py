@@ -110,7 +110,7 @@ def test_a_run_of_several_doses_is_drawn_by_dose_with_the_whole_model_beside_it(
         values = dict(zip(decoded(drawn[name]["x"]), decoded(drawn[name]["y"]), strict=True))
         assert values == pytest.approx(dict(zip(rows["dose"], rows[column], strict=True)), abs=1e-9)
         assert list(values) == [-20, -6, 0] and values[0] == 0
-    on_paper = seen[-1].picture()  # what is on screen, and not the run's flip curve
+    on_paper = export._on_paper(seen[-1])  # what is on screen, and not the run's flip curve
     assert "patched at" in on_paper.axes[0].get_xlabel() and "seed " in on_paper.get_supxlabel()
     assert any(
         list(line.get_ydata()) == pytest.approx(rows.sort_values("dose")["change"].tolist())

@@ -120,4 +120,5 @@ def test_exported_files_are_what_they_are_called(run):
     read = pd.read_csv(pd.io.common.BytesIO(export.csv(run.metrics)))
     assert read.flip_from_base_rate.tolist() == run.metrics.flip_from_base_rate.tolist()
     assert export.file_name("a/b c", "Flip rate", "") == "a_b_c-Flip_rate"
-    assert f"weights {run.config['model']['weights_sha256'][:12]}" in export.facts(Shown("", run, "shipped"), "a site")
+    signed = export.facts(Shown("", run, "shipped"), "a site")()
+    assert f"weights {run.config['model']['weights_sha256'][:12]}" in signed and "a site" in signed

@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from interp_core import experiments
-from tests.pages.conftest import PATIENCE_S, faults, words
+from tests.pages.conftest import PATIENCE_S, faults, opened_export, words
 from tests.toy.experiment import LOUDNESS
 from tests.toy.request import LoudnessRequest
 
@@ -46,5 +46,5 @@ def test_the_plain_page_draws_the_declared_settings_runs_and_shows_the_run(page,
     (folder,) = (server / "runs").glob("loudness-*")
     assert (folder / "loudness.csv").exists()
     assert len(page.dataframe[0].value) == 4 and "loudness" in page.dataframe[0].value
-    commands = [block.value for block in page.code]
+    commands = [block.value for block in opened_export(page).code]
     assert any("loudness" in text and "--measure=peak" in text for text in commands), commands

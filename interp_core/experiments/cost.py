@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from interp_core.data.clips import Clip
 from interp_core.experiments.clips import ClipReader
+from interp_core.models.prompted import Prompted
 from interp_core.models.subject import Subject
 from interp_core.trace.generate import Row, generate
 
@@ -93,3 +94,18 @@ def token_seconds(subject: Subject, row: Row, rows: int = 1) -> float:
     """Seconds that one more token takes to as many rows."""
     short, long = (timed(lambda n=n: generate(subject, [row] * rows, n)) for n in (1, 5))  # type: ignore[misc]
     return max(0.0, long - short) / 4
+
+
+def in_words(subject: Subject, prompted: Prompted, clips: int, edits: int, n_tokens: int) -> tuple[float, float, str]:
+    """What it takes to write clips' answers in words, each as it is and under some edits, in one batch a clip.
+
+    Args:
+        prompted: a clip like the others.
+    Returns:
+        Passes of a clip alone (the prompt, then a position a token), the seconds that waiting for tokens takes on top,
+        and both in words.
+    """
+    rows = 1 + edits
+    passes = clips * rows * (1 + n_tokens / prompted.n_pos)
+    waiting = clips * n_tokens * token_seconds(subject, Row(prompted), rows)
+    return passes, waiting, f"up to {n_tokens} tokens in words of {clips} clips"

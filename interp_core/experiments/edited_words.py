@@ -4,6 +4,7 @@ The clip as it is and all its edits are written in one batch; see `generate`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from interp_core.data.clips import Clip
 from interp_core.experiments.wording import compared, counts_errors, shared, word_error_rate
 from interp_core.models.subject import Subject
 from interp_core.sinks import Records
+from interp_core.storage import read_records
 from interp_core.trace.generate import Row, Written, generate
 
 TEXT = "text"
@@ -56,6 +58,15 @@ def _measured(subject: Subject, clip: Clip, own: Written, after: Written) -> dic
     if subject.transcribes and counts_errors() and text is not None:
         found |= {"wer": word_error_rate(own.text, text), "wer_edited": word_error_rate(after.text, text)}
     return found
+
+
+def read_answers(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame:
+    """The answers that a run kept in its folder, empty where it wrote none.
+
+    From the records and not from the table for people, in which an empty answer and a missing one look alike.
+    """
+    spoken = config.get("settings", {}).get("words", 0)
+    return pd.DataFrame(read_records(folder / RECORDS, finished=True) if spoken else [])
 
 
 def left_out(subject: Subject, clips: Sequence[Clip]) -> tuple[str, ...]:

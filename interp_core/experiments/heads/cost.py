@@ -4,7 +4,7 @@ import numpy as np
 
 from interp_core.errors import InterpError
 from interp_core.experiments.clips import ClipReader
-from interp_core.experiments.cost import Cost, like_states, ready_seconds, timed, token_seconds
+from interp_core.experiments.cost import Cost, in_words, like_states, ready_seconds, timed
 from interp_core.experiments.experiment import Ready
 from interp_core.experiments.heads.capture import Vectors, capture
 from interp_core.experiments.heads.points import GRANULARITIES, geometry_of
@@ -12,7 +12,6 @@ from interp_core.experiments.heads.request import HeadsRequest
 from interp_core.experiments.heads.run import Drawn, is_probed, measure_point
 from interp_core.experiments.heads.words import clips_in_words
 from interp_core.maths.fisher import fisher_interval, fisher_test
-from interp_core.trace.generate import Row
 
 
 def estimate(ready: Ready[HeadsRequest, Drawn]) -> Cost:
@@ -27,12 +26,12 @@ def estimate(ready: Ready[HeadsRequest, Drawn]) -> Cost:
     counts = ", ".join(f"{name} {count}" for name, count in drawn.counts["drawn"].items())
     measuring, probes = _measuring(seen[0], drawn, request)
     also = [f"{probes} probes"] if probes else []
-    if spoken := clips_in_words(drawn, request):  # each clip as it is and without each head: the prompt, then the words
-        heads = sum(geometry_of(store.subject).heads)
-        stem, rows = store.prompted(spoken[0], prompt), 1 + min(request.word_heads, heads)
-        forwards += len(spoken) * rows * (1 + request.words / stem.n_pos)
-        waiting += len(spoken) * request.words * token_seconds(store.subject, Row(stem), rows)
-        also.append(f"up to {request.words} tokens in words of {len(spoken)} clips")
+    if spoken := clips_in_words(drawn, request):
+        heads = min(request.word_heads, sum(geometry_of(store.subject).heads))
+        stem = store.prompted(spoken[0], prompt)
+        passes, tokens, said = in_words(store.subject, stem, len(spoken), heads, request.words)
+        forwards, waiting = forwards + passes, waiting + tokens
+        also.append(said)
     clips = f"{len(drawn.clips)} clips ({counts})"
     return Cost(forwards, forwards * each + waiting + measuring, clips, ", ".join(also))
 

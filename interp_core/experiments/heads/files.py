@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 
 from interp_core.errors import InterpError
-from interp_core.experiments.edited_words import RECORDS, TABLE
+from interp_core.experiments.edited_words import TABLE, read_answers
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.heads.capture import Rows, Vectors
 from interp_core.experiments.heads.points import Geometry
 from interp_core.experiments.heads.run import HeadsResult
 from interp_core.runs import RunWriter
 from interp_core.sites import Site
-from interp_core.storage import read_csv, read_json, read_records, replace_file
+from interp_core.storage import read_csv, read_json, replace_file
 
 GRANULARITY_OF = {"head": "head_outputs", "block": "block_outputs", "layer": "layer_outputs"}
 
@@ -76,8 +76,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> HeadsResult:
         notes=read_json(folder / "notes.json"),
         ablation=read_csv(ablation) if ablation.exists() else pd.DataFrame(),
         vectors=Vectors(geometry, at),
-        # From the records and not from the table for people, in which an empty answer and a missing one look alike.
-        words=pd.DataFrame(read_records(folder / RECORDS, finished=True) if config["settings"].get("words") else []),
+        words=read_answers(folder, config),
     )
 
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from interp_core.data.clips import Clip
@@ -30,12 +31,8 @@ def clips_in_words(drawn: Drawn, request: HeadsRequest) -> tuple[Clip, ...]:
     """The clips whose answers are written out: of each class in turn, so that few clips are of several classes."""
     if not request.words:
         return ()
-    seen: dict[str, int] = {}
-    turns = []
-    for place, label in enumerate(drawn.labels):
-        turns.append((seen.setdefault(label, 0), place))
-        seen[label] += 1
-    clips = tuple(drawn.clips[place] for _, place in sorted(turns))
+    turns = pd.Series(drawn.labels).groupby(list(drawn.labels)).cumcount()
+    clips = tuple(drawn.clips[place] for place in np.argsort(turns, kind="stable"))
     return clips[: request.word_clips or None]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from interp_core.experiments.clips import pooled
-from interp_core.experiments.cost import WAY_BACK, Cost, like_states, pass_seconds, ready_seconds, timed, token_seconds
+from interp_core.experiments.cost import WAY_BACK, Cost, in_words, like_states, pass_seconds, ready_seconds, timed
 from interp_core.experiments.downstream import GRADIENT_FEW, ROWS, columns_of, modules_behind
 from interp_core.experiments.neurons.plan import AblationPlan, draws_of
 from interp_core.experiments.neurons.request import AblateRequest
@@ -11,7 +11,6 @@ from interp_core.experiments.neurons.scores import LinearProbe
 from interp_core.experiments.neurons.sweep import doses
 from interp_core.experiments.neurons.words import SETS, clips_in_words
 from interp_core.sites import STAGES
-from interp_core.trace.generate import Row
 
 
 def estimate(plan: AblationPlan, request: AblateRequest) -> Cost:
@@ -36,11 +35,9 @@ def estimate(plan: AblationPlan, request: AblateRequest) -> Cost:
         passes += measured * ((sets + erasers) * later + blocks * (1 + request.erase))
         passes += min(GRADIENT_FEW, len(splits.train)) * (1 + len(plan.labels.labels) * WAY_BACK * later)
     spoken, also = clips_in_words(splits, request), f"{sets + erasers} sets"
-    if spoken:  # each clip as it is and without either set: the prompt, then a position a token
-        stem, rows = reader.stem(one), 1 + len(SETS)
-        passes += len(spoken) * rows * (1 + request.words / stem.n_pos)
-        waiting += len(spoken) * request.words * token_seconds(subject, Row(stem), rows)
-        also += f", up to {request.words} tokens in words of {len(spoken)} clips"
+    if spoken:
+        texts, tokens, said = in_words(subject, reader.stem(one), len(spoken), len(SETS), request.words)
+        passes, waiting, also = passes + texts, waiting + tokens, f"{also}, {said}"
     each = pass_seconds(reader, plan.clips[0], 1 if behind_head else min(ROWS, sets))
     return Cost(passes, passes * each + waiting, f"{n} clips", also)
 

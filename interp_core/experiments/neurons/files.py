@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from interp_core.experiments.edited_words import RECORDS, TABLE
+from interp_core.experiments.edited_words import TABLE, read_answers
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.neurons.sweep import AblationResult
 from interp_core.runs import RunWriter
-from interp_core.storage import read_csv, read_json, read_records
+from interp_core.storage import read_csv, read_json
 
 TOP = 10
 OLD_NAMES = {"head_ood": "head_ood", "domain_probe": "hosp_probe", "task_probe": "tumor_probe", "head_id": "head_id"}
@@ -38,8 +38,7 @@ def write(writer: RunWriter, made: AblationResult) -> None:
 def read(folder: Path, config: Mapping[str, Any]) -> AblationResult:
     """Read a finished run folder back."""
     answers = read_csv(folder / "ablation_answers.csv", texts=True)
-    settings = config.get("settings", {})
-    erased = settings.get("erase", False)
+    erased = config.get("settings", {}).get("erase", False)
     return AblationResult(
         config,
         read_csv(folder / "ablation_curve.csv"),
@@ -47,8 +46,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> AblationResult:
         answers.assign(k=answers["k"].astype(int)),
         read_json(folder / "neuron_ablation.json")["report"],
         read_csv(folder / ERASURE) if erased else pd.DataFrame(),
-        # From the records and not from the table for people, in which an empty answer and a missing one look alike.
-        pd.DataFrame(read_records(folder / RECORDS, finished=True) if settings.get("words") else []),
+        read_answers(folder, config),
     )
 
 

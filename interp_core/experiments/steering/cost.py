@@ -1,10 +1,9 @@
 """What a steering run will take: clips as they are, steered copies, checks, answers in words."""
 
-from interp_core.experiments.cost import Cost, pass_seconds, ready_seconds, token_seconds
+from interp_core.experiments.cost import Cost, in_words, pass_seconds, ready_seconds
 from interp_core.experiments.steering.plan import SteerPlan
 from interp_core.experiments.steering.steered import SteeredClip
 from interp_core.experiments.steering.words import clips_in_words
-from interp_core.trace.generate import Row
 
 
 def estimate(plan: SteerPlan) -> Cost:
@@ -21,11 +20,12 @@ def estimate(plan: SteerPlan) -> Cost:
         passes += 2 + 2 * len(plan.layers)
         copies += 2 * sum(fast.cost(layer) for layer in plan.layers)
     spoken, also = clips_in_words(plan), ""
-    if spoken:  # each clip as it is, and under each vector: the prompt, then a position a token
-        stem, texts = reader.stem(reader.ready(one)), 1 + len(plan.targets) * len(plan.layers)
-        copies += len(spoken) * texts * (1 + settings.words / stem.n_pos)
-        waiting += len(spoken) * settings.words * token_seconds(reader.subject, Row(stem), texts)
-        also = f"up to {settings.words} tokens in words of {len(spoken)} clips"
+    if spoken:
+        vectors = len(plan.targets) * len(plan.layers)
+        texts, tokens, also = in_words(
+            reader.subject, reader.stem(reader.ready(one)), len(spoken), vectors, settings.words
+        )
+        copies, waiting = copies + texts, waiting + tokens
     together = 1 if settings.method == "reference" else min(settings.batch_size, plan.copies_a_layer)
     seconds = passes * pass_seconds(reader, one) + copies * pass_seconds(reader, one, together) + waiting
     of = f"{len(plan.fitted)} clips to fit, {len(plan.steered)} to steer"

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from interp_core.errors import InterpError
-from interp_core.experiments.edited_words import RECORDS as ANSWERS
-from interp_core.experiments.edited_words import TABLE
+from interp_core.experiments.edited_words import TABLE, read_answers
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.steering.run import CHECKS, RECORDS, SteeringResult
 from interp_core.experiments.steering.vectors import FILE, load_vectors
@@ -35,8 +34,6 @@ def read(folder: Path, config: Mapping[str, Any]) -> SteeringResult:
     if not len(records):
         raise InterpError(f"{folder / RECORDS} holds no record; restore it or run again.")
     dose = read_csv(folder / DOSE, texts=("condition", "label"), needs=NEEDED)
-    spoken = config.get("settings", {}).get("words", 0)
-    # From the records and not from the table for people, in which an empty answer and a missing one look alike.
-    answers = pd.DataFrame(read_records(folder / ANSWERS, finished=True) if spoken else [])
+    answers = read_answers(folder, config)
     vectors, report = load_vectors(folder / FILE), read_json(folder / CHECKS)
     return SteeringResult(config, dose, records, vectors, report, answers)

@@ -17,8 +17,12 @@ STEPS = "steps_"
 """Begins the key of a container with two buttons that step through what stands beside them; it stays one line."""
 BAR = "bar"
 """The key of the container with the origin of the run on show and its export."""
+NOTE = "note"
+"""The key of the container with what an example says and the button that closes it; it stays one line."""
 MARK = "mark_of_"
 """Begins the key of what draws the mark into a chart; it takes no room."""
+CARD = "card_"
+"""Begins the key of a container that is one link: a click anywhere in it is a click on the link in it."""
 NARROW_PX, LOW_PX = 1100, 840
 
 # Streamlit leaves 80 pixels at each side, which charts need more than the page does, and 60 above for a bar with one
@@ -36,9 +40,14 @@ _MARGINS = f"""
   flex: 1 0 100%; }}
 .st-key-{HEADING} > [data-testid='stElementContainer']:has([data-testid='stHeading']) {{ flex: 1 1 0; }}
 .st-key-{HEADING} > :is([data-testid='stLayoutWrapper'], .stVerticalBlock) {{ flex: 0 0 auto; }}
-.st-key-{BAR} {{ flex-wrap: nowrap; }}
+
 [class*='st-key-{MARK}'] {{ display: none; }}
-.st-key-{BAR} > [data-testid='stElementContainer'] {{ flex: 1 1 0; min-width: 0; }}
+[class*='st-key-{CARD}'] {{ position: relative; }}
+[class*='st-key-{CARD}']:hover {{ border-color: currentColor; }}
+[class*='st-key-{CARD}'] :is([data-testid='stElementContainer'], [data-testid='stPageLink'], a) {{ position: static; }}
+[class*='st-key-{CARD}'] [data-testid='stPageLink'] a::after {{ content: ''; position: absolute; inset: 0; }}
+:is(.st-key-{BAR} > [data-testid='stElementContainer'],
+  .st-key-{NOTE} > [data-testid='stElementContainer']:has([data-testid='stAlert'])) {{ flex: 1 1 0; min-width: 0; }}
 [class*='st-key-{STEPS}'] {{ flex-wrap: nowrap; }}
 [class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has([data-testid='stCaptionContainer']) {{
   flex: 1 1 0; min-width: 0; }}

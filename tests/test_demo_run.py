@@ -1,16 +1,21 @@
 """The run that ships with demo-emotion is what the engine computes, and shows what the data card says it shows."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from components.patching.results import Indexed
 from interp_core.engine import Engine
 from interp_core.experiments.experiment import open_result
 from interp_core.experiments.patching.experiment import PATCHING, patch_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.result import PatchingResult
 from interp_core.models.bundled import demos
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,22 @@ def test_the_same_pairs_dissociate_by_the_question(shipped: PatchingResult):
     voice, words = names.index("voice"), names.index("words")
     assert rate["prosody", voice] > 0.8 and rate["prosody", words] < 0.1
     assert rate["semantic", words] > 0.8 and rate["semantic", voice] < 0.1
+
+
+def test_the_walk_of_the_readme_shows_what_it_promises(shipped: PatchingResult):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    flips, stays = map(int, re.findall(r"[Cc]lick layer (\d+)", readme.split("## A lab demo")[1].split("## ")[0]))
+    index = Indexed(shipped)
+    pair = index.best_pair["prosody"]
+    early, late = (index.outcome(pair, "prosody", 0, 1.0, layer) for layer in (flips, stays))
+    assert early is not None and late is not None
+    assert (early.base_prediction, early.donor_prediction) == ("surprised", "happy")
+    assert early.patched_prediction == "happy" and late.patched_prediction == "surprised"
+    curve = shipped.metrics[(shipped.metrics.condition == "matched") & (shipped.metrics.kind == "prosody")]
+    rate = curve[curve.prompt == 0].set_index("layer").flip_to_target_rate_reachable
+    assert rate[flips] == 1 and rate[stays] == 0
+    asked = [name for name, _ in demos()["demo-emotion"].prompts].index("words")
+    assert (curve[curve.prompt == asked].flip_to_target_rate == 0).all(), "under the words nothing flips"
 
 
 def test_both_kinds_flip_more_often_than_with_a_random_donor(shipped: PatchingResult):

@@ -163,7 +163,7 @@ def of_patching() -> Iterator[str]:
     yield f"Click layer 6: {share(six, rate, count)} of the reachable pairs flip"
     yield f"of the reachable pairs flip, 95 % interval {low:.0f} to {high:.0f} %"
     random = share(pick(controls, prompt=0, layer=6, condition="random"), rate, count)
-    yield f"with a random donor {random}; adjusted p = {six['p_adjusted']:.3f}"
+    yield f"with a random donor {random}; over all pairs adjusted p = {six['p_adjusted']:.3f}"
     yield f"At layer 7 it is {share(seven, rate, count)}"
     words = matched[matched["prompt"] == 2]
     assert (words["reachable_count"] == 0).all() and (words["flip_to_target_rate_eligible"] == 0).all()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -20,6 +21,7 @@ import plotly.graph_objects as go
 from components.charts.parts import (
     FONT_PX,
     add_series,
+    annotate,
     demand_one_group,
     layer_axis,
     lens_runs,
@@ -33,6 +35,7 @@ from components.charts.parts import (
     ring,
 )
 from components.charts.words import COUNT_OF, TITLES, layer_name, layers_text, plain, row_reading
+from components.words import share
 from interp_core.experiments.patching.one_pair import target_probabilities
 from interp_core.looks import ANY_CHANGE, GREY, KNOCKOUT, LENS, PATCHING, RUNS, Look
 
@@ -140,10 +143,27 @@ def _condition_curves(
         matched = rows_of["matched"].sort_values("layer")
         add_series(fig, matched, "layer", column, PATCHING["matched"], count=count, band=True)
         mark_significant(fig, matched, column)
+        if count in ("reachable_count", "eligible_count") and not matched[count].any():
+            annotate(fig, [_nothing_counted(matched)])
     layer_axis(fig, metrics["layer"])
     name_right_ends(fig, beside)
     select_layer(fig, metrics, column, selected_layer)
     return fig
+
+
+def _nothing_counted(matched: pd.DataFrame) -> dict[str, Any]:
+    """What stands where the curve would be if any pair counted: why none does, and what the eligible ones do."""
+    rate, n = "flip_to_target_rate_eligible", matched["eligible_count"].max()
+    words = "No pair is eligible: every A answers the target already, so nothing can flip."
+    if n:
+        most = max(matched.to_dict("records"), key=lambda row: row[rate])
+        flips = f"at most {share(most, rate, 'eligible_count')} flip" if most[rate] else "none flips"
+        words = (
+            "No pair is reachable (A without the target, B with it), so there is no rate.<br>"
+            f"Of the {int(n)} eligible pairs {flips} to the target at any layer."
+        )
+    middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.6, "showarrow": False, "font": {"size": FONT_PX}}
+    return {**middle, "text": words, "name": "nothing counted"}
 
 
 def select_layer(fig: go.Figure, metrics: pd.DataFrame, column: str, layer: int | None) -> None:

@@ -178,12 +178,13 @@ def _verdict(outcome: pd.Series, look: Look, donor: str, by_hand: str) -> None:
         said = "the answer changes, but not to the target"
     else:
         said = "the answer stays"
+    target = md(outcome["target"]) if said.endswith("target") else f"target {md(outcome['target'])}"
     of_a, of_b, patched = (outcome[f"{run}_prediction"] for run in ("base", "donor", "patched"))
     st.markdown(
         f"A :blue-badge[{md(of_a)}] → with {md(donor)} at {where} {answer_badge(patched, of_a, of_b)} "
         f"· B :orange-badge[{md(of_b)}]"
         f"{' · ' if state.presenting() else f'  {NEW_LINE}'}"
-        f"**{said}** ({md(outcome['target'])}){' by hand: ' + md(by_hand) if by_hand else ''}"
+        f"**{said}** ({target}){' by hand: ' + md(by_hand) if by_hand else ''}"
     )
 
 

@@ -254,19 +254,23 @@ def _layer_summary(index: Indexed, look: Look) -> None:
     matched = index.row(look.kind, look.prompt, look.strength, "matched", look.layer)
     if matched is None:
         return
-    rate = "flip_to_target_rate_reachable"
-    flips = share(matched, rate, "reachable_count")
-    text = f"**{layer_title(look.layer)}**: {flips} of the reachable pairs flip to the target"
+    rate, count, counted = "flip_to_target_rate_reachable", "reachable_count", "the reachable pairs"
+    text = f"**{layer_title(look.layer)}**: "
+    if not matched[count]:
+        rate, count, counted = "flip_to_target_rate_eligible", "eligible_count", "the eligible pairs"
+        text += "no pair is reachable; "
+    text += f"{share(matched, rate, count)} of {counted} flip to the target"
     low, high = matched[f"{rate}_low"], matched[f"{rate}_high"]
     if low == low and high == high:
         text += f", 95 % interval {100 * low:.0f} to {100 * high:.0f} %"
     random = index.row(look.kind, look.prompt, look.strength, "random", look.layer)
     if random is not None:
         other = "the mean of another class" if index.means else "a random donor"
-        text += f"; with {other} {share(random, rate, 'reachable_count')}"
+        text += f"; with {other} {share(random, rate, count)}"
     p = matched["p_adjusted"]
-    text += "." if p != p else "; adjusted p < 0.001." if p < 0.001 else f"; adjusted p = {p:.3f}."
-    st.markdown(text)
+    if p == p:
+        text += f"; over all pairs adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    st.markdown(f"{text}.")
 
 
 def _pairs_at_layer(index: Indexed, look: Look, clips: Mapping[str, Clip]) -> None:

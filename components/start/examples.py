@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from components import state
+from components import page_style, state
 from components.words import md
 from interp_core.models import bundled
 
@@ -114,7 +114,7 @@ def say_what_to_look_at() -> None:
     name = st.query_params.get(state.EXAMPLE)
     for example in EXAMPLES:
         if example.name == name:
-            with st.container(horizontal=True, vertical_alignment="center"):
+            with st.container(horizontal=True, vertical_alignment="center", key=page_style.NOTE):
                 st.info(f"**Look at this.** {md(example.look)}", icon=":material/visibility:")
                 st.button("Close", key="close_example", on_click=_close, icon=":material/close:", type="tertiary")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from components import state
+from components import page_style, state
 from components.clips import owner
 from components.guard import readable_errors
 from components.runs import rows as runs
@@ -26,7 +26,8 @@ def draw() -> None:
     for first in range(0, len(EXAMPLES), ACROSS):
         beside = EXAMPLES[first : first + ACROSS]
         for column, example in zip(st.columns(ACROSS, gap="medium"), beside, strict=False):
-            with column, st.container(border=True, height="stretch"):
+            key = f"{page_style.CARD}{EXAMPLES.index(example)}"
+            with column, st.container(border=True, height="stretch", key=key):
                 st.markdown(f"**{md(example.title)}**  \n{md(example.about)}")
                 st.page_link(
                     str(PAGES / f"{example.page}.py"),

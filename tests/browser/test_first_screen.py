@@ -45,3 +45,18 @@ def test_the_first_screen_holds_what_the_page_is_about(
     assert boxes["curve"]["y"] < height and boxes["curve"]["height"] >= 300
     assert page.evaluate(TOO_WIDE) <= 0, "nothing is wider than the page"
     assert page.console_errors == []
+
+
+def test_a_click_anywhere_in_an_example_opens_it_and_its_note_closes_beside_it(
+    serve: Any, open_page: Any, tmp_path_factory: Any
+):
+    page = open_page(serve(ROOT / "app.py", env={"PATCHBAY_RUNS": str(tmp_path_factory.getbasetemp() / "axe-runs")}))
+    wait_idle(page, timeout=60)
+    page.get_by_role("link", name="Open Patching").first.wait_for()
+    title = page.get_by_text("Patch a voice's emotion").bounding_box()
+    page.mouse.click(title["x"] + 10, title["y"] + 8)
+    wait_plot(page, "curve", timeout=60)
+    wait_idle(page)
+    note, close = page.get_by_test_id("stAlert").bounding_box(), page.get_by_role("button", name="Close").bounding_box()
+    assert close["x"] > note["x"] + note["width"] and note["y"] < close["y"] < note["y"] + note["height"]
+    assert page.console_errors == []

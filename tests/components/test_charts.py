@@ -87,6 +87,22 @@ def test_a_layer_that_was_not_computed_is_a_gap_and_never_a_zero():
     assert curve.name.endswith("(n = 0 to 64)")
 
 
+@pytest.mark.parametrize(
+    ("eligible", "rates", "words"),
+    [
+        (23, (0.0, 0.0), "Of the 23 eligible pairs none flips to the target at any layer"),
+        (20, (0.1, 0.25), "at most 25 % (5 of 20) flip"),
+        (0, (math.nan, math.nan), "every A answers the target already"),
+    ],
+)
+def test_a_curve_that_no_pair_counts_for_says_so_and_what_the_eligible_pairs_do(eligible, rates, words):
+    none = {"reachable_count": 0, REACHABLE: math.nan, "eligible_count": eligible}
+    rows = [one_row(layer, **none, flip_to_target_rate_eligible=rate) for layer, rate in enumerate(rates)]
+    (note,) = annotations(charts.flip_curve(pd.DataFrame(rows)), "nothing counted")
+    assert words in note.text
+    assert annotations(charts.flip_curve(pd.DataFrame([one_row()])), "nothing counted") == []
+
+
 def test_few_pairs_are_hollow_and_the_hover_says_why():
     curve = matched(charts.flip_curve(with_holes(metrics_frame())))
     symbols = dict(zip(curve.x, curve.marker.symbol, strict=True))

@@ -48,8 +48,6 @@ LACKING: dict[str, str] = {
     "whose past is no key or value",
     "desta25": "the stem is not known here yet: it has Whisper write down what a clip says and a detector tell speech "
     "from other sound, and the positions of a recording are of no moments of it",
-    "kimi_audio": "the stem is not known here yet: each position is the sum of a frame of sound and of the codes that "
-    "another model, GLM-4-Voice's tokenizer, makes of it",
     **dict.fromkeys(("encodec", "dac"), "there are no transformer blocks and no readout: it gives codes and sound"),
 }
 """Types that hear and are no row, and which of stem, blocks and readout is in the way."""

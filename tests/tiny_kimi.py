@@ -1,5 +1,5 @@
-"""A tiny random Kimi-Audio folder in the layout of the hub: weights by name in several files, tiktoken's vocabulary and,
-in a folder inside, the Whisper that it hears with; and GLM-4-Voice's tokenizer, which published code fetches by itself.
+"""A tiny random Kimi-Audio folder in the layout of the hub: weights by name in several files, tiktoken's words, the
+Whisper that it hears with in a folder inside; and GLM-4-Voice's tokenizer, which published code fetches by itself.
 
 Nothing here comes from interp_core: file names, weight names and configs are written out as the originals have them.
 """

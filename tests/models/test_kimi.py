@@ -5,6 +5,7 @@ import base64
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
+from transformers import WhisperConfig
 
 from interp_core.errors import InterpError
 from interp_core.experiments.checks import TOLERANCE
+from interp_core.models.audio_llms.glm_tokenizer import GlmSpeechTokenizer
 from interp_core.models.audio_llms.kimi import KimiAudio
 from interp_core.models.audio_llms.kimi_net import KimiAudioModel
 from interp_core.models.load import open_model
@@ -24,7 +27,18 @@ from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.generate import Row, generate
 from interp_core.trace.sweep import sweep
 from tests.tiny import LABELS, RATE, tone
-from tests.tiny_kimi import BLOCK, CODE_LAYERS, MELS, N_SPECIAL, TOKENIZER, WHISPER, ranks, save_kimi, special
+from tests.tiny_kimi import (
+    CODE_LAYERS,
+    MELS,
+    N_SPECIAL,
+    TOKENIZER,
+    WHISPER,
+    ranks,
+    save_kimi,
+    save_tokenizer,
+    special,
+    tokenizer_json,
+)
 from tests.trace.cases import every_layer, truncated, whole_vocabulary
 from tests.trace.naive import PROMPT, gap
 
@@ -105,17 +119,20 @@ def convolved(w: Weights, at: str, mel: Tensor, edge: tuple[int, int]) -> Tensor
 
 def plain_codes(folder: Path, mel: Tensor, heard: Tensor) -> list[int]:
     """The codes of one piece: mel [bands, frames], heard [frames]."""
-    w = read(folder / TOKENIZER)
-    x = convolved(w, "", mel, (2, 0))
-    n = len(x)
-    x = x + w["embed_positions.weight"][:n]
-    frames = heard[::2].bool()
-    allowed = torch.tensor([[b <= a or a // BLOCK == b // BLOCK for b in range(n)] for a in range(n)]) & frames
+    w, about = read(folder / TOKENIZER), json.loads((folder / TOKENIZER / "config.json").read_text())
+    x = convolved(w, "", mel, (2, 0) if about["encoder_causal_convolution"] else (1, 1))
+    x = x + w["embed_positions.weight"][: len(x)]
+    frames, block = heard[::2].bool(), about["quantize_causal_block_size"]
     for layer in range(CODE_LAYERS):
-        x = whisper_layer(w, f"layers.{layer}", x, allowed)
-    pooled = torch.stack([x[i : i + 4].mean(0) for i in range(0, n, 4)])
-    nearest = [int((w["codebook.weight"] - state).norm(dim=-1).argmin()) for state in pooled]
-    return [code for code, kept in zip(nearest, frames[::4].tolist(), strict=True) if kept]
+        n = len(x)
+        allowed = [[block is None or b <= a or a // block == b // block for b in range(n)] for a in range(n)]
+        x = whisper_layer(w, f"layers.{layer}", x, torch.tensor(allowed) & frames)
+        if layer + 1 == about["pooling_position"]:
+            fours = [x[i : i + 4] for i in range(0, n, 4)]
+            x = torch.stack([one.mean(0) if about["pooling_type"] == "avg" else one.max(0).values for one in fours])
+            frames, block = frames[::4], block and block // 4
+    nearest = [int((w["codebook.weight"] - state).norm(dim=-1).argmin()) for state in x]
+    return [code for code, kept in zip(nearest, frames.tolist(), strict=True) if kept]
 
 
 def plain_frames(folder: Path, mel: Tensor) -> Tensor:
@@ -227,6 +244,34 @@ def test_codes_are_the_nearest_vectors_and_each_part_of_the_sum_reaches_the_answ
         words = inputs["text_input_ids"].clone()
         words[0, 2] = 7
         assert gap(hf(**{**inputs, "text_input_ids": words}).logits[0, -1], clean) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"pooling_type": "max"},
+        {"quantize_causal_block_size": None},
+        {"encoder_causal_convolution": False},
+        {"pooling_position": 1},
+    ],
+)
+def test_each_setting_that_the_tokenizers_code_knows_does_what_it_says(
+    folder: Path, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    save_tokenizer(tmp_path / "model" / TOKENIZER, **other)
+    about = {**WhisperConfig().to_dict(), **tokenizer_json(**other)}
+    made = GlmSpeechTokenizer(WhisperConfig.from_dict(about)).eval().double()
+    made.load_state_dict(read(tmp_path / "model" / TOKENIZER), strict=False)
+    torch.manual_seed(0)
+    mel, heard = torch.randn(2, MELS, 200).double(), torch.ones(2, 200, dtype=torch.long)
+    heard[1, 123:] = 0
+    with torch.inference_mode():
+        found = made(mel, heard)
+    for row, n in ((0, 25), (1, 16)):
+        expected = plain_codes(tmp_path / "model", mel[row], heard[row])
+        assert found[row, :n].tolist() == expected and len(expected) == n
+        assert not other or expected != plain_codes(folder, mel[row], heard[row])  # control: it changes the codes
 
 
 def test_a_frame_of_the_tokenizer_sees_its_block_and_all_before_and_no_padding(subject: KimiAudio) -> None:

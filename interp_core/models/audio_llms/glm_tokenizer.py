@@ -53,7 +53,7 @@ class GlmSpeechTokenizer(nn.Module):
         for conv in (self.conv1, self.conv2):
             x = nn.functional.gelu(conv(nn.functional.pad(x, edge)))
         x = x.transpose(1, 2)  # [pieces, encoder frames, d_encoder]
-        hidden = x + self.embed_positions.weight[: x.shape[1]]
+        hidden = x + self.embed_positions(torch.arange(x.shape[1], device=x.device))
         heard, block = heard[:, ::CONV_STRIDE].bool(), config.quantize_causal_block_size
         seen = _added(hidden, heard, block)
         for number, layer in enumerate(self.layers, 1):
@@ -67,7 +67,8 @@ class GlmSpeechTokenizer(nn.Module):
                 "the states of GLM-4-Voice's tokenizer become NaN or infinite, so no code is the nearest; its weights "
                 "are damaged, fetch them again."
             )
-        vectors = self.codebook.weight
+        # By a call of the module: weights that were put off to memory or disk are there during one alone.
+        vectors = self.codebook(torch.arange(config.quantize_vocab_size, device=hidden.device))
         distances = hidden.pow(2).sum(-1, keepdim=True) + vectors.pow(2).sum(-1) - 2 * hidden @ vectors.T
         return distances.argmin(-1)
 

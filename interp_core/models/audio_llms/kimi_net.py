@@ -74,7 +74,7 @@ class KimiDecoder(Qwen2Model):
         self.vq_adaptor = Adaptor(config)
 
     def forward(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **more: Any) -> Any:
-        if inputs_embeds is None:
+        if inputs_embeds is None and input_ids is not None:
             blank = torch.full_like(input_ids, self.config.kimia_text_blank)
             inputs_embeds = self.embed_tokens(blank) + self.embed_tokens(input_ids)
         return super().forward(inputs_embeds=inputs_embeds, **more)

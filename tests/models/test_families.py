@@ -87,6 +87,8 @@ def test_models_are_found_below_a_folder_and_nothing_else_is(tmp_path):
     for name, about in (("kimi", {}), ("a/kimi", {"model_type": "moonshot_kimia"})):  # what published copies say
         (folder(name, architectures=["MoonshotKimiaForCausalLM"], **about) / "model-1-of-35.safetensors").touch()
         (folder(f"{name}/whisper-large-v3", model_type="whisper") / "model.safetensors").touch()
+    tokenizer = folder("glm-4-voice-tokenizer", model_type="whisper", architectures=["WhisperVQEncoder"])
+    (tokenizer / "model.safetensors").touch()  # a part of others, which answers nothing
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "best.pt").touch()
     (tmp_path / "link").symlink_to(tmp_path / "a" / "wavlm", target_is_directory=True)

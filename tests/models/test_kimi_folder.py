@@ -15,6 +15,7 @@ from interp_core.engine import Engine
 from interp_core.errors import InterpError
 from interp_core.models import bases
 from interp_core.models.audio_llms.kimi import KimiAudio
+from interp_core.models.audio_llms.kimi_net import KimiAudioConfig, KimiAudioModel
 from interp_core.models.files import deciding_files
 from interp_core.models.load import bytes_on_disk, open_model
 from interp_core.trace.clean import prompt_clip
@@ -129,6 +130,22 @@ def test_the_parts_weights_are_hashed_counted_and_watched(folder: Path, tmp_path
 # ---- which weights ---------------------------------------------------------------------------------------------------
 
 
+def test_at_the_published_sizes_the_weights_add_up_to_the_published_index() -> None:
+    sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+    about = {**sizes, "num_key_value_heads": 4, "vocab_size": 168_448, "kimia_adaptor_input_dim": 5120}
+    small = {"d_model": 8, "encoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    tokenizer = {**small, "quantize_position": 1, "quantize_vocab_size": 4, "pooling_kernel_size": 4}
+    with torch.device("meta"):
+        made = KimiAudioModel(KimiAudioConfig(**about, whisper_config=small, audio_tokenizer_config=tokenizer))
+    parts = ("whisper.", "audio_tokenizer.")  # in folders of their own
+    own = {name: value.numel() for name, value in made.state_dict().items() if not name.startswith(parts)}
+    block = [number for name, number in own.items() if name.startswith("model.layers.0.")]
+    speech = [*block * 6, 3584, 168_448 * 3584]  # mimo_layers, mimo_norm, mimo_output
+    tables = [64] * (28 + 6)
+    assert len(own) + len(speech) + len(tables) == 453
+    assert 2 * (sum(own.values()) + sum(speech) + sum(tables)) == 19_532_673_280  # bytes, in bfloat16
+
+
 def test_the_speech_output_and_whispers_decoder_are_left_out_and_change_nothing(folder: Path) -> None:
     expected, names = answer(folder), set(opened(folder).hf.state_dict())
     assert not any("mimo" in name or "decoder." in name or "ema_" in name for name in names)
@@ -238,6 +255,10 @@ def test_a_folder_that_is_not_whole_is_refused_by_what_is_wrong(
     message = refused(folder)
     assert re.search(words, message), message
     assert str(folder) in message
+
+
+def test_the_tokenizer_by_itself_is_said_to_be_a_part(original: Path) -> None:
+    assert "it is GLM-4-Voice's tokenizer, which makes codes of sound for other models" in refused(original / TOKENIZER)
 
 
 def test_another_models_tokenizer_of_codes_gives_another_answer(folder: Path, original: Path) -> None:

@@ -211,11 +211,11 @@ def _parts(name: str, folder: Path) -> dict[str, Path]:
             "of the original model into it."
         )
     if TOKENIZER not in found:
-        said = named_bases(folder)[TOKENIZER]
+        said, here = named_bases(folder)[TOKENIZER], Path(name).expanduser().exists()
         raise InterpError(
-            f"Kimi-Audio takes the codes of a recording from a second model, GLM-4-Voice's tokenizer, and "
-            f"{shown(said)} is neither a folder here nor in the hub's cache; fetch it, or put its folder into {folder} "
-            f"as {Path(said).name:.80}."
+            "Kimi-Audio takes the codes of a recording from a second model, GLM-4-Voice's tokenizer, and "
+            f"{shown(said)} is neither a folder here nor in the hub's cache; fetch it"
+            + (f", or put its folder into {folder} as {Path(said).name:.80}." if here else " (hf download).")
         )
     for part in found.values():
         check_settings(str(part), part)

@@ -75,7 +75,13 @@ def understood(line: str) -> None:
 
 
 def test_the_index_and_one_page_an_experiment_with_its_sections_are_there():
-    assert {path.name for path in DOCS} == {"README.md", "recordings.md", "countermeasures.md", *EXPERIMENTS}
+    assert {path.name for path in DOCS} == {
+        "README.md",
+        "recordings.md",
+        "countermeasures.md",
+        "kimi-audio.md",
+        *EXPERIMENTS,
+    }
     index = (ROOT / "docs/README.md").read_text("utf-8")
     for name, command in EXPERIMENTS.items():
         assert f"({name}) | `{command}` |" in index, name

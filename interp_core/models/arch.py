@@ -222,6 +222,17 @@ ARCHS: dict[str, Arch] = {
         frames_per_position=lambda config: 2 * config.stack_factor,
         cuts=False,
     ),
+    "kimi_audio": Arch(  # kimi_net.py
+        blocks="model.layers",
+        sizes="",
+        decoder="model",
+        norm="model.norm",
+        rotary="model.rotary_emb",
+        takes_ids="model",  # which puts the blank of the stream of sound beside a token that was written
+        # The encoder makes one frame of two mel frames, and four of those stand side by side.
+        frames_per_position=lambda config: 8,
+        cuts=False,
+    ),
 }
 
 

@@ -1,8 +1,9 @@
-"""Other models that a model is made of: the base of an adapter, the two towers of what was saved as a projector alone.
+"""Other models that a model is made of: the base of an adapter, the two towers of what was saved as a projector alone,
+the model that makes codes of sound for another.
 
-A folder names them by path or hub id. They are looked for as a path, below the folder and beside it, then in the hub's
-cache; for a model that came from the hub, in the cache alone: what somebody uploaded must not choose among the folders
-of this machine.
+A folder names them by path or hub id, or all models of its type have the same. They are looked for as a path, below the
+folder and beside it, then in the hub's cache; for a model that came from the hub, in the cache alone: what somebody
+uploaded must not choose among the folders of this machine.
 """
 
 import json
@@ -16,21 +17,33 @@ from interp_core.models.source import is_hub_id
 
 NAMED = dict.fromkeys(("ultravox", "UltravoxModel"), ("text_model_id", "audio_model_id"))
 """Model type, or the class that a config may name alone -> the entries of the config that name other models."""
+_KIMI = ("kimi_audio", "moonshot_kimia", "MoonshotKimiaForCausalLM")
+UNSAID = dict.fromkeys(_KIMI, {"audio_tokenizer": "THUDM/glm-4-voice-tokenizer"})
+"""The same where published code names a model that no config does: what an entry stands for that says nothing."""
+INSIDE = dict.fromkeys(_KIMI, {"whisper": "whisper-large-v3"})
+"""The same -> models in a folder inside the model's own, whatever it is fetched from."""
 CONFIG = "config.json"
 
 
 def named_bases(folder: Path) -> dict[str, str]:
-    """The entries of a folder's config that name other models, and what they say; {} for most models."""
+    """The entries of a folder's config that name other models, and what they say, or stand for; {} for most models."""
+    config, told = _told(folder)
+    entries = next((NAMED[name] for name in told if name in NAMED), ())
+    unsaid = next((UNSAID[name] for name in told if name in UNSAID), {})
+    said = {entry: config.get(entry) for entry in entries} | {e: config.get(e) or other for e, other in unsaid.items()}
+    return {entry: name for entry, name in said.items() if isinstance(name, str) and _is_said(name)}
+
+
+def _told(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A folder's config, and the model type and classes that it names; nothing where it cannot be read."""
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return {}, ()
     if not isinstance(config, dict):
-        return {}
+        return {}, ()
     classes = config.get("architectures")
-    told = (config.get("model_type"), *(classes if isinstance(classes, list) else ()))
-    entries = next((NAMED[str(name)] for name in told if str(name) in NAMED), ())
-    return {entry: config[entry] for entry in entries if _is_said(config.get(entry))}
+    return config, tuple(map(str, (config.get("model_type"), *(classes if isinstance(classes, list) else ()))))
 
 
 def bases_of(name: str, folder: Path) -> dict[str, Path]:
@@ -46,6 +59,8 @@ def bases_of(name: str, folder: Path) -> dict[str, Path]:
         entry: (local_base_of(str(folder), said) if here else None) or _in_the_cache(said)
         for entry, said in named_bases(folder).items()
     }
+    inside = next((INSIDE[one] for one in _told(folder)[1] if one in INSIDE), {})
+    found |= {part: folder / place for part, place in inside.items() if (folder / place / CONFIG).is_file()}
     return {entry: base for entry, base in found.items() if base is not None}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from interp_core.errors import InterpError
 from interp_core.models.audio_llms.layouts import layout_of
 from interp_core.models.families import Family, families, family_of
+from interp_core.models.lacking import part_in
 from interp_core.models.weight_files import weight_file_of
 from interp_core.storage import read_json
 
@@ -25,7 +26,7 @@ class Found:
 
 def family_at(folder: Path, known: list[Family] | None = None) -> Family | None:
     """The family of a model folder, or of what looks like a countermeasure's run or its file; None for anything else,
-    and for what lacks its weights or has a config that cannot be read."""
+    for a part of other models alone, and for what lacks its weights or has a config that cannot be read."""
     known = families() if known is None else known
     if (file := weight_file_of(str(folder))) is not None:
         return next((one for one in known if one.name == COUNTERMEASURE), None) if file.name == IN_A_RUN else None
@@ -35,7 +36,7 @@ def family_at(folder: Path, known: list[Family] | None = None) -> Family | None:
         if (own := layout_of(folder)) is not None:
             return family_of(own, known)
         config = read_json(folder / "config.json")
-        return family_of(str(config.get("model_type", "")), known)
+        return None if part_in(config) is not None else family_of(str(config.get("model_type", "")), known)
     except (InterpError, OSError, ValueError, AttributeError):
         return None
 

@@ -48,17 +48,32 @@ LACKING: dict[str, str] = {
     "whose past is no key or value",
     "desta25": "the stem is not known here yet: it has Whisper write down what a clip says and a detector tell speech "
     "from other sound, and the positions of a recording are of no moments of it",
-    "kimi_audio": "the stem is not known here yet: each position is the sum of a frame of sound and of the codes that "
-    "another model, GLM-4-Voice's tokenizer, makes of it",
     **dict.fromkeys(("encodec", "dac"), "there are no transformer blocks and no readout: it gives codes and sound"),
 }
 """Types that hear and are no row, and which of stem, blocks and readout is in the way."""
+PARTS = {
+    "WhisperVQEncoder": "GLM-4-Voice's tokenizer, which makes codes of sound for other models and has no readout; "
+    "Kimi-Audio takes it from a folder inside or beside its own",
+}
+"""Classes of what is a part of other models alone, though its type is one that opens."""
 
 
 def refuse_lacking(model_type: str) -> None:
     """Refuse a type of which is known what it lacks."""
     if lack := LACKING.get(model_type):
         raise InterpError(f"models of the type {model_type} cannot be opened: {lack}; `models` lists what can.")
+
+
+def part_in(about: Mapping[str, Any]) -> str | None:
+    """What a folder's config describes, if that is a part of other models alone."""
+    classes = about.get("architectures")
+    return next((PARTS[one] for one in classes if one in PARTS), None) if isinstance(classes, list) else None
+
+
+def refuse_part(name: str, about: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds a part of other models alone."""
+    if (part := part_in(about)) is not None:
+        raise InterpError(f"{name} cannot be opened: it is {part}.")
 
 
 def refuse_unknown(name: str, about: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_extractor, check_settings, check_tokens, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
-from interp_core.models.lacking import refuse_unknown
+from interp_core.models.lacking import refuse_part, refuse_unknown
 from interp_core.models.listeners import LISTENERS
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
@@ -239,6 +239,7 @@ def _open_folder(opening: Opening, asked: str) -> Subject:
         found.bits = opening.bits
         return found
     about = reading(name, "config", lambda: PreTrainedConfig.get_config_dict(source)[0])
+    refuse_part(name, about)
     if (kind := str(about.get("model_type"))) not in ARCHS and kind not in OPENERS:
         refuse_unknown(name, about)
     config = reading(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))

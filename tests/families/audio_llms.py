@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, TokenizersBackend, WhisperFeatureExtra
 from tests.families.words import GEMMA4, GLM, GRANITE, PHI4, QWEN3_ASR, chatml, gpt2, qwen, save_tekken, words
 from tests.tiny import save_qwen2_audio
 from tests.tiny_gemma3n import save_gemma3n
+from tests.tiny_kimi import save_kimi
 from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import save_ultravox
 
@@ -504,5 +505,6 @@ FAMILIES: dict[str, Callable[..., Path]] = {
     "gemma3n": save_gemma3n,
     "ultravox": save_ultravox,
     "omnispeech": save_opens2s,
+    "kimi_audio": save_kimi,
 }
 """Builders by family: each takes a folder and sizes of the decoder (n_layers, d_model, n_heads, n_kv_heads, seed)."""

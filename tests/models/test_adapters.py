@@ -159,6 +159,7 @@ def test_a_merged_audio_llm_answers_as_pefts_own(kind: str, older_names: bool, t
 EVERYWHERE: dict[str, tuple[Callable[..., Path], tuple[str, ...]]] = {
     "omnispeech": (save_opens2s, ("q_proj", "down_proj")),
     "ultravox": (AUDIO_LLMS["ultravox"], ("q_proj", "linear_1")),
+    "kimi_audio": (AUDIO_LLMS["kimi_audio"], ("q_proj", "down_proj")),
     "qwen2_5_omni": (AUDIO_LLMS["qwen2_5_omni"], ("model.layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj")),
     "voxtral": (AUDIO_LLMS["voxtral"], ("v_proj", "linear_1")),
     "granite_speech": (AUDIO_LLMS["granite_speech"], ("language_model.layers.0.self_attn.q_proj",)),

@@ -84,14 +84,21 @@ def test_models_are_found_below_a_folder_and_nothing_else_is(tmp_path):
     (folder("opens2s", architectures=["OmniSpeechModel"]) / "model-1.safetensors").touch()
     (folder("a/whole-ultravox", model_type="ultravox") / "model.safetensors").touch()
     (folder("a/whole-ultravox/whisper-tiny", model_type="whisper") / "model.safetensors").touch()  # a part of it
+    for name, about in (("kimi", {}), ("a/kimi", {"model_type": "moonshot_kimia"})):  # what published copies say
+        (folder(name, architectures=["MoonshotKimiaForCausalLM"], **about) / "model-1-of-35.safetensors").touch()
+        (folder(f"{name}/whisper-large-v3", model_type="whisper") / "model.safetensors").touch()
+    tokenizer = folder("glm-4-voice-tokenizer", model_type="whisper", architectures=["WhisperVQEncoder"])
+    (tokenizer / "model.safetensors").touch()  # a part of others, which answers nothing
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "best.pt").touch()
     (tmp_path / "link").symlink_to(tmp_path / "a" / "wavlm", target_is_directory=True)
     found = {str(one.path.relative_to(tmp_path)): one.family.name for one in find_models(tmp_path, 100)}
     assert found == {
         "a/wavlm": "wavlm",
+        "a/kimi": "kimi_audio",
         "a/whole-ultravox": "ultravox",
         "b/c/whisper": "whisper (encoder)",
+        "kimi": "kimi_audio",
         "opens2s": "omnispeech",
         "run": "countermeasure",
     }

@@ -28,6 +28,7 @@ from tests.families.encoders import (
 )
 from tests.families.subjects import CASES
 from tests.tiny import tone
+from tests.tiny_kimi import save_kimi
 from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import save_ultravox
 
@@ -136,11 +137,12 @@ def test_names_of_data_parallel_and_compiled_models_lead_to_the_same_weights(
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("save", [save_opens2s, save_ultravox])
+@pytest.mark.parametrize("save", [save_opens2s, save_ultravox, save_kimi])
 def test_they_do_in_layouts_of_their_own_too(save: Save, tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     whole = open_model(str(folder), device="cpu").hf.state_dict()
-    for place, prefix in ((folder, "module."), (folder / "Llama-3.2-1B-Instruct", "_orig_mod.")):
+    parts = (folder / "Llama-3.2-1B-Instruct", folder / "whisper-large-v3", folder / "glm-4-voice-tokenizer")
+    for place, prefix in ((folder, "module."), *((part, "_orig_mod.") for part in parts)):
         for file in place.glob("*.safetensors"):
             weights = {prefix + k: v.clone() for k, v in load_file(file).items()}
             save_file(weights, file, {"format": "pt"})

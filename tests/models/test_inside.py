@@ -13,6 +13,8 @@ from tests.families.encoders import save_clap, save_wavlm
 from tests.models.conftest import refused
 from tests.models.test_countermeasure import checkpoint
 from tests.models.test_countermeasure import saved as save_countermeasure
+from tests.tiny_kimi import TOKENIZER, save_kimi
+from tests.tiny_kimi import WHISPER as KIMIS_WHISPER
 from tests.tiny_opens2s import save_opens2s
 from tests.tiny_ultravox import AUDIO, TEXT, save_ultravox
 
@@ -39,6 +41,11 @@ MODELS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "Ultravox": (
         save_ultravox,
         ("model.safetensors", f"{LLAMA}/model.safetensors", f"{WHISPER}/preprocessor_config.json"),
+    ),
+    "Kimi-Audio": (
+        save_kimi,
+        ("model-1-of-2.safetensors", "tiktoken.model", f"{KIMIS_WHISPER}/model.safetensors")
+        + tuple(f"{TOKENIZER}/{name}" for name in ("model.safetensors", "preprocessor_config.json")),
     ),
 }
 

@@ -80,7 +80,8 @@ def numbers(subject: AudioLLM) -> dict[str, Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "everything"), [("qwen2_audio", False), ("ultravox", True), ("granite_speech", False)]
+    ("family", "everything"),
+    [("qwen2_audio", False), ("ultravox", True), ("kimi_audio", True), ("granite_speech", False)],
 )
 def test_patches_heads_and_words_are_those_of_a_whole_model(family: str, everything: bool, tmp_path: Path) -> None:
     folder = FAMILIES[family](tmp_path / "model", n_layers=3)

@@ -87,7 +87,7 @@ def test_a_folder_with_quantised_weights_says_what_it_takes(
     assert re.search(words, message), message
 
 
-@pytest.mark.parametrize("family", ["qwen2_audio", "ultravox"])
+@pytest.mark.parametrize("family", ["qwen2_audio", "ultravox", "kimi_audio"])
 @pytest.mark.parametrize(("dtype", "kind"), [("int8", "Linear8bitLt"), ("int4", "Linear4bit")])
 def test_with_bitsandbytes_every_route_gives_the_models_own_numbers(
     family: str, dtype: str, kind: str, tmp_path: Path

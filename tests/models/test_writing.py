@@ -92,9 +92,10 @@ def silencing(d_head: int, *, written: bool) -> Change:
 
 def library(subject: AudioLLM, run: CleanRun, n_tokens: int = N) -> tuple[int, ...]:
     """What the library's own `generate()` writes behind a clip's raw inputs, without the token that ends it; of OpenS2S
-    behind the spliced embeddings, as its decoder alone is the library's."""
+    behind the spliced embeddings, as its decoder alone is the library's; of Kimi-Audio behind its summed streams."""
     inputs = dict(run.prompted.inputs)
-    if (llm := getattr(subject.hf, "llm_model", None)) is not None:
+    summed = subject.hf if "text_input_ids" in inputs else None
+    if (llm := getattr(subject.hf, "llm_model", summed)) is not None:
         embeds = run.prompted.embeds[None]
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         with torch.inference_mode():

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from interp_core.models.audio_llms.kimi import KimiAudio, load_kimi
 from interp_core.models.audio_llms.opens2s import OpenS2S, load_opens2s
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.audio_llms.ultravox import Ultravox, load_ultravox
@@ -23,12 +24,14 @@ class Layout:
         subject: what it is opened as.
         load: given the model's name, its folder, and by name `dtype` and what is handed on to the library's
             `from_pretrained`: the model and its processor.
+        others: model types beside the row's own that a config.json of it may say.
     """
 
     title: str
     network: str
     subject: type[AudioLLM]
     load: Callable[..., tuple[Any, Any]]
+    others: tuple[str, ...] = ()
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -36,6 +39,7 @@ LAYOUTS: dict[str, Layout] = {
         "OpenS2S", "OmniSpeechModel", OpenS2S, lambda _name, folder, **how: load_opens2s(folder, **how)
     ),
     "ultravox": Layout("Ultravox", "UltravoxModel", Ultravox, load_ultravox),
+    "kimi_audio": Layout("Kimi-Audio", "MoonshotKimiaForCausalLM", KimiAudio, load_kimi, ("moonshot_kimia",)),
 }
 """By the row of arch.py."""
 
@@ -47,4 +51,4 @@ def layout_of(source: str | Path) -> str | None:
     except (OSError, ValueError):
         return None
     classes, told = config.get("architectures") or [], config.get("model_type")
-    return next((name for name, layout in LAYOUTS.items() if told == name or layout.network in classes), None)
+    return next((name for name, one in LAYOUTS.items() if told in (name, *one.others) or one.network in classes), None)

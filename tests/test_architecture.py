@@ -374,6 +374,13 @@ def test_no_file_is_longer_than_a_person_reads_in_one_go():
     assert len(pages) > 5 and long == {}, "a page is a call of the frame; what it does is in the components"
 
 
+def test_a_signed_number_that_rounds_to_zero_has_no_minus():
+    bare = re.compile(r":\+\.\d[f%]")
+    lines = [(module_of(path), line) for path in product_files() for line in path.read_text("utf-8").splitlines()]
+    assert len(lines) > 10_000
+    assert [one for one in lines if bare.search(one[1])] == [], "write {:+z.3f}, which gives +0.000 for -1e-5"
+
+
 HEAVY = {"torch", "transformers", "streamlit", "plotly", "librosa", "scipy", "sklearn", "matplotlib", "pandas"}
 LIGHT = [
     *("interp_core", "interp_core.cli", "interp_core.options", "interp_core.request", "interp_core.experiments"),

@@ -76,7 +76,7 @@ def reading(column: str, value: float, count: float, low: float, high: float) ->
         counted = f"{round(value * count)}/{int(count)}"
     else:
         counted = f"n = {int(count)}"
-    number = "{:.2f}" if "rate" in column or column == "recovered" else "{:+.2f}"
+    number = "{:.2f}" if "rate" in column or column == "recovered" else "{:+z.2f}"
     between = f"95 % interval {number} to {number}".format(low, high) if math.isfinite(low + high) else "no interval"
     return f"{number.format(value)} ({counted}; {between})"
 

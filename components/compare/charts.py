@@ -259,8 +259,8 @@ def _measure_text(row: Mapping, measure: str) -> str:
     gap = row.get(f"{measure}_difference", np.nan)
     if gap == gap:
         low, high = row.get(f"{measure}_difference_low", np.nan), row.get(f"{measure}_difference_high", np.nan)
-        between = f" (95 % interval {low:+.2%} to {high:+.2%})" if low == low else ""
-        lines.append(f"difference {gap:+.2%}{between}")
+        between = f" (95 % interval {low:+z.2%} to {high:+z.2%})" if low == low else ""
+        lines.append(f"difference {gap:+z.2%}{between}")
     return "<br>".join([*lines, *([plain(row["null"])] if row["null"] else [])])
 
 

@@ -118,7 +118,7 @@ def found(made: Comparison) -> str:
     rank = made.findings["rank_correlation"]
     if rank["rho"] is not None:
         said += ". Rank correlation of 1 − CKA with the effect of patching a layer alone: "
-        said += f"{rank['rho']:.2f} over {md(rank['n'])} layers"
+        said += f"{rank['rho']:z.2f} over {md(rank['n'])} layers"
     else:
         said += f". No rank correlation with the effect of patching: {md(rank['reason'])}"
     return said + "."
@@ -179,7 +179,7 @@ def erased(made: Comparison) -> str:
             for column in probes:
                 subset = column.removeprefix("probe_").removesuffix("_accuracy")
                 chance, gap = row[f"probe_{subset}_chance"], row[f"probe_{subset}_difference"]
-                measured.append(f"domain probe of {md(subset)} {row[column]:.2f} ({gap:+.2f}, chance {chance:.2f})")
+                measured.append(f"domain probe of {md(subset)} {row[column]:.2f} ({gap:+z.2f}, chance {chance:.2f})")
             parts.append(f"{name}: {', '.join(measured)}")
         lines.append(said + "; ".join(parts) + ".")
     return "\n".join([f"**{md(found['column'])} erased in the base** (LEACE)", "", *lines])
@@ -267,4 +267,4 @@ def _gap(row: Mapping[str, Any], measure: str) -> str:
     low, high = row.get(f"{measure}_difference_low", np.nan), row.get(f"{measure}_difference_high", np.nan)
     if value != value:
         return ""
-    return f"{100 * value:+.2f}" + (f" ({100 * low:+.1f} to {100 * high:+.1f})" if low == low else "")
+    return f"{100 * value:+z.2f}" + (f" ({100 * low:+z.1f} to {100 * high:+z.1f})" if low == low else "")

@@ -106,7 +106,7 @@ def reading(row: dict, view: str, value: float) -> str:
         "Fisher F": f"F = {value:.2f} times chance{_interval(row, 'fisher_f')}",
         "Probe": f"probe accuracy {value:.2f}",
     }
-    said = [lines.get(view, f"{value:+.3f}")]
+    said = [lines.get(view, f"{value:+z.3f}")]
     if math.isfinite(row["p_adjusted"]):
         said.append(f"adjusted p = {row['p_adjusted']:.3f}" + (f" {MARK}" if row["p_adjusted"] < SIGNIFICANT else ""))
     return "\n".join(said)
@@ -246,11 +246,11 @@ def effect_bars(rows: pd.DataFrame, column: str, title: str) -> go.Figure:
         bars, known = whiskers(np.array([value]), np.array([low]), np.array([high])), math.isfinite(low)
         colour = CATEGORIES[number % 3]
         figure.add_bar(
-            x=[value], y=[f"{row['kind']} {value:+.3f}"], orientation="h", name=row["kind"], showlegend=False,
+            x=[value], y=[f"{row['kind']} {value:+z.3f}"], orientation="h", name=row["kind"], showlegend=False,
             marker={"color": colour, "pattern": {"shape": ("", "/", ".")[number % 3]}},
             error_x={**bars, "color": GREY, "thickness": 2},
-            hovertemplate=f"{row['kind']}: {value:+.3f}"
-            + (f" [{low:+.3f}, {high:+.3f}]" if known else "") + f"<br>{row['changed']} of {row['n']} answers change"
+            hovertemplate=f"{row['kind']}: {value:+z.3f}"
+            + (f" [{low:+z.3f}, {high:+z.3f}]" if known else "") + f"<br>{row['changed']} of {row['n']} answers change"
             "<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": GREY, "width": 1.5})
@@ -270,7 +270,7 @@ def used_scatter(heads: pd.DataFrame, effect: pd.DataFrame, column: str, selecte
             x=rows["fisher_f"], y=rows[column], mode="markers", name=f"{name} ({len(rows)})",
             marker={"color": GREEN if sure else GREY, "symbol": symbol, "size": 9, "line": {"width": 1.5}},
             customdata=[[int(r), int(h)] for r, h in zip(rows["layer"], rows["head"], strict=True)],
-            text=[f"{plain(n)}<br>F {f:.2f}, effect {e:+.3f}" for n, f, e in zip(
+            text=[f"{plain(n)}<br>F {f:.2f}, effect {e:+z.3f}" for n, f, e in zip(
                 rows["name"], rows["fisher_f"], rows[column], strict=True)],
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip

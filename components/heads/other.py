@@ -41,12 +41,12 @@ def compare(shown: Shown, selected: Cell, on_cell: Callable[[Cell], None]) -> No
         heatmap.show(
             heads_charts.difference_map(heads, theirs, selected),
             key=state.HEADS_DIFFERENCE,
-            alt=f"Difference of two maps; rank correlation {rho:.2f}.",
+            alt=f"Difference of two maps; rank correlation {rho:z.2f}.",
             on_cell=on_cell,
         )
         sure = [set(np.flatnonzero(rows["p_adjusted"] < SIGNIFICANT)) for rows in (heads, theirs)]
         st.markdown(
-            f"Rank correlation of the two maps: **{rho:.2f}** over {len(heads)} heads. Beyond chance in both: "
+            f"Rank correlation of the two maps: **{rho:z.2f}** over {len(heads)} heads. Beyond chance in both: "
             f"{len(sure[0] & sure[1])}; in this one only: {len(sure[0] - sure[1])}; in the other only: "
             f"{len(sure[1] - sure[0])}."
         )

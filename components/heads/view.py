@@ -197,12 +197,12 @@ def _used(result: HeadsResult, kind: str, selected: tuple[int, int]) -> None:
         heatmap.show(
             figure,
             key=state.HEADS_USED,
-            alt=f"Fisher F of each head against the effect of its ablation; rank correlation {rho:.2f}.",
+            alt=f"Fisher F of each head against the effect of its ablation; rank correlation {rho:z.2f}.",
             on_cell=lambda cell: _select(result, cell),
         )
         st.markdown(
             f"Each head replaced by {md(kind or kinds[0])}: change of the true class's log-probability. Rank "
-            f"correlation of F with the harm done: **{rho:.2f}** over {len(both)} heads. A head can separate the "
+            f"correlation of F with the harm done: **{rho:z.2f}** over {len(both)} heads. A head can separate the "
             "classes and not be used, or be used for something that its mean over time does not show."
         )
 
@@ -321,7 +321,7 @@ def _without(shown: Shown, asked: HeadsRequest, layer: int, head: int) -> None:
             heads_charts.effect_bars(rows, name, title),
             key=f"heads_effect_{name}",
             alt=f"{title} when the head is replaced: "
-            + ", ".join(f"{r['kind']} {r[name]:+.3f}" for r in rows.to_dict("records")),
+            + ", ".join(f"{r['kind']} {r[name]:+z.3f}" for r in rows.to_dict("records")),
         )
     changed = ", ".join(f"{md(row['kind'])} {md(row['changed'])}" for row in rows.to_dict("records"))
     methods = "; ".join(

@@ -142,7 +142,7 @@ def _hover(row: pd.Series, measure: str, look: Look) -> str:
         what = "95 % of draws" if row["draws"] > 1 else "95 % interval"
         lines.append(f"{what} {low:.3f} to {high:.3f}")
     if row["k"]:
-        lines.append(f"against K = 0: {row[f'{measure}_change']:+.3f}")
+        lines.append(f"against K = 0: {row[f'{measure}_change']:+z.3f}")
     return "<br>".join(lines)
 
 

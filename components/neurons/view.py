@@ -155,7 +155,7 @@ def _number(value: float | None) -> str:
 def _interval(low: float | None, high: float | None) -> str:
     if low is None or high is None or math.isnan(low):
         return "no interval: too few units"
-    return f"95 % {low:+.3f} to {high:+.3f}"
+    return f"95 % {low:+z.3f} to {high:+z.3f}"
 
 
 def _clips(shown: Shown, asked: AblateRequest, subject: Subject, k: int) -> None:
@@ -251,7 +251,7 @@ def _computed(result: AblationResult) -> None:
             f"Splits: {report['splits']}. {counts}.",
             *(f"{neurons_charts.MEASURES[name]}: {method}." for name, method in report["intervals"].items()),
             "Areas over log2(K + 1): "
-            + ", ".join(f"{n} {v:+.3f}" for n, v in report["areas"].items() if v is not None),
+            + ", ".join(f"{n} {v:+z.3f}" for n, v in report["areas"].items() if v is not None),
         ]
         st.markdown("\n".join(f"- {md(line)}" for line in lines))
         st.dataframe(result.curve, hide_index=True, alt="The sweep as a table.")

@@ -52,9 +52,9 @@ def head_heatmap(rows: pd.DataFrame, selected: Cell) -> go.Figure:
 
 
 def _head_hover(row: pd.Series) -> str:
-    lines = [f"estimate {row['estimate_mean']:+.3f}{_interval(row, 'estimate')}, n = {int(row['n'])}"]
+    lines = [f"estimate {row['estimate_mean']:+z.3f}{_interval(row, 'estimate')}, n = {int(row['n'])}"]
     if row["verified"]:
-        lines.append(f"true patch {row['true_mean']:+.3f}{_interval(row, 'true')} (verified: {row['verified']})")
+        lines.append(f"true patch {row['true_mean']:+z.3f}{_interval(row, 'true')} (verified: {row['verified']})")
     else:
         lines.append("not verified")
     return "\n".join(lines)
@@ -62,7 +62,7 @@ def _head_hover(row: pd.Series) -> str:
 
 def _interval(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if low != low else f", 95 % {low:+.3f} to {high:+.3f}"
+    return "" if low != low else f", 95 % {low:+z.3f} to {high:+z.3f}"
 
 
 def estimate_and_truth(rows: pd.DataFrame, selected: Cell) -> go.Figure:

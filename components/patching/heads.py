@@ -75,13 +75,13 @@ def draw(index: Indexed, kind: str, prompt: int, cell: Cell) -> go.Figure:
 def head_text(row: pd.Series) -> str:
     """The selected head in a sentence or three, in markdown."""
     name = f"**L{int(row['layer'])}H{int(row['head'])}**"
-    text = f"{name}: estimate {row['estimate_mean']:+.3f} nats{_interval(row, 'estimate')} (n = {int(row['n'])} pairs)"
+    text = f"{name}: estimate {row['estimate_mean']:+z.3f} nats{_interval(row, 'estimate')} (n = {int(row['n'])} pairs)"
     if not row["verified"]:
         text += ". Not verified: no true patch was made of it over the pairs; on the right it is, for one."
     else:
-        text += f"; true patch {row['true_mean']:+.3f}{_interval(row, 'true')}"
+        text += f"; true patch {row['true_mean']:+z.3f}{_interval(row, 'true')}"
         if row["n_random_donor"] > 0:
-            text += f", with a random donor {row['random_donor_mean']:+.3f} (n = {int(row['n_random_donor'])})"
+            text += f", with a random donor {row['random_donor_mean']:+z.3f} (n = {int(row['n_random_donor'])})"
         p = row["p_adjusted"]
         text += "." if p != p else f"; adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
         if row["n_signs"] > 0:
@@ -118,8 +118,8 @@ def _outcome_text(outcome: pd.Series, seen: PairHeads, cell: Cell) -> str:
         f"{answer_badge(outcome['patched_prediction'], outcome['base_prediction'], outcome['donor_prediction'])}"
     )
     return (
-        f"**L{cell[0]:d}H{cell[1]:d} on this pair**: {answers}. Log-probability of {md(target)}: {change:+.3f} nats by "
-        f"a true patch, {seen.estimates[cell]:+.3f} estimated."
+        f"**L{cell[0]:d}H{cell[1]:d} on this pair**: {answers}. Log-probability of {md(target)}: {change:+z.3f} nats "
+        f"by a true patch, {seen.estimates[cell]:+z.3f} estimated."
     )
 
 
@@ -157,7 +157,7 @@ def _heads(index: Indexed, kind: str, prompt: int) -> pd.DataFrame:
 
 def _interval(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if low != low else f", 95 % {low:+.3f} to {high:+.3f}"
+    return "" if low != low else f", 95 % {low:+z.3f} to {high:+z.3f}"
 
 
 def _pick(cell: Cell) -> None:

@@ -179,20 +179,20 @@ def _told(by_cell: pd.DataFrame, source: int, target: int, value: str, times: fl
         return "its own state: null, checked"
     row: Any = by_cell.loc[(source, target)]
     low, high = (row[f"{value}_{end}"] * times for end in ("low", "high"))
-    return f"95 % {low:+.2f} to {high:+.2f}" if low == low else "no interval: too few units"
+    return f"95 % {low:+z.2f} to {high:+z.2f}" if low == low else "no interval: too few units"
 
 
 def _cell_text(
     row: pd.Series, source: int, target: int, value: str, times: float, unit: str, who: str
 ) -> None:  # fmt: skip
     low, high = (row[f"{value}_{end}"] * times for end in ("low", "high"))
-    held = f", 95 % interval {low:+.1f} to {high:+.1f}" if low == low else ""
+    held = f", 95 % interval {low:+z.1f} to {high:+z.1f}" if low == low else ""
     restored = "–" if not row["wrong_count"] else f"{100 * row['restored_rate']:.0f} % of {int(row['wrong_count'])}"
     broken = "–" if not row["right_count"] else f"{100 * row['broken_rate']:.0f} % of {int(row['right_count'])}"
     st.markdown(
         f"**Layer {layer_text(source)}'s state in layer {layer_text(target)}**: right for the {md(who)} in "
         f"{100 * row['accuracy_base']:.0f} % of {int(row['n'])} clips before, {100 * row['accuracy_patched']:.0f} % "
-        f"after; here {row[value] * times:+.2f} {unit}{held}. Restored: {restored} wrong ones; broken: {broken} right "
+        f"after; here {row[value] * times:+z.2f} {unit}{held}. Restored: {restored} wrong ones; broken: {broken} right "
         "ones."
     )
     st.caption(

@@ -97,7 +97,7 @@ def of_pair(
         at_row, at_column = np.unravel_index(int(values.argmax()), values.shape)
         start, stop = windows[at_column]
         st.caption(
-            f"Largest: {values.max():+.2f} nats, {start:.2f} to {stop:.2f} s at "
+            f"Largest: {values.max():+z.2f} nats, {start:.2f} to {stop:.2f} s at "
             f"{layer_title(layers[at_row]).lower()}; n = 1 pair, so no interval.",
             help=EXPLAINED,
         )
@@ -202,7 +202,7 @@ def _strip(
             },
             customdata=[[number] for number in range(len(windows))],
             text=[
-                f"{start:.2f} to {stop:.2f} s<br>{layer_title(layer)}: {value:+.2f} nats"
+                f"{start:.2f} to {stop:.2f} s<br>{layer_title(layer)}: {value:+z.2f} nats"
                 for (start, stop), layer, value in zip(windows, layers, values, strict=True)
             ],
             hovertemplate="%{text}<extra></extra>",
@@ -218,11 +218,11 @@ def _strip(
 
 
 def _cell(value: float, window: tuple[float, float]) -> str:
-    return f"{value:+.3f} nats, {window[0]:.2f} to {window[1]:.2f} s"
+    return f"{value:+z.3f} nats, {window[0]:.2f} to {window[1]:.2f} s"
 
 
 def _interval(low: float, high: float, p: float) -> str:
-    said = f"95 % {low:+.2f} to {high:+.2f}" if low == low else "no interval: too few clusters"
+    said = f"95 % {low:+z.2f} to {high:+z.2f}" if low == low else "no interval: too few clusters"
     return f"{said}\np {p:.3f}, adjusted" if p == p else said
 
 

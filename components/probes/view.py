@@ -140,7 +140,7 @@ def _reading(result: ProbesResult, target: str, at: str, layer: int) -> str:
     beside = f"; {md(tables.beside_of(row))}" if tables.beside_of(row) else ""
     p = row["p_adjusted"]
     sure = f"; adjusted p = {p:.3f} over all {_points(result, target)} points" if p == p else ""
-    chosen = f"; selectivity {row['selectivity']:.2f}" if row["selectivity"] == row["selectivity"] else ""
+    chosen = f"; selectivity {row['selectivity']:z.2f}" if row["selectivity"] == row["selectivity"] else ""
     of = f", n = {int(row['n'])} clips" + (
         f" of {int(row['units'])} {md(row['unit'])}" if row["unit"] != "none" else ""
     )

@@ -82,7 +82,7 @@ def _hover(row: pd.Series) -> str:
     if row["by_construction"]:
         return "0 by construction: this measure cannot see such a flip at its own layer"
     lines = [f"standard error {100 * row['se']:.2f} over {int(row['n_units'])} units, {int(row['n'])} clips"]
-    lines.append(f"signed {100 * row['signed_change']:+.2f}")
+    lines.append(f"signed {100 * row['signed_change']:+z.2f}")
     if row["random_mean"] == row["random_mean"]:
         lines.append(
             f"random neurons {100 * row['random_mean']:.2f} ({100 * row['random_low']:.2f} to "

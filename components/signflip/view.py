@@ -158,7 +158,7 @@ def _effect(result: SignflipResult, flipped: int) -> None:
     for name, text in (("top", "these"), ("random", "random, mean")):
         if name in rows.index:
             row = rows.loc[name]
-            change = f"{row['target_probability_change']:+.3f} ± {row['target_probability_change_se']:.3f}"
+            change = f"{row['target_probability_change']:+z.3f} ± {row['target_probability_change_se']:.3f}"
             accuracy = f"{100 * row['base_accuracy']:.0f} → {100 * row['accuracy']:.0f} %"
             lines.append(f"| {text} | {change} | {100 * row['changed_rate']:.0f} % | {accuracy} |")
     st.markdown("\n".join(lines))
@@ -178,7 +178,7 @@ def _clips(shown: Shown, asked: SignflipRequest, subject: Subject, flipped: int)
             "true": listed["label"],
             "unedited": listed["base"],
             "edited": listed["answer"],
-            f"P({result.report['target']})": change.map("{:+.3f}".format),
+            f"P({result.report['target']})": change.map("{:+z.3f}".format),
         }
     )
     ids = listed["clip_id"].tolist()
@@ -214,7 +214,7 @@ def _acoustic(result: SignflipResult) -> None:
         )
         table = links.pivot(index="what", columns="place", values="rho")
         order = [signflip_charts.place_name(place) for place in signflip_charts.places(result.report)]
-        st.dataframe(table[order].map(lambda v: "–" if v != v else f"{v:+.2f}"), alt="Correlations by layer.")
+        st.dataframe(table[order].map(lambda v: "–" if v != v else f"{v:+z.2f}"), alt="Correlations by layer.")
         few, many = int(result.links["n"].min()), int(result.links["n"].max())
         st.caption(f"n = {few if few == many else f'{few} to {many}'} clips.")
 

@@ -128,7 +128,7 @@ def erasure_sentence(table: pd.DataFrame, report: Mapping[str, Any]) -> str:
     def change(measure: str, name: str, limits: bool = False) -> str:
         low, high = rows[name][f"{measure}_change_low"], rows[name][f"{measure}_change_high"]
         said = f"{rows[name][f'{measure}_change']:+z.3f}"
-        return f"{said} (95 % {low:+.3f} to {high:+.3f})" if limits and low == low else said
+        return f"{said} (95 % {low:+z.3f} to {high:+z.3f})" if limits and low == low else said
 
     said = f"the domain erased (LEACE, rank {rows['domain']['rank']:d}): head out of domain "
     said += f"{change('head_ood', 'domain', True)}, in domain {change('head_id', 'domain', True)}"

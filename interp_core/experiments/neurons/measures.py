@@ -111,24 +111,24 @@ def judge(e: Evidence) -> tuple[str, str]:
             f"the domain probe {_moved(e.domain_drop)}, inside what random neurons do ({e.random_drop:z.3f})"
         )
     if e.ood_high < 0:
-        return "not selective", f"accuracy out of domain falls (95 % limits {e.ood_low:+.3f} to {e.ood_high:+.3f})"
+        return "not selective", f"accuracy out of domain falls (95 % limits {e.ood_low:+z.3f} to {e.ood_high:+z.3f})"
     doubts = []
     if e.draws < FEWEST_DRAWS:  # one of 20 sets without an effect is the largest of all
         doubts.append(f"{e.draws} random draws are too few to rank the drop among: --draws {FEWEST_DRAWS}")
     if e.ood_change < 0:
-        doubts.append(f"accuracy out of domain changes by {e.ood_change:+.3f}")
+        doubts.append(f"accuracy out of domain changes by {e.ood_change:+z.3f}")
     if not e.ood_low > -TOLERATED_OOD:
         limit = "has no interval" if np.isnan(e.ood_low) else f"may fall by {-e.ood_low:.3f}"
         doubts.append(f"accuracy out of domain {limit}")
     if not e.ood_change > e.matched_change:
-        doubts.append(f"random neurons of like weight change it by {e.matched_change:+.3f}, no less")
+        doubts.append(f"random neurons of like weight change it by {e.matched_change:+z.3f}, no less")
     if not abs(e.task_change) < TOLERATED_TASK:
-        doubts.append(f"the task probe changes by {e.task_change:+.3f}")
+        doubts.append(f"the task probe changes by {e.task_change:+z.3f}")
     if doubts:
         return "undecided", "; ".join(doubts)
     return "selective", (
         f"the domain probe {_moved(e.domain_drop)} (random neurons at most {e.random_drop:z.3f}), accuracy out of "
-        f"domain changes by {e.ood_change:+.3f}, the task probe by {e.task_change:+.3f}"
+        f"domain changes by {e.ood_change:+z.3f}, the task probe by {e.task_change:+z.3f}"
     )
 
 

@@ -31,7 +31,7 @@ def headline(rows: pd.DataFrame, agreement: pd.Series) -> str:
         best = verified_rows.iloc[int(verified_rows["true_mean"].abs().to_numpy().argmax())]
         said = (
             f"no head moves the target otherwise than a random donor does (adjusted p < .05); the largest verified is "
-            f"{_effect(best)}, a random donor {best['random_donor_mean']:+.2f}"
+            f"{_effect(best)}, a random donor {best['random_donor_mean']:+z.2f}"
         )
     else:
         method = rows.loc[rows["verified"] != "", "interval_method"].iloc[0].partition("p: ")[2]
@@ -42,15 +42,15 @@ def headline(rows: pd.DataFrame, agreement: pd.Series) -> str:
 def _effect(row: pd.Series) -> str:
     interval = ""
     if not math.isnan(row["true_low"]):
-        interval = f", 95 % {row['true_low']:+.2f} to {row['true_high']:+.2f}"
-    return f"{head_name(row)} ({row['true_mean']:+.2f} nats{interval})"
+        interval = f", 95 % {row['true_low']:+z.2f} to {row['true_high']:+z.2f}"
+    return f"{head_name(row)} ({row['true_mean']:+z.2f} nats{interval})"
 
 
 def agreement_text(agreement: pd.Series) -> str:
     """Spearman with its interval, and the share of signs that are wrong with its n."""
     rho, low, high = (agreement[name] for name in ("spearman", "spearman_low", "spearman_high"))
     told = "Spearman of estimate and truth "
-    told += "undefined" if math.isnan(rho) else f"{rho:.2f}"
+    told += "undefined" if math.isnan(rho) else f"{rho:z.2f}"
     told += "" if math.isnan(low) else f" (95 % {low:.2f} to {high:.2f})"
     wrong = agreement["wrong_sign_rate"]
     if not math.isnan(wrong):

@@ -29,8 +29,9 @@ def sentence(rows: pd.DataFrame, layer: int) -> str:
     whole = found["whole"][CHANGE]
     said = (
         f"{rank} direction{'s' * (rank > 1)} at {where}, {own['share']:.1%} of the squared difference of A and B, "
-        f"change{'s' * (rank == 1)} the target's log-probability by {own[CHANGE]:+.2f} nats; {draws} random "
-        f"subspace{'s' * (draws > 1)} by {random[CHANGE]:+.2f} ({random['share']:.1%}), the whole state by {whole:+.2f}"
+        f"change{'s' * (rank == 1)} the target's log-probability by {own[CHANGE]:+z.2f} nats; {draws} random "
+        f"subspace{'s' * (draws > 1)} by {random[CHANGE]:+z.2f} ({random['share']:.1%}), "
+        f"the whole state by {whole:+z.2f}"
     )
     p = own["p_adjusted"]
     if p == p:

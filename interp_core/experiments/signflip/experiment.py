@@ -103,7 +103,7 @@ class Signflip(Experiment[SignflipRequest, SignflipPlan, SignflipResult]):
             yield f"0 by construction at the edited layer itself: {', '.join(zeros)}"
         for row in result.effects[result.effects["condition"] == "top"].to_dict("records"):
             yield (
-                f"  layer {row['flipped']}: target probability {row['target_probability_change']:+.3f} "
+                f"  layer {row['flipped']}: target probability {row['target_probability_change']:+z.3f} "
                 f"(se {row['target_probability_change_se']:.3f}), {row['changed_rate']:.0%} of the answers change"
             )
 

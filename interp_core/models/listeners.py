@@ -17,7 +17,17 @@ class ListenerArch:
     head: str = "proj_out"
     """The projection to the vocabulary."""
     most: str = "max_target_positions"
-    """The config's field with the positions that the decoder has."""
+    """Among the decoder's sizes: the positions that it has."""
+    begins: str = ""
+    """The token that every text begins with, where all models of the type call it the same."""
+    asked: str = ""
+    """What the default prompt has behind that."""
+    named: str = "(?!)"
+    """A pattern of what a prompt may name (a language, a task), each a token of its own."""
+    ids: str = "input_ids"
+    """What the decoder calls the tokens that it is given."""
+    left_out: tuple[str, ...] = ()
+    """Beginnings of the names of weights of parts that neither hear recordings nor write."""
 
 
 _WHISPER = ListenerArch(
@@ -36,6 +46,38 @@ _WHISPER = ListenerArch(
         causal=True,
     ),
     model_class="WhisperForConditionalGeneration",
+    begins="<|startoftranscript|>",
+)
+
+# Kaldi's frames of 25 ms every 10 ms, two side by side; convolutions behind the last block make a position of eight.
+_SEAMLESS = ListenerArch(
+    encoder=replace(
+        ENCODERS["wav2vec2-bert"],
+        blocks="speech_encoder.encoder.layers",
+        body="",
+        heads="speech_encoder_attention_heads",
+        norm="speech_encoder.encoder.layer_norm",
+        mask="partial",
+    ),
+    decoder=EncoderArch(
+        blocks="text_decoder.layers",
+        heads="decoder_attention_heads",
+        attn_proj="self_attn.out_proj",
+        mlp="ffn",
+        mlp_proj="ffn.fc2",
+        mid="ffn_layer_norm",
+        cross_attn="cross_attention",
+        cross_proj="cross_attention.out_proj",
+        norm="text_decoder.layer_norm",
+        causal=True,
+    ),
+    model_class="SeamlessM4TForSpeechToText",
+    head="lm_head",
+    most="max_position_embeddings",
+    begins="</s>",
+    asked="__eng__",
+    named=r"__\w+?__",
+    left_out=("text_encoder.", "t2u_model.", "vocoder."),
 )
 
 LISTENERS: dict[str, ListenerArch] = {
@@ -51,7 +93,11 @@ LISTENERS: dict[str, ListenerArch] = {
         ),
         model_class="Speech2TextForConditionalGeneration",
         head="lm_head",
+        begins="</s>",
+        named=r"<lang:\w+>",
     ),
+    "seamless_m4t": _SEAMLESS,
+    "seamless_m4t_v2": replace(_SEAMLESS, model_class="SeamlessM4Tv2ForSpeechToText"),
     "moonshine": ListenerArch(
         encoder=EncoderArch(
             blocks="encoder.layers",

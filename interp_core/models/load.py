@@ -1,6 +1,7 @@
 """Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +24,7 @@ from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.bases import bases_of
 from interp_core.models.clap.subject import ClapAudio
-from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN
-from interp_core.models.encoders.speech2text import PIECES, speech2text_tokenizer
+from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN, TOKENIZERS
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_extractor, check_settings, check_tokens, load_weights
@@ -321,9 +321,13 @@ def _listener(opening: Opening) -> Subject:
     row, (opened_as, _) = LISTENERS[kind], LISTENERS_AS.get(kind, PLAIN)
     tokenizer, config = _tokenizer(opening), opening.config
     start = config.decoder_start_token_id
-    check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=opened_as.begins)
+    check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=row.begins)
     extractor = _extractor(opening, row.encoder)
-    hf = opening.placed(opening.weights(getattr(transformers, row.model_class)))
+    # Its name stays the library's, by which a config is told that it is of another class.
+    whole = getattr(transformers, row.model_class)
+    left_out = [f"^{re.escape(name)}" for name in row.left_out]
+    own = type(whole.__name__, (whole,), {"_keys_to_ignore_on_load_unexpected": left_out}) if left_out else whole
+    hf = opening.placed(opening.weights(own))
     return opened_as(
         opening.name, opening.weights_hash, hf, row.encoder, extractor=extractor, tokenizer=tokenizer, row=row
     )
@@ -355,8 +359,9 @@ def _extractor(opening: Opening, row: EncoderArch) -> Any:
 
 
 def _tokenizer(opening: Opening) -> Any:
-    if (Path(opening.source) / PIECES).is_file() and opening.config.model_type == "speech_to_text":
-        return opening.read("tokenizer", lambda: speech2text_tokenizer(opening.source))
+    own = TOKENIZERS.get(opening.config.model_type)
+    if own is not None and not (Path(opening.source) / "tokenizer.json").is_file():
+        return opening.read("tokenizer", lambda: own(opening.source))
     return opening.read("tokenizer", lambda: AutoTokenizer.from_pretrained(opening.source, trust_remote_code=False))
 
 

@@ -39,6 +39,9 @@ AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp"
 AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
 CLAP |= {"resid_mid": "layernorm_after"}
+SEAMLESS_WRITES = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "ffn", "mlp_act": "ffn.fc2"}
+SEAMLESS_WRITES |= {"cross_out": "cross_attention", "cross_head_out": "cross_attention.out_proj"}
+SEAMLESS_WRITES |= {"resid_mid": "ffn_layer_norm"}
 NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof", "detector"), WAVE),
     **dict.fromkeys(("data2vec", "sew"), DATA2VEC),
@@ -49,9 +52,17 @@ NAMES: dict[str, dict[str, str]] = {
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
     "parakeet": PARAKEET,
+    **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), CONFORMER),
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), SEAMLESS_WRITES),
     "resnet": {},
     "aasist": {},
 }
+SEAMLESS = {"encoder": "speech_encoder.encoder.layers", "decoder": "text_decoder.layers"}
+
+
+def names_of(one: Opened) -> dict[str, str]:
+    """Where the sites are below a block, by kind."""
+    return NAMES.get(one.case.name) or NAMES[one.case.family]
 
 
 BODIES = {"unispeechsat": "unispeech_sat", "data2vec": "data2vec_audio"}
@@ -76,6 +87,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
         **dict.fromkeys(("moonshine", "speech2text"), f"model.{one.case.part}.layers"),
+        **dict.fromkeys(("seamless", "seamless2"), SEAMLESS.get(one.case.part, "")),
     }
     bare = hasattr(hf, "encoder")
     wave = "encoder.layers" if bare else f"{BODIES.get(one.case.family, one.case.family)}.encoder.layers"
@@ -90,7 +102,7 @@ def module_of(one: Opened, kind: str, layer: int) -> nn.Module:
         return block.feed_forward  # its norms stand behind: between the two the stream is normed
     if kind == "resid_mid" and one.case.family == "moonshine":
         return block.final_layernorm if one.case.part == "decoder" else block.post_attention_layernorm
-    return block if kind in ("resid_pre", "resid_post") else block.get_submodule(NAMES[one.case.family][kind])
+    return block if kind in ("resid_pre", "resid_post") else block.get_submodule(names_of(one)[kind])
 
 
 def is_input(kind: str) -> bool:
@@ -154,6 +166,9 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     inputs = dict(AutoFeatureExtractor.from_pretrained(one.path)(samples, sampling_rate=rate, return_tensors="pt"))
     if one.case.family == "speech2text":
         inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id]])
+    elif one.case.family.startswith("seamless"):
+        english = hf.generation_config.text_decoder_lang_to_code_id["eng"]
+        inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id, english]])
     elif one.case.reads == "words":
         words = AutoTokenizer.from_pretrained(one.path)
         asked = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")

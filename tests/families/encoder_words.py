@@ -78,6 +78,29 @@ def save_speech2text_tokenizer(folder: Path, languages: Sequence[str] = ("de", "
     return ids
 
 
+def save_seamless_tokenizer(folder: Path, languages: Sequence[str] = ("deu", "eng", "fra")) -> dict[str, int]:
+    """Write SeamlessM4T's files, a model of sentencepiece's that joins pieces, and the languages; ids by token."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    words.train_from_iterator(WORDS * 20, trainers.BpeTrainer(vocab_size=220, show_progress=False))
+    merged = ["".join(pair) for pair in json.loads(words.to_str())["model"]["merges"]]
+    single = sorted(set("".join(words.get_vocab())))
+    proto = sentencepiece_model_pb2_new.ModelProto()
+    proto.trainer_spec.model_type = 2
+    for piece, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3)):
+        proto.pieces.add(piece=piece, score=0.0, type=kind)
+    for i, piece in enumerate([*merged, *single]):
+        proto.pieces.add(piece=piece, score=-float(i), type=1)
+    ids = {"<pad>": 0, **{one.piece: i + 1 for i, one in enumerate(proto.pieces)}}
+    added = {f"__{code}__": len(ids) + i for i, code in enumerate(languages)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sentencepiece.bpe.model").write_bytes(proto.SerializeToString())
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    about = {"tokenizer_class": "SeamlessM4TTokenizer", "src_lang": "eng", "tgt_lang": "fra"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**about, "additional_special_tokens": [*added]}))
+    return {**ids, **added}
+
+
 def clap_tokenizer() -> RobertaTokenizer:
     """The class and the special ids (pad is 1) of the text towers of real CLAP folders."""
     vocab, merges = bpe(400, ("<s>", "<pad>", "</s>", "<unk>"))

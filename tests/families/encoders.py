@@ -19,6 +19,7 @@ from tests.families.encoder_words import (
     LANGUAGES,
     clap_tokenizer,
     llama_tokenizer,
+    save_seamless_tokenizer,
     save_speech2text_tokenizer,
     whisper_tokenizer,
 )
@@ -372,6 +373,64 @@ def save_speech2text(
     return write(folder, model, seed, extractor)
 
 
+def save_seamless(
+    folder: Path,
+    *,
+    version: Literal["SeamlessM4T", "SeamlessM4Tv2"] = "SeamlessM4Tv2",
+    whole: bool = False,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a SeamlessM4T(v2)ForSpeechToText, or the whole model, which reads texts and speaks besides."""
+    torch.manual_seed(seed)
+    ids = save_seamless_tokenizer(folder)
+    distances = {"left_max_position_embeddings": 8, "right_max_position_embeddings": 4}
+    others = {"t2u_vocab_size": 20, "t2u_encoder_layers": 1, "t2u_decoder_layers": 1, "unit_hifi_gan_vocab_size": 16}
+    others |= {"t2u_encoder_ffn_dim": d_mlp, "t2u_decoder_ffn_dim": d_mlp, "upsample_initial_channel": 32}
+    others |= {"unit_embed_dim": 8, "lang_embed_dim": 4, "spkr_embed_dim": 4, "encoder_layers": 1}
+    settings = getattr(transformers, f"{version}Config")(
+        vocab_size=len(ids),
+        hidden_size=d_model,
+        speech_encoder_layers=n_layers,
+        speech_encoder_attention_heads=n_heads,
+        speech_encoder_intermediate_size=d_mlp,
+        decoder_layers=n_decoder_layers,
+        decoder_attention_heads=n_heads,
+        decoder_ffn_dim=d_mlp,
+        encoder_attention_heads=n_heads,
+        encoder_ffn_dim=d_mlp,
+        feature_projection_input_dim=2 * n_mels,
+        conv_depthwise_kernel_size=5,
+        max_position_embeddings=64,
+        max_source_positions=256,
+        initializer_range=STD,
+        **(distances if version == "SeamlessM4Tv2" else {}),
+        **others,
+        **config,
+    )
+    model = getattr(transformers, f"{version}{'Model' if whole else 'ForSpeechToText'}")(settings)
+    codes = {name.strip("_"): i for name, i in ids.items() if name.startswith("__")}
+    numbers = {code: i for i, code in enumerate(codes)}
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=2,
+        decoder_start_token_id=3,
+        eos_token_id=3,
+        pad_token_id=0,
+        max_new_tokens=256,
+        text_decoder_lang_to_code_id=codes,
+        t2u_lang_code_to_id=numbers,
+        vocoder_lang_code_to_id=numbers,
+    )
+    extractor = transformers.SeamlessM4TFeatureExtractor(feature_size=n_mels, num_mel_bins=n_mels, stride=2)
+    return write(folder, model, seed, extractor)
+
+
 def save_parakeet(
     folder: Path,
     *,
@@ -597,6 +656,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("parakeet-tdt", save_parakeet, "nothing", settings={"head": "TDT"}),
     Family("moonshine", save_moonshine, "words"),
     Family("speech2text", save_speech2text, "words"),
+    Family("seamless", save_seamless, "words", settings={"version": "SeamlessM4T"}),
+    Family("seamless2", save_seamless, "words"),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),
     Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),

@@ -93,7 +93,8 @@ def test_folders_hold_what_real_ones_hold(saved):
     family, folder = saved
     held = {file.name for file in folder.iterdir()}
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= held
-    words = "sentencepiece.bpe.model" if family.name == "speech2text" else "tokenizer.json"
+    pieces = family.name == "speech2text" or family.name.startswith("seamless")
+    words = "sentencepiece.bpe.model" if pieces else "tokenizer.json"
     assert (words in held) == (family.reads in ("words", "texts"))
     assert ("generation_config.json" in held) == (
         family.reads == "words" or family.name in ("parakeet", "parakeet-tdt")

@@ -27,6 +27,8 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     # 50 and 80 frames of the spectrogram, halved three times and rounded up
     **dict.fromkeys(("parakeet", "parakeet-bare", "parakeet-tdt"), ((0, 7), (0, 10))),
     **dict.fromkeys(("moonshine-decoder", "speech2text-decoder"), ((0, 1), (0, 1))),
+    **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), ((0, 24), (0, 39))),  # 48 and 78 frames, two a position
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), ((0, 2), (0, 2))),  # start and language
     "speech2text-encoder": ((0, 12), (0, 20)),  # 48 and 78 frames, halved twice and rounded up
     "ast": ((2, 10), (2, 15)),  # 48 and 78 whole frames, a patch every 6th: 0, 6, … 42 and 0, … 72
     # 0.15 and 0.22 s of 40 samples a position: the rest of the quarter second is filled up
@@ -46,6 +48,7 @@ N_POS = {
     "moonshine-decoder": 1,
     "speech2text-decoder": 1,
     "whisper-decoder": 4,
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), 2),
     "ast": 2 + 5 * 15,
     "spoof": 99,
 }

@@ -21,6 +21,7 @@ from tests.families.encoders import (
     save_clap,
     save_moonshine,
     save_parakeet,
+    save_seamless,
     save_speech2text,
     save_w2v_bert,
     save_wavlm,
@@ -36,6 +37,7 @@ LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
     **{"ast": save_ast, "clap": save_clap, "speech2text": save_speech2text, **FAMILIES},
+    "seamless": save_seamless,
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 
@@ -79,7 +81,8 @@ def test_a_config_with_fewer_layers_than_the_weights_is_refused_by_a_weights_nam
     by_stage = "depths" in json.loads(whole).get("audio_config", {})  # the layers' number is then their sum
     tried = 0
     for place, number in counts(json.loads(whole)):
-        unread = place[0] == "tts_lm_config" or (name, place[-1]) == ("ultravox", "decoder_layers")
+        other_parts = {("ultravox", "decoder_layers"), ("seamless", "encoder_layers")}
+        unread = place[0] == "tts_lm_config" or (name, place[-1]) in other_parts
         if unread or number < 1 or by_stage:
             continue
         config = json.loads(whole)
@@ -161,6 +164,7 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
 HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
     **{"whisper": save_whisper, "moonshine": save_moonshine, "speech2text": save_speech2text, **FAMILIES},
+    "seamless": save_seamless,
 }
 
 

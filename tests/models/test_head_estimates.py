@@ -23,6 +23,7 @@ STEP = 0.001
 """In alpha; float32 leaves noise of about 1e-6 / STEP, and a larger step would not do: some curves turn within 0.01."""
 STEEP = {
     "w2vbert-bare": 2e-4,
+    "seamless2-encoder": 1e-4,
     "detector-ssl-aasist": 3e-4,  # it keeps the nodes with the highest scores, and their order changes
 }
 SITES: tuple[Kind, ...] = ("attn_out", "mlp_out")

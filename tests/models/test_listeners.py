@@ -19,18 +19,19 @@ from tests.models.test_writing import HEAD, N, patching, plain_hook, silencing
 from tests.trace.cases import every_layer, truncated
 from tests.trace.naive import gap
 
+OUT = ("out_proj", "o_proj", "linear_out")
 NAMES = [name for name, case in CASES.items() if case.reads == "words" and case.family != "whisper"]
 
 
 def test_every_row_of_the_table_is_among_the_cases() -> None:
-    named = {"speech2text": "speech_to_text"}
+    named = {"speech2text": "speech_to_text", "seamless": "seamless_m4t", "seamless2": "seamless_m4t_v2"}
     assert {named.get(f.name, f.name) for f in FAMILIES if f.reads == "words"} == set(LISTENERS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_of_one_length_share_a_batch_and_each_clip_keeps_its_own(name: str, open_once: Open) -> None:
     one = open_once(name)
-    texts = [f"{one.prompt}{word}" for word in ("happy", "sad", "cat")]
+    texts = [one.prompt + one.subject.written(word, one.prompt) for word in ("happy", "sad", "cat")]
     clips = ("long", "short", "twin")
     stems = [prompt_clip(one.subject, one.samples[c], t, c) for c, t in zip(clips, texts, strict=True)]
     assert len({stem.inputs["decoder_input_ids"].shape for stem in stems}) == 1
@@ -64,7 +65,7 @@ def test_a_clip_that_fills_no_position_is_refused_by_name_in_both_parts(name: st
         with pytest.raises(InterpError, match="clip 'click' is too short for"):
             prompt_clip(one.subject, one.samples["short"][:n], one.prompt, "click")
     fits = prompt_clip(one.subject, one.samples["short"][:shortest], one.prompt, "click")
-    assert fits.audio == (0, 1)
+    assert fits.audio == (0, len(one.subject.ids_of(one.prompt)) if one.case.part == "decoder" else 1)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if CASES[name].part == "encoder"])
@@ -78,7 +79,8 @@ def test_below_a_probe_it_is_the_encoder_alone(name: str, open_once: Open) -> No
     assert "decoder_input_ids" not in stem.inputs
     (run,) = clean_runs(probed, [stem], probed.kinds)
     with torch.inference_mode():
-        heard = one.subject.hf.model.encoder(stem.inputs[one.subject.hf.main_input_name]).last_hidden_state.mean(1)
+        encoder = one.subject.hf.get_encoder()
+        heard = encoder(**stem.inputs).last_hidden_state.mean(1)
         assert gap(run.logits, (heard.float() @ made.weight.T + made.bias)[0]) < 1e-5
     weights = {weight for part in probed.weights_by_part().values() for weight in part}
     whole = {weight for part in one.subject.weights_by_part().values() for weight in part}
@@ -93,11 +95,13 @@ def test_the_text_under_an_edit_is_the_librarys(name: str, open_once: Open) -> N
     subject, a, b = one.subject, one.runs["short"], one.runs["twin"]
     assert isinstance(subject, Listener)
     hf, blocks = subject.hf, blocks_of(one)
+    how = {"tgt_lang": "eng"} if one.case.family.startswith("seamless") else {}
 
     def library_text(run) -> tuple[int, ...]:  # type: ignore[no-untyped-def]
+        heard = {name: value for name, value in run.prompted.inputs.items() if name != "decoder_input_ids"}
         with torch.inference_mode():
-            out = hf.generate(run.prompted.inputs[hf.main_input_name], max_new_tokens=N)[0].tolist()
-        out = out[1:]  # the start
+            out = hf.generate(**heard, **how, max_new_tokens=N)[0].tolist()
+        out = out[run.prompted.inputs["decoder_input_ids"].shape[1] :]  # the start, and what it is asked
         return tuple(out[: out.index(hf.config.eos_token_id)] if hf.config.eos_token_id in out else out)
 
     patch, spec = truncated(a, b), every_layer(subject)
@@ -115,8 +119,8 @@ def test_the_text_under_an_edit_is_the_librarys(name: str, open_once: Open) -> N
         text = generate(subject, heads, N, during=during)[0]  # type: ignore[arg-type]
         change = silencing(subject.d_head, written=during == "all")
         attention = blocks[0].self_attn
-        projection = attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
+        projection = next(getattr(attention, name) for name in OUT if hasattr(attention, name))
         with plain_hook(projection, change, on_input=True):  # type: ignore[union-attr]
             assert text.tokens == library_text(a), during
-    most = getattr(hf.config, subject.row.most) - 1
+    most = getattr(hf.config, subject.row.most) - len(subject.ids_of(one.prompt))
     assert len(generate(subject, [Row(a.prompted)], 500)[0].tokens) <= most  # there are no more positions

@@ -1,11 +1,22 @@
 """What models that hear and write are opened as, encoder first, where they are no plain ones."""
 
+from collections.abc import Callable
+from typing import Any
+
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
-from interp_core.models.encoders.speech2text import Speech2Text, Speech2TextDecoder
+from interp_core.models.encoders.seamless import Seamless, SeamlessDecoder, seamless_tokenizer
+from interp_core.models.encoders.speech2text import Speech2Text, Speech2TextDecoder, speech2text_tokenizer
 from interp_core.models.encoders.whisper import Whisper, WhisperDecoder
 
 LISTENERS_AS: dict[str, tuple[type[Listener], type[ListenerDecoder]]] = {
     "whisper": (Whisper, WhisperDecoder),
     "speech_to_text": (Speech2Text, Speech2TextDecoder),
+    **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2"), (Seamless, SeamlessDecoder)),
 }
 PLAIN = (Listener, ListenerDecoder)
+
+TOKENIZERS: dict[str, Callable[[str], Any]] = {
+    "speech_to_text": speech2text_tokenizer,
+    **dict.fromkeys(("seamless_m4t", "seamless_m4t_v2"), seamless_tokenizer),
+}
+"""How a folder without tokenizer.json is read, for types whose tokenizer the library makes by sentencepiece."""

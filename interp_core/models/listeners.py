@@ -80,6 +80,28 @@ _SEAMLESS = ListenerArch(
     left_out=("text_encoder.", "t2u_model.", "vocoder."),
 )
 
+# NeMo's multitask models: Parakeet's encoder, and a decoder that is told in ten tokens what to write.
+_TASK = "<|startoftranscript|><|emo:undefined|><|en|><|en|><|pnc|><|noitn|><|notimestamp|><|nodiarize|>"
+_CANARY = ListenerArch(
+    encoder=replace(ENCODERS["parakeet_ctc"], blocks="encoder.layers", body="model"),
+    decoder=EncoderArch(
+        blocks="decoder.layers",
+        body="model",
+        sizes="decoder_config",
+        mlp_proj="mlp.fc2",
+        mid="final_layernorm",
+        cross_attn="encoder_attn",
+        cross_proj="encoder_attn.o_proj",
+        norm="decoder.norm",
+        causal=True,
+    ),
+    model_class="CanaryForConditionalGeneration",
+    most="max_position_embeddings",
+    begins="<|startofcontext|>",
+    asked=_TASK,
+    named=r"<\|[\w:]+\|>",
+)
+
 LISTENERS: dict[str, ListenerArch] = {
     "whisper": _WHISPER,
     "speech_to_text": replace(
@@ -98,6 +120,14 @@ LISTENERS: dict[str, ListenerArch] = {
     ),
     "seamless_m4t": _SEAMLESS,
     "seamless_m4t_v2": replace(_SEAMLESS, model_class="SeamlessM4Tv2ForSpeechToText"),
+    "canary": _CANARY,
+    "cohere_asr": replace(
+        _CANARY,
+        decoder=replace(_CANARY.decoder, sizes=""),
+        model_class="CohereAsrForConditionalGeneration",
+        begins="▁",  # no special token: what an empty text became
+        asked=f"<|startofcontext|>{_TASK}",
+    ),
     "moonshine": ListenerArch(
         encoder=EncoderArch(
             blocks="encoder.layers",

@@ -1,6 +1,7 @@
 """Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -320,7 +321,7 @@ def _listener(opening: Opening) -> Subject:
         return _encoder(opening)
     row, (opened_as, _) = LISTENERS[kind], LISTENERS_AS.get(kind, PLAIN)
     tokenizer, config = _tokenizer(opening), opening.config
-    start = config.decoder_start_token_id
+    start = _start(opening)
     check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=row.begins)
     extractor = _extractor(opening, row.encoder)
     # Its name stays the library's, by which a config is told that it is of another class.
@@ -331,6 +332,14 @@ def _listener(opening: Opening) -> Subject:
     return opened_as(
         opening.name, opening.weights_hash, hf, row.encoder, extractor=extractor, tokenizer=tokenizer, row=row
     )
+
+
+def _start(opening: Opening) -> int | None:
+    """The token that every text of a model begins with, by its generation config or else its config."""
+    made = Path(opening.source) / "generation_config.json"
+    told = opening.read("generation config", lambda: json.loads(made.read_text("utf-8"))) if made.is_file() else {}
+    found = (told.get("decoder_start_token_id"), opening.config.decoder_start_token_id, told.get("bos_token_id"))
+    return next((one for one in found if one is not None), None)
 
 
 def _clap(opening: Opening) -> Subject:

@@ -54,6 +54,8 @@ NAMES: dict[str, dict[str, str]] = {
     "parakeet": PARAKEET,
     **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), CONFORMER),
     **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), SEAMLESS_WRITES),
+    **dict.fromkeys(("canary-encoder", "cohere-encoder"), PARAKEET),
+    **dict.fromkeys(("canary-decoder", "cohere-decoder"), {**MOONSHINE, "resid_mid": "final_layernorm"}),
     "resnet": {},
     "aasist": {},
 }
@@ -86,7 +88,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
-        **dict.fromkeys(("moonshine", "speech2text"), f"model.{one.case.part}.layers"),
+        **dict.fromkeys(("moonshine", "speech2text", "canary", "cohere"), f"model.{one.case.part}.layers"),
         **dict.fromkeys(("seamless", "seamless2"), SEAMLESS.get(one.case.part, "")),
     }
     bare = hasattr(hf, "encoder")
@@ -169,6 +171,9 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     elif one.case.family.startswith("seamless"):
         english = hf.generation_config.text_decoder_lang_to_code_id["eng"]
         inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id, english]])
+    elif one.case.family in ("canary", "cohere"):
+        inputs.pop("audio_chunk_index", None)
+        inputs["decoder_input_ids"] = torch.tensor([asked_by_the_library(one)])
     elif one.case.reads == "words":
         words = AutoTokenizer.from_pretrained(one.path)
         asked = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
@@ -178,6 +183,16 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
         texts = AutoTokenizer.from_pretrained(one.path)(TEXTS, padding=True, return_tensors="pt")
         return hf(**inputs, **texts).audio_embeds[0]
     return answer(one, inputs, hf)[0]
+
+
+def asked_by_the_library(one: Opened) -> list[int]:
+    """The tokens that NeMo's multitask models are asked for an English transcript with."""
+    words = AutoTokenizer.from_pretrained(one.path)
+    if one.case.family == "cohere":
+        extractor = AutoFeatureExtractor.from_pretrained(one.path)
+        return transformers.CohereAsrProcessor(extractor, words).get_decoder_prompt_ids("en")
+    task = ("startofcontext", "startoftranscript", "emo:undefined", "en", "en", "pnc", "noitn", "notimestamp")
+    return words.convert_tokens_to_ids([f"<|{name}|>" for name in (*task, "nodiarize")])
 
 
 # ---- plain hooks -----------------------------------------------------------------------------------------------------

@@ -54,6 +54,33 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+def canary_tokenizer(prepends: bool = False) -> PreTrainedTokenizerFast:
+    """NeMo's multitask vocabulary: what a prompt may name stands in front, then pieces, a word with its space.
+
+    Args:
+        prepends: the space in front of a text is put there also where one stands already, as by Llama's kind.
+    """
+    special = ["<|nospeech|>", "<pad>", "<|endoftext|>", "<|startoftranscript|>", "<|pnc|>", "<|nopnc|>"]
+    special += ["<|startofcontext|>", "<|itn|>", "<|noitn|>", "<|timestamp|>", "<|notimestamp|>", "<|diarize|>"]
+    special += ["<|nodiarize|>", "<|spkchange|>", "<|audioseparator|>", "<|emo:undefined|>"]
+    special += [f"<|{code}|>" for code in LANGUAGES]
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
+    words.decoder = decoders.Metaspace("▁", prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=260, special_tokens=["<unk>", *special], show_progress=False)
+    words.train_from_iterator(WORDS * 20, trainer)
+    if prepends:
+        words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        words.pre_tokenizer = None
+    named = {"bos_token": "<|startoftranscript|>", "eos_token": "<|endoftext|>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token="<unk>",
+        additional_special_tokens=[token for token in special if token.startswith("<|")],
+        **named,
+    )
+
+
 def save_speech2text_tokenizer(folder: Path, languages: Sequence[str] = ("de", "fr")) -> dict[str, int]:
     """Write Speech2Text's files, `vocab.json` and a unigram model of sentencepiece's; ids by piece."""
     trained = Tokenizer(models.Unigram())

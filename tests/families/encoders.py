@@ -17,6 +17,7 @@ from torch import nn
 
 from tests.families.encoder_words import (
     LANGUAGES,
+    canary_tokenizer,
     clap_tokenizer,
     llama_tokenizer,
     save_seamless_tokenizer,
@@ -431,6 +432,53 @@ def save_seamless(
     return write(folder, model, seed, extractor)
 
 
+def save_canary(
+    folder: Path,
+    *,
+    kind: Literal["Canary", "CohereAsr"] = "Canary",
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    d_heard: int = 48,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a CanaryForConditionalGeneration, or Cohere's, whose encoder is as wide as it likes."""
+    torch.manual_seed(seed)
+    words = canary_tokenizer(prepends=kind == "CohereAsr")
+    heard = transformers.ParakeetEncoderConfig(
+        hidden_size=d_heard if kind == "CohereAsr" else d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        intermediate_size=d_mlp,
+        num_mel_bins=n_mels,
+        conv_kernel_size=5,
+        subsampling_conv_channels=8,
+        scale_input=False,
+        initializer_range=STD,
+    )
+    writes = {"vocab_size": len(words), "hidden_size": d_model, "num_hidden_layers": n_decoder_layers}
+    writes |= {"num_attention_heads": n_heads, "num_key_value_heads": n_heads, "intermediate_size": d_mlp}
+    writes |= {"max_position_embeddings": 64, "head_dim": d_model // n_heads, "initializer_range": STD}
+    if kind == "Canary":
+        extractor: Any = transformers.ParakeetFeatureExtractor(feature_size=n_mels)
+        own = {"vocab_size": len(words), "decoder_config": writes, "initializer_range": STD}
+    else:
+        extractor = transformers.CohereAsrFeatureExtractor(feature_size=n_mels)
+        own = writes
+    settings = getattr(transformers, f"{kind}Config")(encoder_config=heard.to_dict(), **own, **config)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(settings)
+    start = words.convert_tokens_to_ids("<|startofcontext|>" if kind == "Canary" else "▁")
+    ids = {"pad_token_id": 2, "eos_token_id": 3, "bos_token_id": 4, "decoder_start_token_id": start}
+    model.generation_config = transformers.GenerationConfig(**ids)
+    if kind == "Canary":  # its extractor lies inside processor_config.json
+        return write(folder, model, seed, transformers.CanaryProcessor(extractor, words))
+    return write(folder, model, seed, extractor, words)
+
+
 def save_parakeet(
     folder: Path,
     *,
@@ -658,6 +706,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("speech2text", save_speech2text, "words"),
     Family("seamless", save_seamless, "words", settings={"version": "SeamlessM4T"}),
     Family("seamless2", save_seamless, "words"),
+    Family("canary", save_canary, "words"),
+    Family("cohere", save_canary, "words", settings={"kind": "CohereAsr"}),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),
     Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),

@@ -69,6 +69,10 @@ def test_default_prompts_may_be_asked_and_others_are_refused_in_words(one: Opene
         wrong = {"Which emotion?": "has to start with <s>", "<s><s>": "once", "happy<s>": "start with"}
     elif one.case.family in ("speech2text", "seamless", "seamless2"):
         wrong = {"Which emotion?": "has to start with </s>", "</s></s>": "once", "happy</s>": "start with"}
+    elif one.case.family in ("canary", "cohere"):
+        start = one.subject.start  # type: ignore[attr-defined]
+        wrong = {f"<|en|>{start}": "has to start with", f"{start}<|xx|>": r"names <\|xx\|>, which the tokenizer of"}
+        wrong |= {f"{one.prompt}{one.prompt}": "once"}
     elif one.case.reads == "words":
         wrong = {"Which emotion?": "start with", f"{START}{START}": "once", f"<|en|>{START}": "start with"}
     elif one.case.reads == "texts":

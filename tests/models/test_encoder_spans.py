@@ -26,6 +26,9 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     "moonshine-encoder": ((0, 19), (0, 32)),
     # 50 and 80 frames of the spectrogram, halved three times and rounded up
     **dict.fromkeys(("parakeet", "parakeet-bare", "parakeet-tdt"), ((0, 7), (0, 10))),
+    **dict.fromkeys(("canary-encoder", "cohere-encoder"), ((0, 7), (0, 10))),
+    "canary-decoder": ((0, 9), (0, 9)),
+    "cohere-decoder": ((0, 10), (0, 10)),
     **dict.fromkeys(("moonshine-decoder", "speech2text-decoder"), ((0, 1), (0, 1))),
     **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), ((0, 24), (0, 39))),  # 48 and 78 frames, two a position
     **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), ((0, 2), (0, 2))),  # start and language
@@ -48,6 +51,8 @@ N_POS = {
     "moonshine-decoder": 1,
     "speech2text-decoder": 1,
     "whisper-decoder": 4,
+    "canary-decoder": 9,
+    "cohere-decoder": 10,
     **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), 2),
     "ast": 2 + 5 * 15,
     "spoof": 99,

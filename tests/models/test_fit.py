@@ -18,6 +18,7 @@ from interp_core.trace.clean import clean_runs, prompt_clip
 from tests.families.audio_llms import FAMILIES
 from tests.families.encoders import (
     save_ast,
+    save_canary,
     save_clap,
     save_moonshine,
     save_parakeet,
@@ -37,7 +38,8 @@ LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
     **{"ast": save_ast, "clap": save_clap, "speech2text": save_speech2text, **FAMILIES},
-    "seamless": save_seamless,
+    **{"seamless": save_seamless, "canary": save_canary},
+    "cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"),
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 
@@ -164,7 +166,8 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
 HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
     **{"whisper": save_whisper, "moonshine": save_moonshine, "speech2text": save_speech2text, **FAMILIES},
-    "seamless": save_seamless,
+    **{"seamless": save_seamless, "canary": save_canary},
+    "cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"),
 }
 
 

@@ -11,7 +11,7 @@ from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.generate import Row, generate
 from interp_core.trace.patch import HeadAblated, PatchAt, SiteSpec
 from interp_core.trace.sweep import sweep
-from tests.families.encoder_routes import answer, blocks_of
+from tests.families.encoder_routes import answer, asked_by_the_library, blocks_of
 from tests.families.encoders import FAMILIES
 from tests.families.subjects import CASES, with_probe
 from tests.models.conftest import Open
@@ -25,6 +25,7 @@ NAMES = [name for name, case in CASES.items() if case.reads == "words" and case.
 
 def test_every_row_of_the_table_is_among_the_cases() -> None:
     named = {"speech2text": "speech_to_text", "seamless": "seamless_m4t", "seamless2": "seamless_m4t_v2"}
+    named["cohere"] = "cohere_asr"
     assert {named.get(f.name, f.name) for f in FAMILIES if f.reads == "words"} == set(LISTENERS)
 
 
@@ -96,6 +97,8 @@ def test_the_text_under_an_edit_is_the_librarys(name: str, open_once: Open) -> N
     assert isinstance(subject, Listener)
     hf, blocks = subject.hf, blocks_of(one)
     how = {"tgt_lang": "eng"} if one.case.family.startswith("seamless") else {}
+    if one.case.family in ("canary", "cohere"):
+        how = {"decoder_input_ids": torch.tensor([asked_by_the_library(one)])}
 
     def library_text(run) -> tuple[int, ...]:  # type: ignore[no-untyped-def]
         heard = {name: value for name, value in run.prompted.inputs.items() if name != "decoder_input_ids"}
@@ -122,5 +125,6 @@ def test_the_text_under_an_edit_is_the_librarys(name: str, open_once: Open) -> N
         projection = next(getattr(attention, name) for name in OUT if hasattr(attention, name))
         with plain_hook(projection, change, on_input=True):  # type: ignore[union-attr]
             assert text.tokens == library_text(a), during
-    most = getattr(hf.config, subject.row.most) - len(subject.ids_of(one.prompt))
+    sizes = getattr(hf.config, "decoder_config", hf.config)
+    most = getattr(sizes, subject.row.most) - len(subject.ids_of(one.prompt))
     assert len(generate(subject, [Row(a.prompted)], 500)[0].tokens) <= most  # there are no more positions

@@ -141,9 +141,8 @@ class Listener(Encoder):
         return [self.tokenizer.convert_tokens_to_ids(start)] * literal + rest
 
     def check_prompt(self, prompt: str) -> None:
-        ids = self.ids_of(prompt)
         start = self.tokenizer.convert_tokens_to_ids(self.start)
-        if ids[:1] != [start] or ids.count(start) > 1:
+        if self.ids_of(prompt)[:1] != [start] or prompt.count(self.start) > 1:
             raise InterpError(
                 f"the prompt {prompt[:60]!r} has to start with {self.start}, once; the default is "
                 f"{self.default_prompts[0]}."

@@ -249,6 +249,8 @@ class EncoderArch(Blocks):
     filled up and would be heard without; or always, as blocks see the whole clip without."""
     pieces: int = 0
     """Samples that the stem takes at a time, where the extractor is to be asked to fill up clips to whole ones."""
+    most_positions: str = ""
+    """The config's field with the number of positions that what follows the blocks has vectors for."""
     causal: bool = False
 
 

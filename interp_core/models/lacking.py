@@ -26,7 +26,7 @@ _HYBRID = (
 )
 _MATCHED = "the readout does not fit: it compares a recording with texts by a tower that is not known here yet"
 LACKING: dict[str, str] = {
-    **dict.fromkeys(("moonshine_streaming", "speech-encoder-decoder"), _WORDS),
+    "speech-encoder-decoder": _WORDS,
     "speecht5": _WORDS,
     "pop2piano": "the readout does not fit: notes come out of a decoder that is not known here yet",
     **dict.fromkeys(("lasr_ctc", "lasr_encoder", "granite_speech5_ctc", "granite_speech5_encoder"), _FRAMES),

@@ -1,6 +1,7 @@
 """Where things are in each supported model that hears with one list of blocks and writes with another: a row a type."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from interp_core.models.arch import ENCODERS, EncoderArch
 
@@ -80,14 +81,21 @@ _SEAMLESS = ListenerArch(
     left_out=("text_encoder.", "t2u_model.", "vocoder."),
 )
 
-# NeMo's multitask models: Parakeet's encoder, and a decoder that is told in ten tokens what to write.
-_TASK = "<|startoftranscript|><|emo:undefined|><|en|><|en|><|pnc|><|noitn|><|notimestamp|><|nodiarize|>"
-_CANARY = ListenerArch(
-    encoder=replace(ENCODERS["parakeet_ctc"], blocks="encoder.layers", body="model"),
+_MOONSHINE = ListenerArch(
+    encoder=EncoderArch(
+        blocks="encoder.layers",
+        body="model",
+        heads="encoder_num_attention_heads",
+        mlp_proj="mlp.fc2",
+        mid="post_attention_layernorm",
+        norm="encoder.layer_norm",
+        # Convolutions of 127, 7 and 3 samples at strides of 64, 3 and 2, in the library's code and no config.
+        frames=lambda _extractor, _sizes: (895, 384),
+    ),
     decoder=EncoderArch(
         blocks="decoder.layers",
         body="model",
-        sizes="decoder_config",
+        heads="decoder_num_attention_heads",
         mlp_proj="mlp.fc2",
         mid="final_layernorm",
         cross_attn="encoder_attn",
@@ -95,12 +103,26 @@ _CANARY = ListenerArch(
         norm="decoder.norm",
         causal=True,
     ),
+    model_class="MoonshineForConditionalGeneration",
+    most="max_position_embeddings",
+)
+
+# NeMo's multitask models: Parakeet's encoder, and a decoder that is told in ten tokens what to write.
+_TASK = "<|startoftranscript|><|emo:undefined|><|en|><|en|><|pnc|><|noitn|><|notimestamp|><|nodiarize|>"
+_CANARY = ListenerArch(
+    encoder=replace(ENCODERS["parakeet_ctc"], blocks="encoder.layers", body="model"),
+    decoder=replace(_MOONSHINE.decoder, sizes="decoder_config", heads="num_attention_heads"),
     model_class="CanaryForConditionalGeneration",
     most="max_position_embeddings",
     begins="<|startofcontext|>",
     asked=_TASK,
     named=r"<\|[\w:]+\|>",
 )
+
+
+def _samples(sizes: Any) -> int:
+    return round(sizes.sample_rate * sizes.frame_ms / 1000)
+
 
 LISTENERS: dict[str, ListenerArch] = {
     "whisper": _WHISPER,
@@ -128,29 +150,21 @@ LISTENERS: dict[str, ListenerArch] = {
         begins="▁",  # no special token: what an empty text became
         asked=f"<|startofcontext|>{_TASK}",
     ),
-    "moonshine": ListenerArch(
-        encoder=EncoderArch(
-            blocks="encoder.layers",
-            body="model",
-            heads="encoder_num_attention_heads",
-            mlp_proj="mlp.fc2",
-            mid="post_attention_layernorm",
-            norm="encoder.layer_norm",
-            # Convolutions of 127, 7 and 3 samples at strides of 64, 3 and 2, in the library's code and no config.
-            frames=lambda _extractor, _sizes: (895, 384),
+    "moonshine": _MOONSHINE,
+    "moonshine_streaming": replace(
+        _MOONSHINE,
+        # Frames of some ms, and two convolutions that take every other one.
+        encoder=replace(
+            _MOONSHINE.encoder,
+            sizes="encoder_config",
+            heads="num_attention_heads",
+            norm="encoder.final_norm",
+            frames=lambda _extractor, sizes: (_samples(sizes), 4 * _samples(sizes)),
+            mask="always",
+            pieces=80,  # as the library's processor
+            most_positions="max_position_embeddings",
         ),
-        decoder=EncoderArch(
-            blocks="decoder.layers",
-            body="model",
-            heads="decoder_num_attention_heads",
-            mlp_proj="mlp.fc2",
-            mid="final_layernorm",
-            cross_attn="encoder_attn",
-            cross_proj="encoder_attn.o_proj",
-            norm="decoder.norm",
-            causal=True,
-        ),
-        model_class="MoonshineForConditionalGeneration",
-        most="max_position_embeddings",
+        decoder=replace(_MOONSHINE.decoder, heads="num_attention_heads"),
+        model_class="MoonshineStreamingForConditionalGeneration",
     ),
 }

@@ -33,6 +33,7 @@ CONFORMER = {"attn_out": "self_attn", "head_out": "self_attn.linear_out", "resid
 CONFORMER |= {"mlp_out": "ffn2", "mlp_act": "ffn2.output_dense"}
 MOONSHINE = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 MOONSHINE |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.o_proj"}
+MOONSHINE_WRITES = {**MOONSHINE, "resid_mid": "final_layernorm"}
 PARAKEET = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "resid_mid": "norm_feed_forward2"}
 PARAKEET |= {"mlp_out": "feed_forward2", "mlp_act": "feed_forward2.linear2"}
 AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
@@ -48,6 +49,7 @@ NAMES: dict[str, dict[str, str]] = {
     "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
     **dict.fromkeys(("whisper", "speech2text"), WHISPER),
+    "streaming-encoder": {**MOONSHINE, "resid_mid": "post_attention_layernorm"},
     "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
@@ -55,7 +57,9 @@ NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), CONFORMER),
     **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), SEAMLESS_WRITES),
     **dict.fromkeys(("canary-encoder", "cohere-encoder"), PARAKEET),
-    **dict.fromkeys(("canary-decoder", "cohere-decoder"), {**MOONSHINE, "resid_mid": "final_layernorm"}),
+    **dict.fromkeys(
+        ("canary-decoder", "cohere-decoder", "streaming-decoder"), {**MOONSHINE, "resid_mid": "final_layernorm"}
+    ),
     "resnet": {},
     "aasist": {},
 }
@@ -88,7 +92,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
-        **dict.fromkeys(("moonshine", "speech2text", "canary", "cohere"), f"model.{one.case.part}.layers"),
+        **dict.fromkeys(("moonshine", "streaming", "speech2text", "canary", "cohere"), f"model.{one.case.part}.layers"),
         **dict.fromkeys(("seamless", "seamless2"), SEAMLESS.get(one.case.part, "")),
     }
     bare = hasattr(hf, "encoder")
@@ -177,7 +181,7 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     elif one.case.reads == "words":
         words = AutoTokenizer.from_pretrained(one.path)
         asked = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
-        asked = ("<s>",) if one.case.family == "moonshine" else asked
+        asked = ("<s>",) if one.case.family in ("moonshine", "streaming") else asked
         inputs["decoder_input_ids"] = torch.tensor([words.convert_tokens_to_ids(list(asked))])
     if one.case.reads == "texts":
         texts = AutoTokenizer.from_pretrained(one.path)(TEXTS, padding=True, return_tensors="pt")

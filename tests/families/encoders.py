@@ -336,6 +336,47 @@ def save_moonshine(
     return write(folder, transformers.MoonshineForConditionalGeneration(settings), seed, extractor, words)
 
 
+def save_moonshine_streaming(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    d_heard: int = 48,
+    n_heads: int = 4,
+    d_mlp: int = 64,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a MoonshineStreamingForConditionalGeneration, whose encoder sees a few positions to either side and is as
+    wide as it likes."""
+    torch.manual_seed(seed)
+    words = llama_tokenizer()
+    heard = transformers.MoonshineStreamingEncoderConfig(
+        hidden_size=d_heard,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_heads,
+        sliding_windows=[[4, 2], [4, 0], [3, 2], [3, 1]][:n_layers],
+        initializer_range=STD,
+    )
+    settings = transformers.MoonshineStreamingConfig(
+        encoder_config=heard.to_dict(),
+        vocab_size=len(words),
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_decoder_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_heads,
+        max_position_embeddings=64,
+        initializer_range=STD,
+        **config,
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    return write(folder, transformers.MoonshineStreamingForConditionalGeneration(settings), seed, extractor, words)
+
+
 def save_speech2text(
     folder: Path,
     *,
@@ -703,6 +744,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("parakeet-bare", save_parakeet, "nothing", settings={"head": ""}),
     Family("parakeet-tdt", save_parakeet, "nothing", settings={"head": "TDT"}),
     Family("moonshine", save_moonshine, "words"),
+    Family("streaming", save_moonshine_streaming, "words"),
     Family("speech2text", save_speech2text, "words"),
     Family("seamless", save_seamless, "words", settings={"version": "SeamlessM4T"}),
     Family("seamless2", save_seamless, "words"),

@@ -41,7 +41,8 @@ def answer(family: Family, folder: Path, model: torch.nn.Module, samples: np.nda
     inputs = dict(extractor(samples, sampling_rate=family.rate, return_tensors="pt"))
     if family.reads == "words":
         inputs.pop("audio_chunk_index", None)
-        start = model.generation_config.decoder_start_token_id or model.config.decoder_start_token_id
+        made = model.generation_config
+        start = made.decoder_start_token_id or model.config.decoder_start_token_id or made.bos_token_id
         inputs["decoder_input_ids"] = torch.tensor([[start, 7, 8]])
     if family.reads == "texts":
         inputs |= dict(AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt"))

@@ -29,7 +29,8 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     **dict.fromkeys(("canary-encoder", "cohere-encoder"), ((0, 7), (0, 10))),
     "canary-decoder": ((0, 9), (0, 9)),
     "cohere-decoder": ((0, 10), (0, 10)),
-    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder"), ((0, 1), (0, 1))),
+    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder", "streaming-decoder"), ((0, 1), (0, 1))),
+    "streaming-encoder": ((0, 25), (0, 40)),  # 100 and 160 frames of 5 ms, halved twice
     **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), ((0, 24), (0, 39))),  # 48 and 78 frames, two a position
     **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), ((0, 2), (0, 2))),  # start and language
     "speech2text-encoder": ((0, 12), (0, 20)),  # 48 and 78 frames, halved twice and rounded up
@@ -49,6 +50,7 @@ WHOLE = {"moonshine": 32 * 0.024, "sew": 19 * 0.04, "sewd": 19 * 0.04}
 N_POS = {
     "whisper": 100,
     "moonshine-decoder": 1,
+    "streaming-decoder": 1,
     "speech2text-decoder": 1,
     "whisper-decoder": 4,
     "canary-decoder": 9,

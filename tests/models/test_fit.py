@@ -21,6 +21,7 @@ from tests.families.encoders import (
     save_canary,
     save_clap,
     save_moonshine,
+    save_moonshine_streaming,
     save_parakeet,
     save_seamless,
     save_speech2text,
@@ -38,7 +39,7 @@ LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
     **{"ast": save_ast, "clap": save_clap, "speech2text": save_speech2text, **FAMILIES},
-    **{"seamless": save_seamless, "canary": save_canary},
+    **{"seamless": save_seamless, "canary": save_canary, "moonshine_streaming": save_moonshine_streaming},
     "cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"),
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
@@ -166,7 +167,7 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
 HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
     **{"whisper": save_whisper, "moonshine": save_moonshine, "speech2text": save_speech2text, **FAMILIES},
-    **{"seamless": save_seamless, "canary": save_canary},
+    **{"seamless": save_seamless, "canary": save_canary, "moonshine_streaming": save_moonshine_streaming},
     "cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"),
 }
 
@@ -185,8 +186,8 @@ def test_an_extractor_with_another_rate_or_other_frames_is_refused_at_the_door(n
                 file.write_text(json.dumps(about))
                 assert f"takes 8000 samples a second, but models of its type are made for {rate}" in refused(folder)
                 part["sampling_rate"] = rate
-                bands = {"num_mel_bins", "feature_size"} & part.keys() if name not in ("wavlm", "moonshine") else ()
-                if bands and name != "vibevoice_asr":
+                bands = {"num_mel_bins", "feature_size"} & part.keys()
+                if bands and not name.startswith(("wavlm", "moonshine", "vibevoice_asr")):
                     whole = {key: part[key] for key in bands}
                     for key in bands:
                         part[key] += 8

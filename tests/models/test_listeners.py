@@ -25,7 +25,7 @@ NAMES = [name for name, case in CASES.items() if case.reads == "words" and case.
 
 def test_every_row_of_the_table_is_among_the_cases() -> None:
     named = {"speech2text": "speech_to_text", "seamless": "seamless_m4t", "seamless2": "seamless_m4t_v2"}
-    named["cohere"] = "cohere_asr"
+    named |= {"cohere": "cohere_asr", "streaming": "moonshine_streaming"}
     assert {named.get(f.name, f.name) for f in FAMILIES if f.reads == "words"} == set(LISTENERS)
 
 

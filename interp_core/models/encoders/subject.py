@@ -76,6 +76,10 @@ class Encoder(Subject):
 
     @property
     def max_seconds(self) -> float:
+        hears = self.hears
+        if hears.most_positions and hears.frames is not None:
+            step = hears.frames(self.extractor, self.sizes_of(hears))[1]
+            return getattr(self.config, hears.most_positions) * step / self.sample_rate
         return getattr(self.extractor, "max_audio_clip_s", math.inf)  # Cohere's, which cuts what is longer into clips
 
     @property
@@ -93,7 +97,7 @@ class Encoder(Subject):
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         # The library fails on a clip that is shorter still; `prompted` knows its name and says so.
         samples = np.pad(samples, (0, max(0, self.shortest - len(samples))))
-        how = {"pad_to_multiple_of": self.hears.pieces} if self.hears.pieces else {}
+        how = {"padding": True, "pad_to_multiple_of": self.hears.pieces} if self.hears.pieces else {}
         made = self.extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt", **how)
         made = {name: value for name, value in made.items() if isinstance(value, Tensor)}
         mask = made.get("attention_mask")

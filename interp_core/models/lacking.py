@@ -27,7 +27,6 @@ _HYBRID = (
 _MATCHED = "the readout does not fit: it compares a recording with texts by a tower that is not known here yet"
 LACKING: dict[str, str] = {
     "speech-encoder-decoder": _WORDS,
-    "speecht5": _WORDS,
     "pop2piano": "the readout does not fit: notes come out of a decoder that is not known here yet",
     **dict.fromkeys(("lasr_ctc", "lasr_encoder", "granite_speech5_ctc", "granite_speech5_encoder"), _FRAMES),
     **dict.fromkeys(("nemotron_asr_streaming", "nemotron_asr_streaming_encoder", "nemotron3_5_asr"), _FRAMES),

@@ -40,6 +40,8 @@ AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp"
 AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
 CLAP |= {"resid_mid": "layernorm_after"}
+SPEECHT5_WRITES = {**DATA2VEC, "attn_out": "self_attn", "head_out": "self_attn.out_proj"}
+SPEECHT5_WRITES |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj"}
 SEAMLESS_WRITES = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "ffn", "mlp_act": "ffn.fc2"}
 SEAMLESS_WRITES |= {"cross_out": "cross_attention", "cross_head_out": "cross_attention.out_proj"}
 SEAMLESS_WRITES |= {"resid_mid": "ffn_layer_norm"}
@@ -49,6 +51,8 @@ NAMES: dict[str, dict[str, str]] = {
     "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
     **dict.fromkeys(("whisper", "speech2text"), WHISPER),
+    "speecht5-encoder": DATA2VEC,
+    "speecht5-decoder": SPEECHT5_WRITES,
     "streaming-encoder": {**MOONSHINE, "resid_mid": "post_attention_layernorm"},
     "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
     "ast": AST,
@@ -93,6 +97,7 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
         **dict.fromkeys(("moonshine", "streaming", "speech2text", "canary", "cohere"), f"model.{one.case.part}.layers"),
+        "speecht5": f"speecht5.{one.case.part}.wrapped_{one.case.part}.layers",
         **dict.fromkeys(("seamless", "seamless2"), SEAMLESS.get(one.case.part, "")),
     }
     bare = hasattr(hf, "encoder")
@@ -172,6 +177,8 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     inputs = dict(AutoFeatureExtractor.from_pretrained(one.path)(samples, sampling_rate=rate, return_tensors="pt"))
     if one.case.family == "speech2text":
         inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id]])
+    elif one.case.family == "speecht5":
+        inputs["decoder_input_ids"] = torch.tensor([[2, 4]])  # the start, then a space
     elif one.case.family.startswith("seamless"):
         english = hf.generation_config.text_decoder_lang_to_code_id["eng"]
         inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id, english]])

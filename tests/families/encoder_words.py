@@ -105,6 +105,23 @@ def save_speech2text_tokenizer(folder: Path, languages: Sequence[str] = ("de", "
     return ids
 
 
+def save_speecht5_tokenizer(folder: Path) -> dict[str, int]:
+    """Write SpeechT5's files, a model of sentencepiece's whose pieces are letters, and what is added; ids by piece."""
+    proto = sentencepiece_model_pb2_new.ModelProto()
+    proto.trainer_spec.model_type = 4
+    for piece, kind in (("<s>", 3), ("<pad>", 3), ("</s>", 3), ("<unk>", 2)):
+        proto.pieces.add(piece=piece, score=0.0, type=kind)
+    for i, letter in enumerate("▁etaonihsrdlumwcfgypbvk'xjqz"):
+        proto.pieces.add(piece=letter, score=-2.0 - i / 10, type=1)
+    ids = {one.piece: i for i, one in enumerate(proto.pieces)}
+    added = {"<mask>": len(ids), "<ctc_blank>": len(ids) + 1}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spm_char.model").write_bytes(proto.SerializeToString())
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SpeechT5Tokenizer"}))
+    return {**ids, **added}
+
+
 def save_seamless_tokenizer(folder: Path, languages: Sequence[str] = ("deu", "eng", "fra")) -> dict[str, int]:
     """Write SeamlessM4T's files, a model of sentencepiece's that joins pieces, and the languages; ids by token."""
     words = Tokenizer(models.BPE())

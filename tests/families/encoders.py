@@ -22,6 +22,7 @@ from tests.families.encoder_words import (
     llama_tokenizer,
     save_seamless_tokenizer,
     save_speech2text_tokenizer,
+    save_speecht5_tokenizer,
     whisper_tokenizer,
 )
 
@@ -415,6 +416,43 @@ def save_speech2text(
     return write(folder, model, seed, extractor)
 
 
+def save_speecht5(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a SpeechT5ForSpeechToText."""
+    torch.manual_seed(seed)
+    ids = save_speecht5_tokenizer(folder)
+    settings = transformers.SpeechT5Config(
+        vocab_size=len(ids),
+        hidden_size=d_model,
+        encoder_layers=n_layers,
+        encoder_attention_heads=n_heads,
+        encoder_ffn_dim=d_mlp,
+        decoder_layers=n_decoder_layers,
+        decoder_attention_heads=n_heads,
+        decoder_ffn_dim=d_mlp,
+        conv_dim=(16,) * len(CONV_KERNEL),
+        conv_kernel=CONV_KERNEL,
+        conv_stride=CONV_STRIDE,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        encoder_max_relative_position=8,
+        max_text_positions=64,
+        initializer_range=STD,
+        **config,
+    )
+    extractor = transformers.SpeechT5FeatureExtractor()
+    return write(folder, transformers.SpeechT5ForSpeechToText(settings), seed, extractor)
+
+
 def save_seamless(
     folder: Path,
     *,
@@ -746,6 +784,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("moonshine", save_moonshine, "words"),
     Family("streaming", save_moonshine_streaming, "words"),
     Family("speech2text", save_speech2text, "words"),
+    Family("speecht5", save_speecht5, "words", settings={"seed": 1}),
     Family("seamless", save_seamless, "words", settings={"version": "SeamlessM4T"}),
     Family("seamless2", save_seamless, "words"),
     Family("canary", save_canary, "words"),

@@ -67,7 +67,7 @@ def test_default_prompts_may_be_asked_and_others_are_refused_in_words(one: Opene
         one.subject.check_prompt(prompt)
     if one.case.family in ("moonshine", "streaming"):
         wrong = {"Which emotion?": "has to start with <s>", "<s><s>": "once", "happy<s>": "start with"}
-    elif one.case.family in ("speech2text", "seamless", "seamless2"):
+    elif one.case.family in ("speech2text", "seamless", "seamless2", "speecht5"):
         wrong = {"Which emotion?": "has to start with </s>", "</s></s>": "once", "happy</s>": "start with"}
     elif one.case.family in ("canary", "cohere"):
         start = one.subject.start  # type: ignore[attr-defined]

@@ -17,6 +17,8 @@ from tests.families.subjects import CASES, Opened
 from tests.models.conftest import Open
 from tests.trace.naive import gap
 
+SPEECHT5 = ("speecht5-encoder", "speecht5-decoder")
+
 
 def every_site(one: Opened) -> list[Site]:
     return [Site(kind, layer) for kind in one.subject.kinds for layer in range(one.subject.n_layers)]
@@ -130,7 +132,7 @@ def test_the_residual_stream_is_the_librarys_hidden_states(one: Opened) -> None:
     run, n = one.runs["long"], one.subject.n_layers
     states = recorded(one, "long")
     # Their last entry has been through the final norm, of SeamlessM4T's encoder through all that is behind its blocks.
-    normed_last = one.case.part and one.case.name not in ("canary-encoder", "cohere-encoder")
+    normed_last = one.case.part and one.case.name not in ("canary-encoder", "cohere-encoder", *SPEECHT5)
     normed_last = normed_last or one.case.family == "whisper"
     for point, state in states.items():
         if not (normed_last and point == n):
@@ -214,6 +216,10 @@ def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, op
         elif one.case.family == "sewd":
             between = block.attention.output.LayerNorm(before + added)
             expected = block.output.LayerNorm(between + mlp)
+        elif one.case.name == "speecht5-decoder":
+            between = block.self_attn_layer_norm(before + attn)
+            between = block.encoder_attn_layer_norm(between + run.at("cross_out", layer))
+            expected = block.final_layer_norm(between + mlp)
         elif hasattr(block, "feed_forward") and not getattr(subject.config, "do_stable_layer_norm", False):
             between = block.layer_norm(before + added)
             expected = block.final_layer_norm(between + mlp)

@@ -22,6 +22,7 @@ ONE_OF_EACH = (
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
     *("speech2text-encoder", "speech2text-decoder", "seamless-encoder", "seamless2-encoder", "seamless2-decoder"),
     *("canary-encoder", "canary-decoder", "cohere-encoder", "cohere-decoder", "streaming-encoder", "streaming-decoder"),
+    *("speecht5-encoder", "speecht5-decoder"),
     *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd", "parakeet"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
     *(
@@ -46,7 +47,7 @@ AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s
     **dict.fromkeys(("moonshine-decoder", "speech2text-decoder", "streaming-decoder"), (1, 1)),
     "streaming-encoder": (25, 40),  # 100 and 160 frames of 5 ms, halved twice
     **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), (24, 39)),  # 48 and 78 frames, two a position
-    "seamless2-decoder": (2, 2),
+    **dict.fromkeys(("seamless2-decoder", "speecht5-decoder"), (2, 2)),
     **dict.fromkeys(("canary-encoder", "cohere-encoder"), (7, 10)),  # as Parakeet
     "canary-decoder": (9, 9),
     "cohere-decoder": (10, 10),
@@ -101,6 +102,7 @@ HEADED = (
     *("sew", "sew-weighted", "sewd", "parakeet", "speech2text-encoder", "speech2text-decoder"),
     *("seamless-encoder", "seamless-decoder", "seamless2-encoder", "seamless2-decoder"),
     *("canary-encoder", "canary-decoder", "cohere-encoder", "cohere-decoder", "streaming-encoder", "streaming-decoder"),
+    *("speecht5-encoder", "speecht5-decoder"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
     *("detector-ssl-aasist", "detector-sls", "detector-wav2vec2", "detector-mhfa-wav2vec2"),
 )

@@ -33,6 +33,8 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     "streaming-encoder": ((0, 25), (0, 40)),  # 100 and 160 frames of 5 ms, halved twice
     **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), ((0, 24), (0, 39))),  # 48 and 78 frames, two a position
     **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), ((0, 2), (0, 2))),  # start and language
+    "speecht5-encoder": ((0, 24), (0, 39)),  # as wav2vec 2.0
+    "speecht5-decoder": ((0, 2), (0, 2)),  # start and space
     "speech2text-encoder": ((0, 12), (0, 20)),  # 48 and 78 frames, halved twice and rounded up
     "ast": ((2, 10), (2, 15)),  # 48 and 78 whole frames, a patch every 6th: 0, 6, … 42 and 0, … 72
     # 0.15 and 0.22 s of 40 samples a position: the rest of the quarter second is filled up
@@ -55,7 +57,7 @@ N_POS = {
     "whisper-decoder": 4,
     "canary-decoder": 9,
     "cohere-decoder": 10,
-    **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), 2),
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder", "speecht5-decoder"), 2),
     "ast": 2 + 5 * 15,
     "spoof": 99,
 }

@@ -25,6 +25,7 @@ from tests.families.encoders import (
     save_parakeet,
     save_seamless,
     save_speech2text,
+    save_speecht5,
     save_w2v_bert,
     save_wavlm,
     save_whisper,
@@ -40,7 +41,7 @@ QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_a
 OTHERS: dict[str, Save] = {
     **{"ast": save_ast, "clap": save_clap, "speech2text": save_speech2text, **FAMILIES},
     **{"seamless": save_seamless, "canary": save_canary, "moonshine_streaming": save_moonshine_streaming},
-    "cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"),
+    **{"cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"), "speecht5": save_speecht5},
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 
@@ -168,7 +169,7 @@ HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
     **{"whisper": save_whisper, "moonshine": save_moonshine, "speech2text": save_speech2text, **FAMILIES},
     **{"seamless": save_seamless, "canary": save_canary, "moonshine_streaming": save_moonshine_streaming},
-    "cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"),
+    **{"cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"), "speecht5": save_speecht5},
 }
 
 

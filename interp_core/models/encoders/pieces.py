@@ -1,12 +1,17 @@
-"""Reading a model of sentencepiece without the package."""
+"""Reading a model of sentencepiece without the package, and making a tokenizer of its pieces and their scores."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import Unigram
+
 from interp_core.errors import InterpError
 
+OF_SCORES = {1: "unigram", 4: "characters"}
+"""Kinds of models whose best pieces are those with the best sum of scores."""
 _WHOLE, _EIGHT, _LONG, _FOUR = 0, 1, 2, 5
 """Protobuf's wire types."""
 
@@ -68,3 +73,21 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return found, at
+
+
+def unigram(in_order: Sequence[str], pieces: Pieces, unknown: str, *, lowers: bool = False) -> Tokenizer:
+    """A tokenizer that cuts a text into the pieces with the best sum of scores.
+
+    Args:
+        in_order: the pieces by their ids. unknown: the one for what is none of them.
+        lowers: whether capital letters become small ones.
+    """
+    least = min(pieces.scores.values(), default=0.0)
+    scored = [(piece, pieces.scores.get(piece, least)) for piece in in_order]
+    words = Tokenizer(Unigram(scored, list(in_order).index(unknown), False))
+    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(pieces.table)] if pieces.table else []
+    steps += [normalizers.Lowercase()] if lowers else []
+    words.normalizer = normalizers.Sequence([*steps, normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")])
+    words.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always", split=False)
+    words.decoder = decoders.Metaspace("▁", prepend_scheme="always")
+    return words

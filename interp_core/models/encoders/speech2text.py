@@ -6,20 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import Unigram
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from interp_core.errors import InterpError
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
-from interp_core.models.encoders.pieces import read_pieces
+from interp_core.models.encoders.pieces import OF_SCORES, read_pieces, unigram
 
 VOCAB, PIECES = "vocab.json", "sentencepiece.bpe.model"
 """Files of a folder: ids by piece, and sentencepiece's model, which on the hub has this name whatever it is."""
 START, PAD, UNKNOWN = "</s>", "<pad>", "<unk>"
 _LANGUAGE = re.compile(r"<lang:\w+>")
-_OF_SCORES = {1: "unigram", 4: "characters"}
-"""Kinds of sentencepiece models whose best pieces are those with the best sum of scores."""
 
 
 class Speech2Text(Listener):
@@ -58,18 +55,12 @@ def speech2text_tokenizer(source: str) -> PreTrainedTokenizerFast:
     told = json.loads(about.read_text("utf-8")) if about.is_file() else {}
     ids: dict[str, int] = json.loads((folder / VOCAB).read_text("utf-8"))
     pieces = read_pieces(folder / PIECES)
-    if pieces.kind not in _OF_SCORES:
+    if pieces.kind not in OF_SCORES:
         raise InterpError(f"{PIECES} in {source} joins pieces by rules, which is not known of models of this type.")
     in_order = sorted(ids, key=lambda piece: ids[piece])
     if [ids[piece] for piece in in_order] != list(range(len(ids))) or not {START, PAD, UNKNOWN} <= ids.keys():
         raise InterpError(f"{VOCAB} in {source} is no list of pieces without a gap; fetch it again.")
-    least = min(pieces.scores.values(), default=0.0)
-    words = Tokenizer(Unigram([(piece, pieces.scores.get(piece, least)) for piece in in_order], ids[UNKNOWN], False))
-    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(pieces.table)] if pieces.table else []
-    steps += [normalizers.Lowercase()] if told.get("do_lower_case") else []
-    words.normalizer = normalizers.Sequence([*steps, normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")])
-    words.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always", split=False)
-    words.decoder = decoders.Metaspace("▁", prepend_scheme="always")
+    words = unigram(in_order, pieces, UNKNOWN, lowers=bool(told.get("do_lower_case")))
     special = [AddedToken(piece, special=True, normalized=False) for piece in in_order if _LANGUAGE.fullmatch(piece)]
     return PreTrainedTokenizerFast(
         tokenizer_object=words,

@@ -5,7 +5,10 @@ from typing import Any
 
 from interp_core.errors import InterpError
 
-_WORDS = "the readout does not fit: words come out of a decoder that is not known here yet"
+_WORDS = (
+    "the readout does not fit: words come out of a decoder that may be of any type of text model, and where things are "
+    "in it is not known here; its encoder opens from a checkpoint of its own"
+)
 _FRAMES = (
     "the readout does not fit: it gives characters or tokens frame by frame and no one answer to compare, and its "
     "encoder is not known here yet"
@@ -58,6 +61,21 @@ def refuse_lacking(model_type: str) -> None:
     """Refuse a type of which is known what it lacks."""
     if lack := LACKING.get(model_type):
         raise InterpError(f"models of the type {model_type} cannot be opened: {lack}; `models` lists what can.")
+
+
+def refuse_speaking(name: str, model_class: str, wanted: str, *, whole: bool) -> None:
+    """Refuse the class of a checkpoint that reads texts, or speaks, though others of its type hear and write.
+
+    Args:
+        name: for messages. model_class: that its config names. wanted: the class that hears and writes.
+        whole: whether those that hear and speak have the parts of one that writes, too.
+    """
+    ends = ("ForTextToSpeech", "ForTextToText", *(() if whole else ("ForSpeechToSpeech",)))
+    if model_class.endswith(ends):
+        lacks = "it hears no recording" if "ForTextTo" in model_class else "there is no readout: it gives sound"
+        raise InterpError(
+            f"{name} is a {model_class}, which cannot be opened: {lacks}; take a {wanted}, which hears and writes."
+        )
 
 
 def refuse_unknown(name: str, about: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_extractor, check_settings, check_tokens, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
-from interp_core.models.lacking import refuse_unknown
+from interp_core.models.lacking import refuse_speaking, refuse_unknown
 from interp_core.models.listeners import LISTENERS
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
@@ -320,6 +320,7 @@ def _listener(opening: Opening) -> Subject:
     if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
     row, (opened_as, _) = LISTENERS[kind], LISTENERS_AS.get(kind, PLAIN)
+    refuse_speaking(opening.name, wanted, row.model_class, whole=bool(row.left_out))
     tokenizer, config = _tokenizer(opening), opening.config
     start = _start(opening)
     check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=row.begins)
@@ -338,6 +339,7 @@ def _start(opening: Opening) -> int | None:
     """The token that every text of a model begins with, by its generation config or else its config."""
     made = Path(opening.source) / "generation_config.json"
     told = opening.read("generation config", lambda: json.loads(made.read_text("utf-8"))) if made.is_file() else {}
+    told = {} if told.get("_from_model_config") else told  # the library then reads the config alone
     found = (told.get("decoder_start_token_id"), opening.config.decoder_start_token_id, told.get("bos_token_id"))
     return next((one for one in found if one is not None), None)
 

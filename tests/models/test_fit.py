@@ -273,7 +273,8 @@ def test_a_tokenizer_without_the_token_that_starts_a_text_is_refused(tmp_path: P
 def test_the_tokenizer_of_another_whisper_is_refused(tmp_path: Path) -> None:
     folder = save_whisper(tmp_path / "model")
     start = json.loads((folder / "config.json").read_text())["decoder_start_token_id"]
-    change(folder / "config.json", decoder_start_token_id=start + 1)
+    for file in ("config.json", "generation_config.json"):  # the library follows the second, where it is
+        change(folder / file, decoder_start_token_id=start + 1)
     assert f"at token {start + 1}, where the model begins with <|startoftranscript|>; copy the" in refused(folder)
 
 

@@ -148,6 +148,17 @@ def test_of_a_whole_model_speech_encoder_and_text_decoder_are_opened(
     assert generate(subject, [Row(run.prompted)], 8)[0].tokens == cut(wrote[2:], subject.hf)
 
 
+def test_one_that_hears_and_speaks_has_the_parts_of_one_that_writes_and_one_that_reads_texts_is_refused(
+    tmp_path: Path,
+) -> None:
+    folder = save_seamless(tmp_path / "model", whole=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["SeamlessM4Tv2ForSpeechToSpeech"]}))
+    assert isinstance(open_model(str(folder), device="cpu"), Seamless)
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["SeamlessM4Tv2ForTextToText"]}))
+    assert "which cannot be opened: it hears no recording; take a SeamlessM4Tv2ForSpeechToText" in refused(folder)
+
+
 def test_a_prompt_names_the_language_that_is_written(opened: Subject) -> None:
     assert opened.default_prompts == opened.part("decoder").default_prompts == ("</s>__eng__",)
     sound = tone(0.8, 300)
@@ -211,7 +222,6 @@ def test_files_of_a_tokenizer_that_are_missing_or_of_another_model_are_refused(t
         ("adaptor_kernel_size", 4, "do not fit its config: speech_encoder.adapter.layers.0"),
         ("feature_projection_input_dim", 48, "makes 16 mel bands, but its config says that the model takes 24"),
         ("vocab_size", 50, "but the model knows 50"),
-        ("decoder_start_token_id", 2, "has <s> at token 2, where the model begins with </s>"),
     ],
 )
 def test_a_config_of_another_model_is_refused(entry: str, value: int, said: str, tmp_path: Path) -> None:
@@ -219,3 +229,10 @@ def test_a_config_of_another_model_is_refused(entry: str, value: int, said: str,
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, entry: value}))
     assert said in refused(folder)
+
+
+def test_a_start_that_the_tokenizer_calls_something_else_is_refused(tmp_path: Path) -> None:
+    folder = save_seamless(tmp_path / "model")
+    made = folder / "generation_config.json"
+    made.write_text(json.dumps({**json.loads(made.read_text()), "decoder_start_token_id": 2}))
+    assert "has <s> at token 2, where the model begins with </s>" in refused(folder)

@@ -74,3 +74,17 @@ def test_files_that_are_missing_or_do_not_fit_are_one_sentence(tmp_path: Path) -
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
     assert "do not fit its config: speecht5." in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SpeechT5ForTextToSpeech", "cannot be opened: it hears no recording; take a SpeechT5ForSpeechToText"),
+        ("SpeechT5ForSpeechToSpeech", "cannot be opened: there is no readout: it gives sound; take a SpeechT5For"),
+    ],
+)
+def test_a_checkpoint_that_speaks_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    folder = save_speecht5(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
+    assert f"is a {name}, which {said}" in refused(folder)

@@ -361,7 +361,9 @@ def test_a_probe_reads_behind_an_adapter_where_the_encoder_has_one(stable: bool,
     with torch.inference_mode():
         heard = subject.hf(**stem.inputs).last_hidden_state
         assert heard.shape[1] == len(run.resid[-1]) // 2
+        assert subject.normed(run.resid[-1][None]).shape[1] == len(run.resid[-1])  # signflip reads it frame by frame
         assert gap(subject.readout(run.resid[-1][None], [stem])[0], probe(heard.mean(1))[0]) < 1e-6
+    assert any(name.startswith("adapter.") for name in subject.weights_by_part()["readout"])
 
 
 @pytest.mark.parametrize("n_samples", [8000, 8160, 8199, 8320])

@@ -41,7 +41,7 @@ def test_prompts_of_one_length_share_a_batch_and_each_clip_keeps_its_own(name: s
     for run, single, stem in zip(both, alone[1:], stems[1:], strict=True):
         assert gap(run.logits, single.logits) < 1e-5 and gap(run.logits, answer(one, stem.inputs)[0]) < 1e-5
     words = ["happy", "sad", "dog"]
-    labels = one.subject.labels(words, texts[0], several_tokens="first")  # SpeechT5's are letters
+    labels = one.subject.labels(words, texts[0])
     patches = [truncated(alone[0], alone[1]), truncated(alone[1], alone[0]), truncated(alone[2], alone[0])]
     for kind in one.subject.kinds:
         if kind != "resid_pre":
@@ -88,6 +88,36 @@ def test_below_a_probe_it_is_the_encoder_alone(name: str, open_once: Open) -> No
     assert weights < whole | {"probe.weight", "probe.bias"} and not any("decoder" in weight for weight in weights)
     with pytest.raises(InterpError, match="takes no probe"):
         one.subject.part("decoder").check_takes_probe()
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.part == "encoder"])
+def test_a_decoder_that_differs_is_behind_the_encoder_and_an_encoder_that_does_before_the_decoder(
+    name: str, open_once: Open
+) -> None:
+    """By changing one weight after the other, and looking which states of the blocks it moves."""
+    subject = open_once(name).subject
+    sound, hf = open_once(name).samples["short"], subject.hf
+    for part in ("encoder", "decoder"):
+        side = subject.part(part)
+        (before,) = clean_runs(side, [prompt_clip(side, sound, side.default_prompts[0], "a")])
+        parts = side.weights_by_part()
+        used = {weight for weight, _ in hf.named_parameters() if not weight.endswith("masked_spec_embed")}
+        assert {weight for some in parts.values() for weight in some} >= used
+        shared = [weight.data_ptr() for some in parts.values() for weight in some.values()]
+        places = {"stem": 0, "readout": side.n_layers + 1} | {f"layer {i}": i + 1 for i in range(side.n_layers)}
+        for place, point in places.items():
+            assert parts[place], place
+            for weight in list(parts[place].values())[:: max(1, len(parts[place]) // 4)]:
+                if not weight.is_floating_point() or shared.count(weight.data_ptr()) > 1:
+                    continue  # the embedding of what was written is the head, too
+                kept = weight.clone()
+                with torch.no_grad():
+                    weight.add_(0.1 * torch.randn_like(weight))
+                (after,) = clean_runs(side, [prompt_clip(side, sound, side.default_prompts[0], "a")])
+                with torch.no_grad():
+                    weight.copy_(kept)
+                for i, (one, other) in enumerate(zip(before.resid, after.resid, strict=True)):
+                    assert torch.equal(one, other) or i >= point, (place, i)
 
 
 @pytest.mark.parametrize("name", NAMES)

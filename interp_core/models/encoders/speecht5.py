@@ -2,6 +2,7 @@
 is read without the package sentencepiece."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from interp_core.errors import InterpError
 from interp_core.models.encoders.listener import Listener, ListenerDecoder
 from interp_core.models.encoders.pieces import OF_SCORES, read_pieces, unigram
+from interp_core.models.labels import LabelTokens
 
 LETTERS, ADDED = "spm_char.model", "added_tokens.json"
 
@@ -20,6 +22,10 @@ class SpeechT5(Listener):
     @property
     def by_part(self) -> dict[str, type[Listener]]:
         return {"encoder": SpeechT5, "decoder": SpeechT5Decoder}
+
+    def labels(self, labels: Sequence[str], prompt: str, *, several_tokens: str = "refuse") -> LabelTokens:
+        """By their first letters, as every word is several tokens; InterpError names those that begin alike."""
+        return super().labels(labels, prompt, several_tokens="first")
 
     def written(self, label: str, prompt: str) -> str:
         """As it is: the space in front of it is a letter of its own, with which the default prompt ends."""

@@ -1,13 +1,13 @@
 """SeamlessM4T: its languages and tokenizer, a last position that one frame does not fill, and whole models."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from torch import Tensor
-from transformers import convert_slow_tokenizer
 
 from interp_core.errors import InterpError
 from interp_core.models.encoders.listener import Listener
@@ -182,7 +182,8 @@ def test_the_tokenizer_is_the_one_that_the_library_makes_by_sentencepiece(
 ) -> None:
     ids = save_seamless_tokenizer(tmp_path)
     own = seamless_tokenizer(str(tmp_path))
-    monkeypatch.setattr(convert_slow_tokenizer, "requires_backends", lambda *_: None)  # it reads the file alone
+    conversion = import_module("transformers.convert_slow_tokenizer")  # whose one function has that name, too
+    monkeypatch.setattr(conversion, "requires_backends", lambda *_: None)  # it reads the file alone
     theirs = transformers.SeamlessM4TTokenizer.from_pretrained(tmp_path)
     assert own.get_vocab() == theirs.get_vocab() == ids
     for text in [*WORDS, "happy", " sad", "The  dog", "unheard of", "ü", "</s>__fra__ happy", "</s>__fra__happy"]:

@@ -255,6 +255,13 @@ class EncoderArch(Blocks):
     the sizes; None where the convolutions of the config say it."""
     classifier: bool = True
     """Whether the library has a classifier over it."""
+    mask: Literal["", "partial", "always"] = ""
+    """When the stem is given the extractor's mask of a clip: never, as no clip is padded; where its last position is
+    filled up and would be heard without; or always, as blocks see the whole clip without."""
+    pieces: int = 0
+    """Samples that the stem takes at a time, where the extractor is to be asked to fill up clips to whole ones."""
+    most_positions: str = ""
+    """The config's field with the number of positions that what follows the blocks has vectors for."""
     causal: bool = False
 
 

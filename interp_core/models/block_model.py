@@ -88,8 +88,12 @@ class BlockModel:
     @property
     def sizes(self) -> Any:
         """The part of the config that holds the sizes of the blocks."""
+        return self.sizes_of(self.arch)
+
+    def sizes_of(self, row: Blocks) -> Any:
+        """The part of the config that holds the sizes of the blocks of a row, of which a model may have several."""
         config = self.config
-        for name in filter(None, self.arch.sizes.split(".")):
+        for name in filter(None, row.sizes.split(".")):
             config = getattr(config, name)
         return config
 

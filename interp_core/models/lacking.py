@@ -5,7 +5,10 @@ from typing import Any
 
 from interp_core.errors import InterpError
 
-_WORDS = "the readout does not fit: words come out of a decoder that is not known here yet"
+_WORDS = (
+    "the readout does not fit: words come out of a decoder that may be of any type of text model, and where things are "
+    "in it is not known here; its encoder opens from a checkpoint of its own"
+)
 _FRAMES = (
     "the readout does not fit: it gives characters or tokens frame by frame and no one answer to compare, and its "
     "encoder is not known here yet"
@@ -26,8 +29,7 @@ _HYBRID = (
 )
 _MATCHED = "the readout does not fit: it compares a recording with texts by a tower that is not known here yet"
 LACKING: dict[str, str] = {
-    **dict.fromkeys(("moonshine_streaming", "speech-encoder-decoder"), _WORDS),
-    **dict.fromkeys(("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2", "speecht5"), _WORDS),
+    "speech-encoder-decoder": _WORDS,
     "pop2piano": "the readout does not fit: notes come out of a decoder that is not known here yet",
     **dict.fromkeys(("lasr_ctc", "lasr_encoder", "granite_speech5_ctc", "granite_speech5_encoder"), _FRAMES),
     **dict.fromkeys(("nemotron_asr_streaming", "nemotron_asr_streaming_encoder", "nemotron3_5_asr"), _FRAMES),
@@ -74,6 +76,21 @@ def refuse_part(name: str, about: Mapping[str, Any]) -> None:
     """Refuse a folder that holds a part of other models alone."""
     if (part := part_in(about)) is not None:
         raise InterpError(f"{name} cannot be opened: it is {part}.")
+
+
+def refuse_speaking(name: str, model_class: str, wanted: str, *, whole: bool) -> None:
+    """Refuse the class of a checkpoint that reads texts, or speaks, though others of its type hear and write.
+
+    Args:
+        name: for messages. model_class: that its config names. wanted: the class that hears and writes.
+        whole: whether those that hear and speak have the parts of one that writes, too.
+    """
+    ends = ("ForTextToSpeech", "ForTextToText", *(() if whole else ("ForSpeechToSpeech",)))
+    if model_class.endswith(ends):
+        lacks = "it hears no recording" if "ForTextTo" in model_class else "there is no readout: it gives sound"
+        raise InterpError(
+            f"{name} is a {model_class}, which cannot be opened: {lacks}; take a {wanted}, which hears and writes."
+        )
 
 
 def refuse_unknown(name: str, about: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Opening a model: a bundled name, a folder in the Hugging Face layout, a weight file of a known kind, or a hub id."""
 
 import hashlib
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,14 +25,13 @@ from interp_core.models.audio_llms.open import open_audio_llm
 from interp_core.models.audio_llms.subject import AudioLLM
 from interp_core.models.bases import bases_of
 from interp_core.models.clap.subject import ClapAudio
-from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN
-from interp_core.models.encoders.speech2text import PIECES, speech2text_tokenizer
+from interp_core.models.encoders.opened_as import LISTENERS_AS, PLAIN, TOKENIZERS
 from interp_core.models.encoders.subject import OPENED_AS, Encoder
 from interp_core.models.files import check_files, check_parts
 from interp_core.models.fit import check_extractor, check_settings, check_tokens, load_weights
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
-from interp_core.models.lacking import refuse_part, refuse_unknown
+from interp_core.models.lacking import refuse_part, refuse_speaking, refuse_unknown
 from interp_core.models.listeners import LISTENERS
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
@@ -320,14 +321,28 @@ def _listener(opening: Opening) -> Subject:
     if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
     row, (opened_as, _) = LISTENERS[kind], LISTENERS_AS.get(kind, PLAIN)
+    refuse_speaking(opening.name, wanted, row.model_class, whole=bool(row.left_out))
     tokenizer, config = _tokenizer(opening), opening.config
-    start = config.decoder_start_token_id
-    check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=opened_as.begins)
+    start = _start(opening)
+    check_tokens(opening.name, tokenizer, config.vocab_size, start=start, word=row.begins)
     extractor = _extractor(opening, row.encoder)
-    hf = opening.placed(opening.weights(getattr(transformers, row.model_class)))
+    # Its name stays the library's, by which a config is told that it is of another class.
+    whole = getattr(transformers, row.model_class)
+    left_out = [f"^{re.escape(name)}" for name in row.left_out]
+    own = type(whole.__name__, (whole,), {"_keys_to_ignore_on_load_unexpected": left_out}) if left_out else whole
+    hf = opening.placed(opening.weights(own))
     return opened_as(
         opening.name, opening.weights_hash, hf, row.encoder, extractor=extractor, tokenizer=tokenizer, row=row
     )
+
+
+def _start(opening: Opening) -> int | None:
+    """The token that every text of a model begins with, by its generation config or else its config."""
+    made = Path(opening.source) / "generation_config.json"
+    told = opening.read("generation config", lambda: json.loads(made.read_text("utf-8"))) if made.is_file() else {}
+    told = {} if told.get("_from_model_config") else told  # the library then reads the config alone
+    found = (told.get("decoder_start_token_id"), opening.config.decoder_start_token_id, told.get("bos_token_id"))
+    return next((one for one in found if one is not None), None)
 
 
 def _clap(opening: Opening) -> Subject:
@@ -356,8 +371,9 @@ def _extractor(opening: Opening, row: EncoderArch) -> Any:
 
 
 def _tokenizer(opening: Opening) -> Any:
-    if (Path(opening.source) / PIECES).is_file() and opening.config.model_type == "speech_to_text":
-        return opening.read("tokenizer", lambda: speech2text_tokenizer(opening.source))
+    own = TOKENIZERS.get(opening.config.model_type)
+    if own is not None and not (Path(opening.source) / "tokenizer.json").is_file():
+        return opening.read("tokenizer", lambda: own(opening.source))
     return opening.read("tokenizer", lambda: AutoTokenizer.from_pretrained(opening.source, trust_remote_code=False))
 
 

@@ -33,25 +33,46 @@ CONFORMER = {"attn_out": "self_attn", "head_out": "self_attn.linear_out", "resid
 CONFORMER |= {"mlp_out": "ffn2", "mlp_act": "ffn2.output_dense"}
 MOONSHINE = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 MOONSHINE |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.o_proj"}
+MOONSHINE_WRITES = {**MOONSHINE, "resid_mid": "final_layernorm"}
 PARAKEET = {"attn_out": "self_attn", "head_out": "self_attn.o_proj", "resid_mid": "norm_feed_forward2"}
 PARAKEET |= {"mlp_out": "feed_forward2", "mlp_act": "feed_forward2.linear2"}
 AST = {"attn_out": "attention", "head_out": "attention.o_proj", "mlp_out": "mlp", "mlp_act": "mlp.fc2"}
 AST |= {"resid_mid": "layernorm_after"}
 CLAP = {"attn_out": "attention", "head_out": "attention.output.dense", "mlp_out": "output", "mlp_act": "output.dense"}
 CLAP |= {"resid_mid": "layernorm_after"}
+SPEECHT5_WRITES = {**DATA2VEC, "attn_out": "self_attn", "head_out": "self_attn.out_proj"}
+SPEECHT5_WRITES |= {"cross_out": "encoder_attn", "cross_head_out": "encoder_attn.out_proj"}
+SEAMLESS_WRITES = {"attn_out": "self_attn", "head_out": "self_attn.out_proj", "mlp_out": "ffn", "mlp_act": "ffn.fc2"}
+SEAMLESS_WRITES |= {"cross_out": "cross_attention", "cross_head_out": "cross_attention.out_proj"}
+SEAMLESS_WRITES |= {"resid_mid": "ffn_layer_norm"}
 NAMES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("wavlm", "wav2vec2", "hubert", "unispeech", "unispeechsat", "spoof", "detector"), WAVE),
     **dict.fromkeys(("data2vec", "sew"), DATA2VEC),
     "sewd": SEWD,
     **dict.fromkeys(("conformer", "w2vbert"), CONFORMER),
     **dict.fromkeys(("whisper", "speech2text"), WHISPER),
+    "speecht5-encoder": DATA2VEC,
+    "speecht5-decoder": SPEECHT5_WRITES,
+    "streaming-encoder": {**MOONSHINE, "resid_mid": "post_attention_layernorm"},
     "moonshine": {**MOONSHINE, "resid_mid": ""},  # its name is another one in each part: `module_of`
     "ast": AST,
     **dict.fromkeys(("clap", "msclap"), CLAP),
     "parakeet": PARAKEET,
+    **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), CONFORMER),
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), SEAMLESS_WRITES),
+    **dict.fromkeys(("canary-encoder", "cohere-encoder"), PARAKEET),
+    **dict.fromkeys(
+        ("canary-decoder", "cohere-decoder", "streaming-decoder"), {**MOONSHINE, "resid_mid": "final_layernorm"}
+    ),
     "resnet": {},
     "aasist": {},
 }
+SEAMLESS = {"encoder": "speech_encoder.encoder.layers", "decoder": "text_decoder.layers"}
+
+
+def names_of(one: Opened) -> dict[str, str]:
+    """Where the sites are below a block, by kind."""
+    return NAMES.get(one.case.name) or NAMES[one.case.family]
 
 
 BODIES = {"unispeechsat": "unispeech_sat", "data2vec": "data2vec_audio"}
@@ -75,7 +96,9 @@ def blocks_of(one: Opened) -> list[nn.Module]:
         "ast": "audio_spectrogram_transformer.layers",
         "whisper": f"model.{one.case.part}.layers" if one.case.part else "encoder.layers",
         "parakeet": "encoder.layers" if hasattr(hf, "encoder") else "layers",
-        **dict.fromkeys(("moonshine", "speech2text"), f"model.{one.case.part}.layers"),
+        **dict.fromkeys(("moonshine", "streaming", "speech2text", "canary", "cohere"), f"model.{one.case.part}.layers"),
+        "speecht5": f"speecht5.{one.case.part}.wrapped_{one.case.part}.layers",
+        **dict.fromkeys(("seamless", "seamless2"), SEAMLESS.get(one.case.part, "")),
     }
     bare = hasattr(hf, "encoder")
     wave = "encoder.layers" if bare else f"{BODIES.get(one.case.family, one.case.family)}.encoder.layers"
@@ -90,7 +113,7 @@ def module_of(one: Opened, kind: str, layer: int) -> nn.Module:
         return block.feed_forward  # its norms stand behind: between the two the stream is normed
     if kind == "resid_mid" and one.case.family == "moonshine":
         return block.final_layernorm if one.case.part == "decoder" else block.post_attention_layernorm
-    return block if kind in ("resid_pre", "resid_post") else block.get_submodule(NAMES[one.case.family][kind])
+    return block if kind in ("resid_pre", "resid_post") else block.get_submodule(names_of(one)[kind])
 
 
 def is_input(kind: str) -> bool:
@@ -154,15 +177,33 @@ def answer_from_the_start(one: Opened, name: str) -> Tensor:
     inputs = dict(AutoFeatureExtractor.from_pretrained(one.path)(samples, sampling_rate=rate, return_tensors="pt"))
     if one.case.family == "speech2text":
         inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id]])
+    elif one.case.family == "speecht5":
+        inputs["decoder_input_ids"] = torch.tensor([[2, 4]])  # the start, then a space
+    elif one.case.family.startswith("seamless"):
+        english = hf.generation_config.text_decoder_lang_to_code_id["eng"]
+        inputs["decoder_input_ids"] = torch.tensor([[hf.config.decoder_start_token_id, english]])
+    elif one.case.family in ("canary", "cohere"):
+        inputs.pop("audio_chunk_index", None)
+        inputs["decoder_input_ids"] = torch.tensor([asked_by_the_library(one)])
     elif one.case.reads == "words":
         words = AutoTokenizer.from_pretrained(one.path)
         asked = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
-        asked = ("<s>",) if one.case.family == "moonshine" else asked
+        asked = ("<s>",) if one.case.family in ("moonshine", "streaming") else asked
         inputs["decoder_input_ids"] = torch.tensor([words.convert_tokens_to_ids(list(asked))])
     if one.case.reads == "texts":
         texts = AutoTokenizer.from_pretrained(one.path)(TEXTS, padding=True, return_tensors="pt")
         return hf(**inputs, **texts).audio_embeds[0]
     return answer(one, inputs, hf)[0]
+
+
+def asked_by_the_library(one: Opened) -> list[int]:
+    """The tokens that NeMo's multitask models are asked for an English transcript with."""
+    words = AutoTokenizer.from_pretrained(one.path)
+    if one.case.family == "cohere":
+        extractor = AutoFeatureExtractor.from_pretrained(one.path)
+        return transformers.CohereAsrProcessor(extractor, words).get_decoder_prompt_ids("en")
+    task = ("startofcontext", "startoftranscript", "emo:undefined", "en", "en", "pnc", "noitn", "notimestamp")
+    return words.convert_tokens_to_ids([f"<|{name}|>" for name in (*task, "nodiarize")])
 
 
 # ---- plain hooks -----------------------------------------------------------------------------------------------------

@@ -54,6 +54,33 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+def canary_tokenizer(prepends: bool = False) -> PreTrainedTokenizerFast:
+    """NeMo's multitask vocabulary: what a prompt may name stands in front, then pieces, a word with its space.
+
+    Args:
+        prepends: the space in front of a text is put there also where one stands already, as by Llama's kind.
+    """
+    special = ["<|nospeech|>", "<pad>", "<|endoftext|>", "<|startoftranscript|>", "<|pnc|>", "<|nopnc|>"]
+    special += ["<|startofcontext|>", "<|itn|>", "<|noitn|>", "<|timestamp|>", "<|notimestamp|>", "<|diarize|>"]
+    special += ["<|nodiarize|>", "<|spkchange|>", "<|audioseparator|>", "<|emo:undefined|>"]
+    special += [f"<|{code}|>" for code in LANGUAGES]
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
+    words.decoder = decoders.Metaspace("▁", prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=260, special_tokens=["<unk>", *special], show_progress=False)
+    words.train_from_iterator(WORDS * 20, trainer)
+    if prepends:
+        words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        words.pre_tokenizer = None
+    named = {"bos_token": "<|startoftranscript|>", "eos_token": "<|endoftext|>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token="<unk>",
+        additional_special_tokens=[token for token in special if token.startswith("<|")],
+        **named,
+    )
+
+
 def save_speech2text_tokenizer(folder: Path, languages: Sequence[str] = ("de", "fr")) -> dict[str, int]:
     """Write Speech2Text's files, `vocab.json` and a unigram model of sentencepiece's; ids by piece."""
     trained = Tokenizer(models.Unigram())
@@ -76,6 +103,46 @@ def save_speech2text_tokenizer(folder: Path, languages: Sequence[str] = ("de", "
     about = {"tokenizer_class": "Speech2TextTokenizer", "do_lower_case": True, "do_upper_case": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     return ids
+
+
+def save_speecht5_tokenizer(folder: Path) -> dict[str, int]:
+    """Write SpeechT5's files, a model of sentencepiece's whose pieces are letters, and what is added; ids by piece."""
+    proto = sentencepiece_model_pb2_new.ModelProto()
+    proto.trainer_spec.model_type = 4
+    for piece, kind in (("<s>", 3), ("<pad>", 3), ("</s>", 3), ("<unk>", 2)):
+        proto.pieces.add(piece=piece, score=0.0, type=kind)
+    for i, letter in enumerate("▁etaonihsrdlumwcfgypbvk'xjqz"):
+        proto.pieces.add(piece=letter, score=-2.0 - i / 10, type=1)
+    ids = {one.piece: i for i, one in enumerate(proto.pieces)}
+    added = {"<mask>": len(ids), "<ctc_blank>": len(ids) + 1}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spm_char.model").write_bytes(proto.SerializeToString())
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SpeechT5Tokenizer"}))
+    return {**ids, **added}
+
+
+def save_seamless_tokenizer(folder: Path, languages: Sequence[str] = ("deu", "eng", "fra")) -> dict[str, int]:
+    """Write SeamlessM4T's files, a model of sentencepiece's that joins pieces, and the languages; ids by token."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    words.train_from_iterator(WORDS * 20, trainers.BpeTrainer(vocab_size=220, show_progress=False))
+    merged = ["".join(pair) for pair in json.loads(words.to_str())["model"]["merges"]]
+    single = sorted(set("".join(words.get_vocab())))
+    proto = sentencepiece_model_pb2_new.ModelProto()
+    proto.trainer_spec.model_type = 2
+    for piece, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3)):
+        proto.pieces.add(piece=piece, score=0.0, type=kind)
+    for i, piece in enumerate([*merged, *single]):
+        proto.pieces.add(piece=piece, score=-float(i), type=1)
+    ids = {"<pad>": 0, **{one.piece: i + 1 for i, one in enumerate(proto.pieces)}}
+    added = {f"__{code}__": len(ids) + i for i, code in enumerate(languages)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sentencepiece.bpe.model").write_bytes(proto.SerializeToString())
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    about = {"tokenizer_class": "SeamlessM4TTokenizer", "src_lang": "eng", "tgt_lang": "fra"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**about, "additional_special_tokens": [*added]}))
+    return {**ids, **added}
 
 
 def clap_tokenizer() -> RobertaTokenizer:

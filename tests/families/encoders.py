@@ -17,9 +17,12 @@ from torch import nn
 
 from tests.families.encoder_words import (
     LANGUAGES,
+    canary_tokenizer,
     clap_tokenizer,
     llama_tokenizer,
+    save_seamless_tokenizer,
     save_speech2text_tokenizer,
+    save_speecht5_tokenizer,
     whisper_tokenizer,
 )
 
@@ -334,6 +337,47 @@ def save_moonshine(
     return write(folder, transformers.MoonshineForConditionalGeneration(settings), seed, extractor, words)
 
 
+def save_moonshine_streaming(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    d_heard: int = 48,
+    n_heads: int = 4,
+    d_mlp: int = 64,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a MoonshineStreamingForConditionalGeneration, whose encoder sees a few positions to either side and is as
+    wide as it likes."""
+    torch.manual_seed(seed)
+    words = llama_tokenizer()
+    heard = transformers.MoonshineStreamingEncoderConfig(
+        hidden_size=d_heard,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_heads,
+        sliding_windows=[[4, 2], [4, 0], [3, 2], [3, 1]][:n_layers],
+        initializer_range=STD,
+    )
+    settings = transformers.MoonshineStreamingConfig(
+        encoder_config=heard.to_dict(),
+        vocab_size=len(words),
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_decoder_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_heads,
+        max_position_embeddings=64,
+        initializer_range=STD,
+        **config,
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    return write(folder, transformers.MoonshineStreamingForConditionalGeneration(settings), seed, extractor, words)
+
+
 def save_speech2text(
     folder: Path,
     *,
@@ -370,6 +414,148 @@ def save_speech2text(
         model.generation_config.forced_bos_token_id = ids[f"<lang:{language}>"]
     extractor = transformers.Speech2TextFeatureExtractor(feature_size=n_mels, num_mel_bins=n_mels)
     return write(folder, model, seed, extractor)
+
+
+def save_speecht5(
+    folder: Path,
+    *,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a SpeechT5ForSpeechToText."""
+    torch.manual_seed(seed)
+    ids = save_speecht5_tokenizer(folder)
+    settings = transformers.SpeechT5Config(
+        vocab_size=len(ids),
+        hidden_size=d_model,
+        encoder_layers=n_layers,
+        encoder_attention_heads=n_heads,
+        encoder_ffn_dim=d_mlp,
+        decoder_layers=n_decoder_layers,
+        decoder_attention_heads=n_heads,
+        decoder_ffn_dim=d_mlp,
+        conv_dim=(16,) * len(CONV_KERNEL),
+        conv_kernel=CONV_KERNEL,
+        conv_stride=CONV_STRIDE,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        encoder_max_relative_position=8,
+        max_text_positions=64,
+        initializer_range=STD,
+        **config,
+    )
+    extractor = transformers.SpeechT5FeatureExtractor()
+    return write(folder, transformers.SpeechT5ForSpeechToText(settings), seed, extractor)
+
+
+def save_seamless(
+    folder: Path,
+    *,
+    version: Literal["SeamlessM4T", "SeamlessM4Tv2"] = "SeamlessM4Tv2",
+    whole: bool = False,
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a SeamlessM4T(v2)ForSpeechToText, or the whole model, which reads texts and speaks besides."""
+    torch.manual_seed(seed)
+    ids = save_seamless_tokenizer(folder)
+    distances = {"left_max_position_embeddings": 8, "right_max_position_embeddings": 4}
+    others = {"t2u_vocab_size": 20, "t2u_encoder_layers": 1, "t2u_decoder_layers": 1, "unit_hifi_gan_vocab_size": 16}
+    others |= {"t2u_encoder_ffn_dim": d_mlp, "t2u_decoder_ffn_dim": d_mlp, "upsample_initial_channel": 32}
+    others |= {"unit_embed_dim": 8, "lang_embed_dim": 4, "spkr_embed_dim": 4, "encoder_layers": 1}
+    settings = getattr(transformers, f"{version}Config")(
+        vocab_size=len(ids),
+        hidden_size=d_model,
+        speech_encoder_layers=n_layers,
+        speech_encoder_attention_heads=n_heads,
+        speech_encoder_intermediate_size=d_mlp,
+        decoder_layers=n_decoder_layers,
+        decoder_attention_heads=n_heads,
+        decoder_ffn_dim=d_mlp,
+        encoder_attention_heads=n_heads,
+        encoder_ffn_dim=d_mlp,
+        feature_projection_input_dim=2 * n_mels,
+        conv_depthwise_kernel_size=5,
+        max_position_embeddings=64,
+        max_source_positions=256,
+        initializer_range=STD,
+        **(distances if version == "SeamlessM4Tv2" else {}),
+        **others,
+        **config,
+    )
+    model = getattr(transformers, f"{version}{'Model' if whole else 'ForSpeechToText'}")(settings)
+    codes = {name.strip("_"): i for name, i in ids.items() if name.startswith("__")}
+    numbers = {code: i for i, code in enumerate(codes)}
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=2,
+        decoder_start_token_id=3,
+        eos_token_id=3,
+        pad_token_id=0,
+        max_new_tokens=256,
+        text_decoder_lang_to_code_id=codes,
+        t2u_lang_code_to_id=numbers,
+        vocoder_lang_code_to_id=numbers,
+    )
+    extractor = transformers.SeamlessM4TFeatureExtractor(feature_size=n_mels, num_mel_bins=n_mels, stride=2)
+    return write(folder, model, seed, extractor)
+
+
+def save_canary(
+    folder: Path,
+    *,
+    kind: Literal["Canary", "CohereAsr"] = "Canary",
+    n_layers: int = 2,
+    n_decoder_layers: int = 3,
+    d_model: int = 32,
+    d_heard: int = 48,
+    n_heads: int = 4,
+    d_mlp: int = 48,
+    n_mels: int = 16,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a CanaryForConditionalGeneration, or Cohere's, whose encoder is as wide as it likes."""
+    torch.manual_seed(seed)
+    words = canary_tokenizer(prepends=kind == "CohereAsr")
+    heard = transformers.ParakeetEncoderConfig(
+        hidden_size=d_heard if kind == "CohereAsr" else d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        intermediate_size=d_mlp,
+        num_mel_bins=n_mels,
+        conv_kernel_size=5,
+        subsampling_conv_channels=8,
+        scale_input=False,
+        initializer_range=STD,
+    )
+    writes = {"vocab_size": len(words), "hidden_size": d_model, "num_hidden_layers": n_decoder_layers}
+    writes |= {"num_attention_heads": n_heads, "num_key_value_heads": n_heads, "intermediate_size": d_mlp}
+    writes |= {"max_position_embeddings": 64, "head_dim": d_model // n_heads, "initializer_range": STD}
+    if kind == "Canary":
+        extractor: Any = transformers.ParakeetFeatureExtractor(feature_size=n_mels)
+        own = {"vocab_size": len(words), "decoder_config": writes, "initializer_range": STD}
+    else:
+        extractor = transformers.CohereAsrFeatureExtractor(feature_size=n_mels)
+        own = writes
+    settings = getattr(transformers, f"{kind}Config")(encoder_config=heard.to_dict(), **own, **config)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(settings)
+    start = words.convert_tokens_to_ids("<|startofcontext|>" if kind == "Canary" else "▁")
+    ids = {"pad_token_id": 2, "eos_token_id": 3, "bos_token_id": 4, "decoder_start_token_id": start}
+    model.generation_config = transformers.GenerationConfig(**ids)
+    if kind == "Canary":  # its extractor lies inside processor_config.json
+        return write(folder, model, seed, transformers.CanaryProcessor(extractor, words))
+    return write(folder, model, seed, extractor, words)
 
 
 def save_parakeet(
@@ -596,7 +782,13 @@ FAMILIES: tuple[Family, ...] = (
     Family("parakeet-bare", save_parakeet, "nothing", settings={"head": ""}),
     Family("parakeet-tdt", save_parakeet, "nothing", settings={"head": "TDT"}),
     Family("moonshine", save_moonshine, "words"),
+    Family("streaming", save_moonshine_streaming, "words"),
     Family("speech2text", save_speech2text, "words"),
+    Family("speecht5", save_speecht5, "words", settings={"seed": 1}),
+    Family("seamless", save_seamless, "words", settings={"version": "SeamlessM4T"}),
+    Family("seamless2", save_seamless, "words"),
+    Family("canary", save_canary, "words"),
+    Family("cohere", save_canary, "words", settings={"kind": "CohereAsr"}),
     Family("ast", save_ast, "classes"),
     Family("clap", save_clap, "texts", 48_000),
     Family("clap-uneven", save_clap, "texts", 48_000, UNEVEN),

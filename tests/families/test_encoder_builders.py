@@ -40,7 +40,10 @@ def answer(family: Family, folder: Path, model: torch.nn.Module, samples: np.nda
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     inputs = dict(extractor(samples, sampling_rate=family.rate, return_tensors="pt"))
     if family.reads == "words":
-        inputs["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id, 7, 8]])
+        inputs.pop("audio_chunk_index", None)
+        made = model.generation_config
+        start = made.decoder_start_token_id or model.config.decoder_start_token_id or made.bos_token_id
+        inputs["decoder_input_ids"] = torch.tensor([[start, 7, 8]])
     if family.reads == "texts":
         inputs |= dict(AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt"))
     with torch.no_grad():
@@ -92,8 +95,11 @@ def test_no_weight_is_left_at_its_start(saved):
 def test_folders_hold_what_real_ones_hold(saved):
     family, folder = saved
     held = {file.name for file in folder.iterdir()}
-    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= held
-    words = "sentencepiece.bpe.model" if family.name == "speech2text" else "tokenizer.json"
+    extractor = "processor_config.json" if family.name == "canary" else "preprocessor_config.json"
+    assert {"config.json", "model.safetensors", extractor} <= held
+    pieces = family.name == "speech2text" or family.name.startswith("seamless")
+    words = "sentencepiece.bpe.model" if pieces else "tokenizer.json"
+    words = "spm_char.model" if family.name == "speecht5" else words
     assert (words in held) == (family.reads in ("words", "texts"))
     assert ("generation_config.json" in held) == (
         family.reads == "words" or family.name in ("parakeet", "parakeet-tdt")

@@ -65,10 +65,14 @@ def test_bona_fide_is_the_first_logit_of_the_thesis_code_and_the_second_of_the_o
 def test_default_prompts_may_be_asked_and_others_are_refused_in_words(one: Opened) -> None:
     for prompt in one.subject.default_prompts:
         one.subject.check_prompt(prompt)
-    if one.case.family == "moonshine":
+    if one.case.family in ("moonshine", "streaming"):
         wrong = {"Which emotion?": "has to start with <s>", "<s><s>": "once", "happy<s>": "start with"}
-    elif one.case.family == "speech2text":
+    elif one.case.family in ("speech2text", "seamless", "seamless2", "speecht5"):
         wrong = {"Which emotion?": "has to start with </s>", "</s></s>": "once", "happy</s>": "start with"}
+    elif one.case.family in ("canary", "cohere"):
+        start = one.subject.start  # type: ignore[attr-defined]
+        wrong = {f"<|en|>{start}": "has to start with", f"{start}<|xx|>": r"names <\|xx\|>, which the tokenizer of"}
+        wrong |= {f"{one.prompt}{one.prompt}": "once"}
     elif one.case.reads == "words":
         wrong = {"Which emotion?": "start with", f"{START}{START}": "once", f"<|en|>{START}": "start with"}
     elif one.case.reads == "texts":
@@ -357,7 +361,9 @@ def test_a_probe_reads_behind_an_adapter_where_the_encoder_has_one(stable: bool,
     with torch.inference_mode():
         heard = subject.hf(**stem.inputs).last_hidden_state
         assert heard.shape[1] == len(run.resid[-1]) // 2
+        assert subject.normed(run.resid[-1][None]).shape[1] == len(run.resid[-1])  # signflip reads it frame by frame
         assert gap(subject.readout(run.resid[-1][None], [stem])[0], probe(heard.mean(1))[0]) < 1e-6
+    assert any(name.startswith("adapter.") for name in subject.weights_by_part()["readout"])
 
 
 @pytest.mark.parametrize("n_samples", [8000, 8160, 8199, 8320])

@@ -1,5 +1,7 @@
 """Every encoder: what is read off its forward pass is the library's, and reading it changes nothing."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,12 @@ from interp_core.sites import Site
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.hooks import captured, edited
 from tests.conftest import our_hooks
-from tests.families.encoder_routes import NAMES, answer, answer_from_the_start, blocks_of, module_of, seen
+from tests.families.encoder_routes import answer, answer_from_the_start, blocks_of, module_of, names_of, seen
 from tests.families.subjects import CASES, Opened
 from tests.models.conftest import Open
 from tests.trace.naive import gap
+
+SPEECHT5 = ("speecht5-encoder", "speecht5-decoder")
 
 
 def every_site(one: Opened) -> list[Site]:
@@ -21,7 +25,7 @@ def every_site(one: Opened) -> list[Site]:
 
 
 def test_the_kinds_of_site_are_those_that_the_blocks_have(one: Opened) -> None:
-    inside = set(NAMES[one.case.family]) - ({"cross_out", "cross_head_out"} if one.case.part != "decoder" else set())
+    inside = set(names_of(one)) - ({"cross_out", "cross_head_out"} if one.case.part != "decoder" else set())
     assert set(one.subject.kinds) == {"resid_pre", "resid_post"} | inside
     assert one.subject.blocks == blocks_of(one) and one.subject.n_layers == len(blocks_of(one)) >= 2
 
@@ -111,15 +115,25 @@ def recorded(one: Opened, name: str) -> dict[int, Tensor]:
     return dict(enumerate(states))
 
 
+def behind_seamless(one: Opened) -> Callable[[Tensor], Tensor]:
+    """What the library's speech encoder does behind its blocks, written out."""
+
+    def behind(hidden: Tensor) -> Tensor:
+        heard = one.subject.hf.speech_encoder
+        state = heard.encoder.layer_norm(hidden)
+        state = state + 0.5 * heard.intermediate_ffn(state)
+        return heard.inner_layer_norm(heard.adapter(state, attention_mask=None))
+
+    return behind
+
+
 @torch.inference_mode()
 def test_the_residual_stream_is_the_librarys_hidden_states(one: Opened) -> None:
     run, n = one.runs["long"], one.subject.n_layers
     states = recorded(one, "long")
-    normed_last = one.case.family in (
-        "whisper",
-        "moonshine",
-        "speech2text",
-    )  # their last entry has been through the final norm
+    # Their last entry has been through the final norm, of SeamlessM4T's encoder through all that is behind its blocks.
+    normed_last = one.case.part and one.case.name not in ("canary-encoder", "cohere-encoder", *SPEECHT5)
+    normed_last = normed_last or one.case.family == "whisper"
     for point, state in states.items():
         if not (normed_last and point == n):
             assert torch.equal(run.resid[point], state[0]), point
@@ -127,11 +141,18 @@ def test_the_residual_stream_is_the_librarys_hidden_states(one: Opened) -> None:
             if point > 0 and one.case.family not in ("clap", "msclap"):
                 assert torch.equal(run.at("resid_post", point - 1), state[0])
     if normed_last:
-        stack = one.subject.hf.model if one.case.part else one.subject.hf
-        own = "norm" if one.case.name == "moonshine-decoder" else "layer_norm"
-        norm = stack.get_submodule(f"{one.case.part or 'encoder'}.{own}")
-        assert gap(run.resid[n], states[n][0]) > 1e-2
-        assert torch.equal(norm(run.resid[n]), states[n][0])
+        stack = one.subject.hf.model if hasattr(one.subject.hf, "model") else one.subject.hf
+        newer = ("moonshine", "streaming", "canary", "cohere")
+        own = "norm" if one.case.part == "decoder" and one.case.family in newer else "layer_norm"
+        own = "final_norm" if one.case.name == "streaming-encoder" else own
+        norm = {"seamless2-encoder": behind_seamless(one), "seamless-encoder": behind_seamless(one)}.get(one.case.name)
+        parts = {"seamless": "text_decoder", "seamless2": "text_decoder"}
+        norm = norm or stack.get_submodule(f"{parts.get(one.case.family, one.case.part) or 'encoder'}.{own}")
+        left = norm(run.resid[n][None])[0]
+        if one.case.name == "streaming-encoder":  # whose decoder adds its positions to the encoder's output in place
+            left = left + one.subject.hf.model.decoder.pos_emb.weight[: len(left)]
+        assert left.shape != run.resid[n].shape or gap(run.resid[n], states[n][0]) > 1e-2
+        assert torch.equal(left, states[n][0])
     assert torch.equal(run.at("resid_post", -1), one.stems["long"].embeds)
 
 
@@ -184,17 +205,21 @@ def test_what_attention_and_mlp_add_makes_the_next_residual_stream(name: str, op
         if one.case.family in ("clap", "msclap"):
             attn = on_the_grid(attn, side=round(len(before) ** 0.5), window=2, odd=is_odd(one, layer))
         added = attn + (run.at("cross_out", layer) if "cross_out" in subject.kinds else 0)
-        if one.case.family == "parakeet":
+        if hasattr(block, "feed_forward1"):
             between = before + 0.5 * block.feed_forward1(block.norm_feed_forward1(before)) + added
             between = between + block.conv(block.norm_conv(between)[None])[0]
             expected = block.norm_out(between + 0.5 * mlp)
-        elif one.case.family in ("conformer", "w2vbert"):
+        elif hasattr(block, "ffn1"):
             first = before + 0.5 * block.ffn1(block.ffn1_layer_norm(before)) + added
             between = first + block.conv_module(first[None])[0]
             expected = block.final_layer_norm(between + 0.5 * mlp)
         elif one.case.family == "sewd":
             between = block.attention.output.LayerNorm(before + added)
             expected = block.output.LayerNorm(between + mlp)
+        elif one.case.name == "speecht5-decoder":
+            between = block.self_attn_layer_norm(before + attn)
+            between = block.encoder_attn_layer_norm(between + run.at("cross_out", layer))
+            expected = block.final_layer_norm(between + mlp)
         elif hasattr(block, "feed_forward") and not getattr(subject.config, "do_stable_layer_norm", False):
             between = block.layer_norm(before + added)
             expected = block.final_layer_norm(between + mlp)

@@ -20,7 +20,9 @@ ONE_OF_EACH = (
     *("unispeech-base", "unispeechsat-large-weighted", "data2vec", "conformer-relative", "conformer-rotary-weighted"),
     *("w2vbert", "w2vbert-weighted", "w2vbert-bare"),
     *("whisper-classifier-weighted", "whisper-encoder", "whisper-decoder", "ast"),
-    *("speech2text-encoder", "speech2text-decoder"),
+    *("speech2text-encoder", "speech2text-decoder", "seamless-encoder", "seamless2-encoder", "seamless2-decoder"),
+    *("canary-encoder", "canary-decoder", "cohere-encoder", "cohere-decoder", "streaming-encoder", "streaming-decoder"),
+    *("speecht5-encoder", "speecht5-decoder"),
     *("moonshine-encoder", "moonshine-decoder", "sew", "sew-weighted", "sew-bare", "sewd", "parakeet"),
     *("clap-uneven", "clap-audio-fused", "spoof-wavlm-erm", "spoof-wav2vec2-erm", "msclap", "resnet"),
     *(
@@ -42,7 +44,13 @@ AUDIO = {  # positions of the recordings of 0.5 and 0.8 s, or of 0.15 and 0.22 s
     "sew-bare": (8, 13),  # three
     "parakeet": (7, 10),  # of 50 and 80 frames of the spectrogram
     "moonshine-encoder": (19, 32),  # (8000 - 895) // 384 + 1, (12800 - 895) // 384 + 1
-    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder"), (1, 1)),
+    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder", "streaming-decoder"), (1, 1)),
+    "streaming-encoder": (25, 40),  # 100 and 160 frames of 5 ms, halved twice
+    **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), (24, 39)),  # 48 and 78 frames, two a position
+    **dict.fromkeys(("seamless2-decoder", "speecht5-decoder"), (2, 2)),
+    **dict.fromkeys(("canary-encoder", "cohere-encoder"), (7, 10)),  # as Parakeet
+    "canary-decoder": (9, 9),
+    "cohere-decoder": (10, 10),
     "speech2text-encoder": (12, 20),  # 48 and 78 frames of the spectrogram, halved twice and rounded up
     "spoof": (60, 88),  # 2400 / 40, 3520 / 40
     **dict.fromkeys(("detector-ssl-aasist", "detector-sls"), (25, 40)),  # 8000 / 320, 12800 / 320
@@ -92,6 +100,9 @@ HEADED = (
     *("unispeech-large", "unispeechsat-base", "data2vec-weighted", "conformer-relative", "w2vbert"),
     *("whisper-classifier", "whisper-encoder", "whisper-decoder", "ast", "moonshine-encoder", "moonshine-decoder"),
     *("sew", "sew-weighted", "sewd", "parakeet", "speech2text-encoder", "speech2text-decoder"),
+    *("seamless-encoder", "seamless-decoder", "seamless2-encoder", "seamless2-decoder"),
+    *("canary-encoder", "canary-decoder", "cohere-encoder", "cohere-decoder", "streaming-encoder", "streaming-decoder"),
+    *("speecht5-encoder", "speecht5-decoder"),
     *("clap", "clap-audio", "clap-fused", "spoof-wavlm-dann", "spoof-wav2vec2-dann", "msclap"),
     *("detector-ssl-aasist", "detector-sls", "detector-wav2vec2", "detector-mhfa-wav2vec2"),
 )

@@ -26,7 +26,15 @@ FRAMES = {  # positions of 0.5 and 0.8 s at 16 kHz
     "moonshine-encoder": ((0, 19), (0, 32)),
     # 50 and 80 frames of the spectrogram, halved three times and rounded up
     **dict.fromkeys(("parakeet", "parakeet-bare", "parakeet-tdt"), ((0, 7), (0, 10))),
-    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder"), ((0, 1), (0, 1))),
+    **dict.fromkeys(("canary-encoder", "cohere-encoder"), ((0, 7), (0, 10))),
+    "canary-decoder": ((0, 9), (0, 9)),
+    "cohere-decoder": ((0, 10), (0, 10)),
+    **dict.fromkeys(("moonshine-decoder", "speech2text-decoder", "streaming-decoder"), ((0, 1), (0, 1))),
+    "streaming-encoder": ((0, 25), (0, 40)),  # 100 and 160 frames of 5 ms, halved twice
+    **dict.fromkeys(("seamless-encoder", "seamless2-encoder"), ((0, 24), (0, 39))),  # 48 and 78 frames, two a position
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder"), ((0, 2), (0, 2))),  # start and language
+    "speecht5-encoder": ((0, 24), (0, 39)),  # as wav2vec 2.0
+    "speecht5-decoder": ((0, 2), (0, 2)),  # start and space
     "speech2text-encoder": ((0, 12), (0, 20)),  # 48 and 78 frames, halved twice and rounded up
     "ast": ((2, 10), (2, 15)),  # 48 and 78 whole frames, a patch every 6th: 0, 6, … 42 and 0, … 72
     # 0.15 and 0.22 s of 40 samples a position: the rest of the quarter second is filled up
@@ -44,8 +52,12 @@ WHOLE = {"moonshine": 32 * 0.024, "sew": 19 * 0.04, "sewd": 19 * 0.04}
 N_POS = {
     "whisper": 100,
     "moonshine-decoder": 1,
+    "streaming-decoder": 1,
     "speech2text-decoder": 1,
     "whisper-decoder": 4,
+    "canary-decoder": 9,
+    "cohere-decoder": 10,
+    **dict.fromkeys(("seamless-decoder", "seamless2-decoder", "speecht5-decoder"), 2),
     "ast": 2 + 5 * 15,
     "spoof": 99,
 }

@@ -18,10 +18,14 @@ from interp_core.trace.clean import clean_runs, prompt_clip
 from tests.families.audio_llms import FAMILIES
 from tests.families.encoders import (
     save_ast,
+    save_canary,
     save_clap,
     save_moonshine,
+    save_moonshine_streaming,
     save_parakeet,
+    save_seamless,
     save_speech2text,
+    save_speecht5,
     save_w2v_bert,
     save_wavlm,
     save_whisper,
@@ -37,6 +41,8 @@ LAYERS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 QUICK: dict[str, Save] = {"wavlm": save_wavlm, "whisper": save_whisper, "qwen2_audio": FAMILIES["qwen2_audio"]}
 OTHERS: dict[str, Save] = {
     **{"ast": save_ast, "clap": save_clap, "speech2text": save_speech2text, **FAMILIES},
+    **{"seamless": save_seamless, "canary": save_canary, "moonshine_streaming": save_moonshine_streaming},
+    **{"cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"), "speecht5": save_speecht5},
     "ultravox": lambda folder: save_ultravox(folder, own=("text", "audio")),  # its own config says how many layers
 }
 
@@ -80,7 +86,8 @@ def test_a_config_with_fewer_layers_than_the_weights_is_refused_by_a_weights_nam
     by_stage = "depths" in json.loads(whole).get("audio_config", {})  # the layers' number is then their sum
     tried = 0
     for place, number in counts(json.loads(whole)):
-        unread = place[0] == "tts_lm_config" or (name, place[-1]) == ("ultravox", "decoder_layers")
+        other_parts = {("ultravox", "decoder_layers"), ("seamless", "encoder_layers")}
+        unread = place[0] == "tts_lm_config" or (name, place[-1]) in other_parts
         if unread or number < 1 or by_stage:
             continue
         config = json.loads(whole)
@@ -163,6 +170,8 @@ def test_an_extractor_with_other_mel_bands_is_refused_at_the_door(tmp_path: Path
 HEARS: dict[str, Save] = {
     **{"wavlm": save_wavlm, "w2v-bert": save_w2v_bert, "parakeet": save_parakeet, "ast": save_ast, "clap": save_clap},
     **{"whisper": save_whisper, "moonshine": save_moonshine, "speech2text": save_speech2text, **FAMILIES},
+    **{"seamless": save_seamless, "canary": save_canary, "moonshine_streaming": save_moonshine_streaming},
+    **{"cohere_asr": lambda folder: save_canary(folder, kind="CohereAsr"), "speecht5": save_speecht5},
 }
 
 
@@ -180,8 +189,8 @@ def test_an_extractor_with_another_rate_or_other_frames_is_refused_at_the_door(n
                 file.write_text(json.dumps(about))
                 assert f"takes 8000 samples a second, but models of its type are made for {rate}" in refused(folder)
                 part["sampling_rate"] = rate
-                bands = {"num_mel_bins", "feature_size"} & part.keys() if name not in ("wavlm", "moonshine") else ()
-                if bands and name != "vibevoice_asr":
+                bands = {"num_mel_bins", "feature_size"} & part.keys()
+                if bands and not name.startswith(("wavlm", "moonshine", "vibevoice_asr")):
                     whole = {key: part[key] for key in bands}
                     for key in bands:
                         part[key] += 8
@@ -266,7 +275,8 @@ def test_a_tokenizer_without_the_token_that_starts_a_text_is_refused(tmp_path: P
 def test_the_tokenizer_of_another_whisper_is_refused(tmp_path: Path) -> None:
     folder = save_whisper(tmp_path / "model")
     start = json.loads((folder / "config.json").read_text())["decoder_start_token_id"]
-    change(folder / "config.json", decoder_start_token_id=start + 1)
+    for file in ("config.json", "generation_config.json"):  # the library follows the second, where it is
+        change(folder / file, decoder_start_token_id=start + 1)
     assert f"at token {start + 1}, where the model begins with <|startoftranscript|>; copy the" in refused(folder)
 
 

@@ -11,7 +11,7 @@ from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.generate import Row, generate
 from interp_core.trace.patch import HeadAblated, PatchAt, SiteSpec
 from interp_core.trace.sweep import sweep
-from tests.families.encoder_routes import answer, blocks_of
+from tests.families.encoder_routes import answer, asked_by_the_library, blocks_of
 from tests.families.encoders import FAMILIES
 from tests.families.subjects import CASES, with_probe
 from tests.models.conftest import Open
@@ -19,18 +19,20 @@ from tests.models.test_writing import HEAD, N, patching, plain_hook, silencing
 from tests.trace.cases import every_layer, truncated
 from tests.trace.naive import gap
 
+OUT = ("out_proj", "o_proj", "linear_out")
 NAMES = [name for name, case in CASES.items() if case.reads == "words" and case.family != "whisper"]
 
 
 def test_every_row_of_the_table_is_among_the_cases() -> None:
-    named = {"speech2text": "speech_to_text"}
+    named = {"speech2text": "speech_to_text", "seamless": "seamless_m4t", "seamless2": "seamless_m4t_v2"}
+    named |= {"cohere": "cohere_asr", "streaming": "moonshine_streaming"}
     assert {named.get(f.name, f.name) for f in FAMILIES if f.reads == "words"} == set(LISTENERS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_of_one_length_share_a_batch_and_each_clip_keeps_its_own(name: str, open_once: Open) -> None:
     one = open_once(name)
-    texts = [f"{one.prompt}{word}" for word in ("happy", "sad", "cat")]
+    texts = [one.prompt + one.subject.written(word, one.prompt) for word in ("dog", "sad", "cat")]
     clips = ("long", "short", "twin")
     stems = [prompt_clip(one.subject, one.samples[c], t, c) for c, t in zip(clips, texts, strict=True)]
     assert len({stem.inputs["decoder_input_ids"].shape for stem in stems}) == 1
@@ -64,7 +66,7 @@ def test_a_clip_that_fills_no_position_is_refused_by_name_in_both_parts(name: st
         with pytest.raises(InterpError, match="clip 'click' is too short for"):
             prompt_clip(one.subject, one.samples["short"][:n], one.prompt, "click")
     fits = prompt_clip(one.subject, one.samples["short"][:shortest], one.prompt, "click")
-    assert fits.audio == (0, 1)
+    assert fits.audio == (0, len(one.subject.ids_of(one.prompt)) if one.case.part == "decoder" else 1)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if CASES[name].part == "encoder"])
@@ -78,7 +80,8 @@ def test_below_a_probe_it_is_the_encoder_alone(name: str, open_once: Open) -> No
     assert "decoder_input_ids" not in stem.inputs
     (run,) = clean_runs(probed, [stem], probed.kinds)
     with torch.inference_mode():
-        heard = one.subject.hf.model.encoder(stem.inputs[one.subject.hf.main_input_name]).last_hidden_state.mean(1)
+        encoder = one.subject.hf.get_encoder()
+        heard = encoder(**stem.inputs).last_hidden_state.mean(1)
         assert gap(run.logits, (heard.float() @ made.weight.T + made.bias)[0]) < 1e-5
     weights = {weight for part in probed.weights_by_part().values() for weight in part}
     whole = {weight for part in one.subject.weights_by_part().values() for weight in part}
@@ -87,17 +90,55 @@ def test_below_a_probe_it_is_the_encoder_alone(name: str, open_once: Open) -> No
         one.subject.part("decoder").check_takes_probe()
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.part == "encoder"])
+def test_a_decoder_that_differs_is_behind_the_encoder_and_an_encoder_that_does_before_the_decoder(
+    name: str, open_once: Open
+) -> None:
+    """By changing one weight after the other, and looking which states of the blocks it moves."""
+    subject = open_once(name).subject
+    sound, hf = open_once(name).samples["short"], subject.hf
+    for part in ("encoder", "decoder"):
+        side = subject.part(part)
+        (before,) = clean_runs(side, [prompt_clip(side, sound, side.default_prompts[0], "a")])
+        parts = side.weights_by_part()
+        used = {weight for weight, _ in hf.named_parameters() if not weight.endswith("masked_spec_embed")}
+        assert {weight for some in parts.values() for weight in some} >= used
+        shared = [weight.data_ptr() for some in parts.values() for weight in some.values()]
+        places = {"stem": 0, "readout": side.n_layers + 1} | {f"layer {i}": i + 1 for i in range(side.n_layers)}
+        for place, point in places.items():
+            assert parts[place], place
+            for called, weight in list(parts[place].items())[:: max(1, len(parts[place]) // 6)]:
+                if not weight.is_floating_point() or shared.count(weight.data_ptr()) > 1:
+                    continue  # the embedding of what was written is the head, too
+                kept = weight.clone()
+                with torch.no_grad():
+                    weight.add_(0.1 * torch.randn_like(weight))
+                (after,) = clean_runs(side, [prompt_clip(side, sound, side.default_prompts[0], "a")])
+                with torch.no_grad():
+                    weight.copy_(kept)
+                for i, (one, other) in enumerate(zip(before.resid, after.resid, strict=True)):
+                    assert torch.equal(one, other) or i >= point, (called, place, i)
+                if (part, place) == ("encoder", "stem"):
+                    assert not torch.equal(before.resid[1], after.resid[1]), called
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_under_an_edit_is_the_librarys(name: str, open_once: Open) -> None:
     one = open_once(name)
     subject, a, b = one.subject, one.runs["short"], one.runs["twin"]
     assert isinstance(subject, Listener)
     hf, blocks = subject.hf, blocks_of(one)
+    how = {"tgt_lang": "eng"} if one.case.family.startswith("seamless") else {}
+    if one.case.family == "speecht5":
+        how = {"decoder_input_ids": torch.tensor([[2, 4]])}  # the start, then a space
+    if one.case.family in ("canary", "cohere"):
+        how = {"decoder_input_ids": torch.tensor([asked_by_the_library(one)])}
 
     def library_text(run) -> tuple[int, ...]:  # type: ignore[no-untyped-def]
+        heard = {name: value for name, value in run.prompted.inputs.items() if name != "decoder_input_ids"}
         with torch.inference_mode():
-            out = hf.generate(run.prompted.inputs[hf.main_input_name], max_new_tokens=N)[0].tolist()
-        out = out[1:]  # the start
+            out = hf.generate(**heard, **how, max_new_tokens=N)[0].tolist()
+        out = out[run.prompted.inputs["decoder_input_ids"].shape[1] :]  # the start, and what it is asked
         return tuple(out[: out.index(hf.config.eos_token_id)] if hf.config.eos_token_id in out else out)
 
     patch, spec = truncated(a, b), every_layer(subject)
@@ -114,9 +155,10 @@ def test_the_text_under_an_edit_is_the_librarys(name: str, open_once: Open) -> N
     for during in ("prefill", "all"):
         text = generate(subject, heads, N, during=during)[0]  # type: ignore[arg-type]
         change = silencing(subject.d_head, written=during == "all")
-        attention = blocks[0].self_attn
-        projection = attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
+        attention = blocks[0].attention if one.case.name == "speecht5-encoder" else blocks[0].self_attn
+        projection = next(getattr(attention, name) for name in OUT if hasattr(attention, name))
         with plain_hook(projection, change, on_input=True):  # type: ignore[union-attr]
             assert text.tokens == library_text(a), during
-    most = getattr(hf.config, subject.row.most) - 1
+    sizes = getattr(hf.config, "decoder_config", hf.config)
+    most = getattr(sizes, subject.row.most) - len(subject.ids_of(one.prompt))
     assert len(generate(subject, [Row(a.prompted)], 500)[0].tokens) <= most  # there are no more positions

@@ -11,7 +11,8 @@ from transformers.utils import sentencepiece_model_pb2_new
 
 from interp_core.errors import InterpError
 from interp_core.models.encoders.listener import Listener
-from interp_core.models.encoders.speech2text import Speech2Text, read_pieces, speech2text_tokenizer
+from interp_core.models.encoders.pieces import read_pieces
+from interp_core.models.encoders.speech2text import Speech2Text, speech2text_tokenizer
 from interp_core.models.load import open_model
 from interp_core.trace.clean import clean_runs, prompt_clip
 from interp_core.trace.generate import Row, generate

@@ -10,6 +10,6 @@ LIMITS = """
   against clips that are related, as far as the manifest says which they are.
 - The lens reads a layer with the final norm and the unembedding, which were trained for the last layer alone: it is
   biased, and a layer that it cannot read may hold the answer. Belrose et al. 2023 (arXiv:2303.08112).
-- The transcript by layer stops an encoder (Whisper's, Moonshine's, Speech2Text's) where it was never meant to stop:
+- The transcript by layer stops an encoder (Whisper's, Moonshine's, SeamlessM4T's) where it was never meant to stop:
   what the decoder writes there is of states that it never met. Langedijk et al. 2023 (arXiv:2310.03686).
 """

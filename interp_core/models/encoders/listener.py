@@ -5,6 +5,7 @@ encoder, decoder included. In the *decoder* the positions are the tokens of the 
 audio through cross-attention (the sites `cross_out` and `cross_head_out`); its stem is the encoder.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from interp_core.errors import InterpError
+from interp_core.errors import InterpError, few
+from interp_core.models.arch import EncoderArch
 from interp_core.models.block_model import Place
 from interp_core.models.encoders.subject import Encoder
 from interp_core.models.labels import LabelTokens, first_tokens
@@ -31,16 +33,30 @@ from interp_core.sites import Kind
 PARTS = ("encoder", "decoder")
 
 
+def tower_of(body: nn.Module, arch: EncoderArch) -> nn.Module:
+    """The encoder or the decoder: the module below the body that holds the list of blocks, however deep."""
+    return body.get_submodule(arch.blocks.partition(".")[0])
+
+
+def name_in(model: nn.Module, part: nn.Module) -> str:
+    """The dotted name of a part of a model."""
+    return next(name for name, module in model.named_modules() if module is part)
+
+
 class ProbedEncoder(Encoder):
     """The encoder below a fitted probe: asked nothing, and without its decoder."""
 
+    @property
+    def tower(self) -> nn.Module:
+        return tower_of(self.body, self.arch)
+
     def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.body.get_submodule("encoder")(**inputs).last_hidden_state.mean(1)
+        return self.tower(**inputs).last_hidden_state.mean(1)
 
     def weights_by_part(self) -> dict[str, Weights]:
-        body = f"{self.arch.body}."
+        own = (f"{name_in(self.hf, self.tower)}.", "probe.")
         return {
-            part: {name: weight for name, weight in weights.items() if name.startswith((f"{body}encoder.", "probe."))}
+            part: {name: weight for name, weight in weights.items() if name.startswith(own)}
             for part, weights in super().weights_by_part().items()
         }
 
@@ -54,8 +70,6 @@ class Listener(Encoder):
 
     probed: ClassVar[type[Encoder]] = ProbedEncoder
     """What it is below a probe."""
-    begins: ClassVar[str] = ""
-    """The name of the token that every text begins with, where all models of the type call it the same."""
 
     @property
     def by_part(self) -> "dict[str, type[Listener]]":
@@ -69,13 +83,14 @@ class Listener(Encoder):
     @property
     def start(self) -> str:
         """The token that every text begins with."""
-        made = getattr(self.hf.generation_config, "decoder_start_token_id", None)
-        return self.tokenizer.convert_ids_to_tokens(self.config.decoder_start_token_id if made is None else made)
+        made = (getattr(self.hf.generation_config, name, None) for name in ("decoder_start_token_id", "bos_token_id"))
+        told = (next(made), self.config.decoder_start_token_id, next(made))
+        return self.tokenizer.convert_ids_to_tokens(next(one for one in told if one is not None))
 
     @property
     def default_prompts(self) -> tuple[str, ...]:
-        """Asks for the first word of the transcript."""
-        return (self.start,)
+        """Asks for the first word of the transcript, in English where a language has to be named."""
+        return (self.start + self.row.asked,)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -96,31 +111,48 @@ class Listener(Encoder):
     # ---- the stem ----------------------------------------------------------------------------------------------------
 
     @property
+    def tower(self) -> nn.Module:
+        return tower_of(self.body, self.arch)
+
+    @property
     def encoder(self) -> nn.Module:
-        return self.body.get_submodule("encoder")
+        return tower_of(self.body, self.row.encoder)
 
     @property
     def decoder(self) -> nn.Module:
-        return self.body.get_submodule("decoder")
+        return tower_of(self.body, self.row.decoder)
 
     @property
-    def shortest(self) -> int:
-        frames = self.row.encoder.frames
-        return 1 if frames is None else frames(self.extractor, self.sizes)[0]
+    def hears(self) -> EncoderArch:
+        return self.row.encoder
 
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         if not prompt:  # what a probe is fitted to: the encoder alone is run
             return super().model_inputs(samples, prompt)
-        ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+        ids = torch.tensor([self.ids_of(prompt)])
         return {**super().model_inputs(samples, prompt), "decoder_input_ids": ids.to(self.device)}
 
+    def ids_of(self, prompt: str) -> list[int]:
+        """The tokens of a prompt; one that begins it and is no special one stands for itself, whatever would become of
+        it as a text."""
+        start = self.start
+        literal = prompt.startswith(start) and start not in self.tokenizer.get_added_vocab()
+        rest = self.tokenizer(prompt[len(start) * literal :], add_special_tokens=False).input_ids
+        return [self.tokenizer.convert_tokens_to_ids(start)] * literal + rest
+
     def check_prompt(self, prompt: str) -> None:
-        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
         start = self.tokenizer.convert_tokens_to_ids(self.start)
-        if ids[:1] != [start] or ids.count(start) > 1:
+        if self.ids_of(prompt)[:1] != [start] or prompt.count(self.start) > 1:
             raise InterpError(
                 f"the prompt {prompt[:60]!r} has to start with {self.start}, once; the default is "
                 f"{self.default_prompts[0]}."
+            )
+        known = self.tokenizer.get_vocab()
+        if unknown := [one for one in re.findall(self.row.named, prompt) if one not in known]:
+            others = sorted(one for one in known if re.fullmatch(self.row.named, one))
+            raise InterpError(
+                f"the prompt {prompt[:200]!r} names {few(unknown)}, which the tokenizer of {self.name} has not; it has "
+                f"{few(others, 12)}."
             )
 
     def heard(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -181,16 +213,37 @@ class Listener(Encoder):
 
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         prompts = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
-        out = self.decoder(
-            input_ids=prompts.repeat(len(state) // len(batch), 1), encoder_hidden_states=state, use_cache=False
-        )
+        prompts = prompts.repeat(len(state) // len(batch), 1)
+        heard = {"encoder_hidden_states": state, **self.beside(batch, state)}
+        out = self.decoder(**{self.row.ids: prompts}, **heard, use_cache=False)
         return self.head(out.last_hidden_state[:, -1])
+
+    def beside(self, batch: Sequence[Prompted], state: Tensor) -> dict[str, Tensor]:
+        """What the decoder is told about the encoder's output [rows, pos, d_model] of a batch or its repetitions."""
+        return {}
 
     @property
     def head(self) -> nn.Module:
         return self.hf.get_submodule(self.row.head)
 
+    @property
+    def readout_names(self) -> tuple[str, ...]:
+        """Of the encoder all that is not in it, and what it has behind its blocks; of the decoder its norm, and the
+        head."""
+        head, own = f"{name_in(self.hf, self.head)}.", f"{name_in(self.hf, self.tower)}."
+        if self.tower is self.decoder:
+            others: tuple[str, ...] = (head,)
+        else:
+            others = tuple(name for name in self.hf.state_dict() if not name.startswith(own))
+        ends = [*([] if self.norm is None else [self.norm]), *self.behind]
+        return (*others, *(f"{name_in(self.hf, module)}." for module in ends))
+
     # ---- the text that it writes -------------------------------------------------------------------------------------
+
+    @property
+    def most_tokens(self) -> int:
+        """Positions that the decoder has, prompt included."""
+        return getattr(self.sizes_of(self.row.decoder), self.row.most)
 
     transcribes: ClassVar[bool] = True
     writes_in_blocks: ClassVar[bool] = False
@@ -206,14 +259,15 @@ class Listener(Encoder):
         return None
 
     def writer_from(self, hidden: Tensor, batch: Sequence[Prompted]) -> Writer:
-        return ListenerWriter(self, batch, BaseModelOutput(self.normed(hidden)))
+        return ListenerWriter(self, batch, BaseModelOutput(self.read_off(hidden, batch)))
 
     def text_of(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
     def encoded(self, batch: Sequence[Prompted]) -> ModelOutput:
         """The encoder's own output: what the decoder hears of each row."""
-        return self.encoder(torch.cat([p.inputs[self.hf.main_input_name] for p in batch]))
+        names = [name for name in batch[0].inputs if name != "decoder_input_ids"]
+        return self.encoder(**{name: torch.cat([p.inputs[name] for p in batch]) for name in names})
 
 
 class ListenerDecoder(Listener):
@@ -258,6 +312,9 @@ class ListenerDecoder(Listener):
     def shortcut_refusal(self) -> str | None:
         return "positions read the audio by cross-attention, so none of them follows another clip's run"
 
+    def read_off(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
+        return self.normed(hidden)
+
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         return self.head(state[:, -1])
 
@@ -280,9 +337,10 @@ class ListenerWriter:
         self._ids = torch.cat([p.inputs["decoder_input_ids"] for p in batch])
         self._heard = heard
         self._state: Tensor | None = None
+        self._beside: dict[str, Tensor] = {}
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.each_step = subject.writes_in_blocks
-        self.most = getattr(subject.config, subject.row.most) - self._ids.shape[1]
+        self.most = subject.most_tokens - self._ids.shape[1]
 
     @property
     def hf(self) -> Any:
@@ -292,6 +350,7 @@ class ListenerWriter:
     def asked(self) -> dict[str, Any]:
         heard = self._subject.encoded(self._batch) if self._heard is None else self._heard
         self._state = heard.last_hidden_state
+        self._beside = self._subject.beside(self._batch, self._state)
         return {"encoder_outputs": heard, "decoder_input_ids": self._ids}
 
     def first(self) -> Tensor:
@@ -302,6 +361,10 @@ class ListenerWriter:
 
     def _run(self, ids: Tensor) -> Tensor:
         out = self._subject.decoder(
-            input_ids=ids, encoder_hidden_states=self._state, past_key_values=self._cache, use_cache=True
+            **{self._subject.row.ids: ids},
+            encoder_hidden_states=self._state,
+            **self._beside,
+            past_key_values=self._cache,
+            use_cache=True,
         )
         return self._subject.head(out.last_hidden_state[:, -1]).float()

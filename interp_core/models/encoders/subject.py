@@ -24,6 +24,9 @@ from interp_core.models.subject import Subject
 from interp_core.models.weights import Weights
 from interp_core.sites import Kind
 
+_BEHIND = ("intermediate_ffn", "adapter", "inner_layer_norm")
+"""What some types have behind their last block: half an MLP, convolutions that shorten, and a norm."""
+
 
 @dataclass(eq=False)
 class Encoder(Subject):
@@ -67,15 +70,25 @@ class Encoder(Subject):
         return self.extractor.sampling_rate
 
     @property
+    def hears(self) -> EncoderArch:
+        """The row of the blocks that the recording goes into."""
+        return self.arch
+
+    @property
     def max_seconds(self) -> float:
-        return math.inf
+        hears = self.hears
+        if hears.most_positions and hears.frames is not None:
+            step = hears.frames(self.extractor, self.sizes_of(hears))[1]
+            return getattr(self.config, hears.most_positions) * step / self.sample_rate
+        return getattr(self.extractor, "max_audio_clip_s", math.inf)  # Cohere's, which cuts what is longer into clips
 
     @property
     def shortest(self) -> int:
         """Samples of the shortest clip that fills one position."""
-        if self.arch.frames is not None:
-            return self.arch.frames(self.extractor, self.sizes)[0]
-        reach, sizes = 1, self.sizes
+        sizes = self.sizes_of(self.hears)
+        if self.hears.frames is not None:
+            return self.hears.frames(self.extractor, sizes)[0]
+        reach = 1
         if hasattr(sizes, "conv_kernel"):
             for kernel, stride in zip(reversed(sizes.conv_kernel), reversed(sizes.conv_stride), strict=True):
                 reach = (reach - 1) * stride + kernel
@@ -84,10 +97,15 @@ class Encoder(Subject):
     def model_inputs(self, samples: np.ndarray, prompt: str) -> dict[str, Tensor]:
         # The library fails on a clip that is shorter still; `prompted` knows its name and says so.
         samples = np.pad(samples, (0, max(0, self.shortest - len(samples))))
-        made = self.extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt")
-        if self.arch.frames is not None and "attention_mask" in made:
+        how = {"padding": True, "pad_to_multiple_of": self.hears.pieces} if self.hears.pieces else {}
+        made = self.extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt", **how)
+        made = {name: value for name, value in made.items() if isinstance(value, Tensor)}
+        mask = made.get("attention_mask")
+        if mask is not None and (self.hears.mask == "always" or (self.hears.mask == "partial" and not mask.all())):
+            return self.on_device(made)
+        if self.hears.frames is not None and mask is not None:
             # Frames are filled up to whole positions; one that is not whole is masked by the library.
-            real = int(made["attention_mask"].sum())
+            real = int(mask.sum())
             made = {name: value[:, :real] for name, value in made.items()}
         # One clip at a time has no padding, so nothing is to be masked.
         return self.on_device({name: value for name, value in made.items() if name != "attention_mask"})
@@ -171,7 +189,8 @@ class Encoder(Subject):
 
     def read_off(self, hidden: Tensor, batch: Sequence[Prompted]) -> Tensor:
         """Turn what the last block left into the base model's output."""
-        return self.normed(hidden)
+        state, adapter = self.normed(hidden), getattr(self.tower, "adapter", None)
+        return state if adapter is None else adapter(state)
 
     def classify(self, state: Tensor, batch: Sequence[Prompted]) -> Tensor:
         """Turn [rows, pos, d_model] into class logits as the checkpoint's own head does."""
@@ -179,12 +198,15 @@ class Encoder(Subject):
         return self.classifier(self.hf.projector(state).mean(1))
 
     def normed(self, hidden: Tensor) -> Tensor:
-        """Apply what the base model has behind its last block: a norm, half an MLP, and convolutions that shorten."""
+        """Apply what the base model has behind its last block position by position: a norm, and half an MLP."""
         state = hidden if self.norm is None else self.norm(hidden)
-        mlp = getattr(self.body, "intermediate_ffn", None)
-        state = state if mlp is None else state + 0.5 * mlp(state)
-        adapter = getattr(self.body, "adapter", None)
-        return state if adapter is None else adapter(state)
+        mlp = getattr(self.tower, "intermediate_ffn", None)
+        return state if mlp is None else state + 0.5 * mlp(state)
+
+    @property
+    def tower(self) -> nn.Module:
+        """The module that runs the blocks and what follows them."""
+        return self.body
 
     @property
     def norm(self) -> nn.Module | None:
@@ -217,7 +239,14 @@ class Encoder(Subject):
         outside = () if self.body is self.hf else tuple(name for name, _ in self.hf.named_children())
         found = tuple(f"{name}." for name in outside if not named[id(self.body)].startswith(name))
         norm = () if self.norm is None else (f"{named[id(self.norm)]}.",)
-        return (*found, "layer_weights", *norm)
+        behind = tuple(f"{named[id(module)]}." for module in self.behind)
+        return (*found, "layer_weights", *norm, *behind)
+
+    @property
+    def behind(self) -> tuple[nn.Module, ...]:
+        """What the tower has behind its last block and the norm there."""
+        found = (getattr(self.tower, name, None) for name in _BEHIND)
+        return tuple(module for module in found if module is not None)
 
     def weights_by_part(self) -> dict[str, Weights]:
         parts = super().weights_by_part()

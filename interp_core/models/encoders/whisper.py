@@ -21,7 +21,6 @@ class Whisper(Listener, WhisperClassifier):
     """The encoder's blocks of a WhisperForConditionalGeneration."""
 
     probed: ClassVar[type[Encoder]] = ProbedWhisper
-    begins: ClassVar[str] = START
 
     @property
     def by_part(self) -> dict[str, type[Listener]]:
@@ -29,7 +28,7 @@ class Whisper(Listener, WhisperClassifier):
 
     @property
     def start(self) -> str:
-        return self.begins
+        return START
 
     @property
     def default_prompts(self) -> tuple[str, ...]:

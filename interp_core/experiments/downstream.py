@@ -26,7 +26,7 @@ from interp_core.models.subject import Subject
 from interp_core.sinks import MEMORY, Sink
 from interp_core.sites import STAGES, Site
 from interp_core.trace.finite import check_finite
-from interp_core.trace.hooks import Edit, edited
+from interp_core.trace.hooks import Edit, differentiable, edited
 from interp_core.trace.rows import BlockRows
 
 ROW_FLOATS = 1 << 23
@@ -218,7 +218,7 @@ class _PerClip:
         if ready.prompted is not None:  # made for inference, which autograd refuses
             prompted = replace(ready.prompted, embeds=ready.prompted.embeds.clone())
             ready = replace(ready, prompted=prompted)
-        with torch.enable_grad(), edited(self.reader.subject, {self.site: add}):
+        with differentiable(self.reader.subject), edited(self.reader.subject, {self.site: add}):
             logits = self.labels.read(self.reader.answer([ready]))[0][0]
         if not logits.requires_grad:  # nothing that is read stands behind the site
             return [torch.zeros(len(delta))] * len(logits)
@@ -332,7 +332,7 @@ def impact(reader: ClipReader, collected: Collected, rest: Downstream, site: Sit
     training clips, times the neuron's standard deviation. Behind a linear head it is |head weight| * sd."""
     spread = collected.features[train].std(0, correction=0)
     if isinstance(rest, TailDownstream):
-        with torch.enable_grad(), reader.subject.lock:
+        with differentiable(reader.subject):
             rows = collected.features[train[:GRADIENT_CLIPS]].clone().requires_grad_()
             totals = rest.logits(rows).sum(0)
             grads = [torch.autograd.grad(total, rows, retain_graph=True)[0] for total in totals]

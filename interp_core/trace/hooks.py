@@ -177,17 +177,23 @@ def tracked(subject: Subject, sites: Iterable[Site]) -> Iterator[Tracked]:
 
         return edit
 
-    with subject.lock, torch.enable_grad(), edited(subject, {site: open_at(site) for site in sites}):
-        _let_gradients_through(subject)
+    with differentiable(subject), edited(subject, {site: open_at(site) for site in sites}):
         yield track
 
 
-def _let_gradients_through(subject: Subject) -> None:
-    """Replace what modules keep from one pass to the next (angles of positions), where it was made for inference."""
-    for module in subject.hf.modules():
-        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
-            if isinstance(value, Tensor) and value.is_inference():
-                setattr(module, name, value.clone())
+@contextmanager
+def differentiable(subject: Subject) -> Iterator[None]:
+    """Passes inside the block can be differentiated; the model is locked for it.
+
+    What modules keep from one pass to the next, such as angles of positions, is replaced by a copy where it was made
+    for inference, which autograd refuses.
+    """
+    with subject.lock, torch.enable_grad():
+        for module in subject.hf.modules():
+            for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
+                if isinstance(value, Tensor) and value.is_inference():
+                    setattr(module, name, value.clone())
+        yield
 
 
 @contextmanager

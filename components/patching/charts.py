@@ -154,14 +154,13 @@ def _condition_curves(
 def _nothing_counted(matched: pd.DataFrame) -> dict[str, Any]:
     """What stands where the curve would be if any pair counted: why none does, and what the eligible ones do."""
     rate, n = "flip_to_target_rate_eligible", matched["eligible_count"].max()
-    words = "No pair is eligible: every A answers the target already, so nothing can flip."
+    words = "No pair is eligible:<br>every A answers the target already."
     if n:
         most = max(matched.to_dict("records"), key=lambda row: row[rate])
-        flips = f"at most {share(most, rate, 'eligible_count')} flip" if most[rate] else "none flips"
-        words = (
-            "No pair is reachable (A without the target, B with it), so there is no rate.<br>"
-            f"Of the {int(n)} eligible pairs {flips} to the target at any layer."
-        )
+        flips = f"Of the {int(n)} eligible pairs none flips"
+        if most[rate]:
+            flips = f"At most {share(most, rate, 'eligible_count')} of the eligible flip"
+        words = f"No pair is reachable<br>(A without the target, B with it).<br>{flips}<br>to the target at any layer."
     middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.6, "showarrow": False, "font": {"size": FONT_PX}}
     return {**middle, "text": words, "name": "nothing counted"}
 

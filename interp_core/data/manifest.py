@@ -295,7 +295,8 @@ def _put_right(drafts: Sequence[_Draft]) -> list[str]:
         ("are written with backslashes, which are read as folders", slashed),
         ("end in a blank and are kept", blank),
     )
-    return [f"{len(some)} of {len(drafts)} paths {what}: {some[0].file!r} first." for what, some in said if some]
+    first = {what: repr(some[0].file).replace("\\\\", "\\") for what, some in said if some}
+    return [f"{len(some)} of {len(drafts)} paths {what}: {first[what]} first." for what, some in said if some]
 
 
 def _silent(drafts: Sequence[_Draft]) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def _with(manifest: Manifest, mapping: Mapping[str, str], why: str) -> Manifest:
         }
         count.update(set(clip.labels[name] for name in changed))
         clips.append(replace(clip, labels={**clip.labels, **changed}) if changed else clip)
-    said = some([f"{one} = {other} ({count[one]} clips)" for one, other in mapping.items()])
+    said = some([f"{one} = {other} ({count[one]} clip{'s' * (count[one] != 1)})" for one, other in mapping.items()])
     return replace(manifest, clips=tuple(clips), notes=(*manifest.notes, f"Labels read as answers: {said}; {why}."))
 
 

@@ -324,7 +324,7 @@ def test_backslashes_are_read_as_folders_with_a_note_unless_such_a_file_is_there
     found = read_manifest(tmp_path / "m.csv")
     assert [clip.path for clip in found.clips] == [tmp_path / "clips/a.wav", tmp_path / "odd\\name.wav"]
     assert found.notes == (
-        "1 of 2 paths are written with backslashes, which are read as folders: 'clips\\\\a.wav' first.",
+        "1 of 2 paths are written with backslashes, which are read as folders: 'clips\\a.wav' first.",
     )
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside/m.csv").write_text("clip_id,path\na,..\\clips\\a.wav\n")

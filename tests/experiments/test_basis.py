@@ -44,7 +44,7 @@ def test_case_and_blanks_alone_are_mapped_with_a_note_and_nothing_else_is() -> N
     assert labels_of(found) == ["happy", "happy", "sad", "hap", "neutral"]
     assert {clip.label("speaker") for clip in found.clips} == {"Happy"}  # a speaker is no label
     assert found.notes == (
-        "Labels read as answers:  SAD = sad (1 clips), Happy = happy (1 clips); case and blanks alone differ.",
+        "Labels read as answers:  SAD = sad (1 clip), Happy = happy (1 clip); case and blanks alone differ.",
     )
     exact = manifest_of("happy", "sad")
     assert as_answers(exact, ANSWERS) is exact
@@ -56,7 +56,7 @@ def test_case_and_blanks_alone_are_mapped_with_a_note_and_nothing_else_is() -> N
 def test_a_mapping_reads_labels_as_others_and_refuses_what_no_clip_has() -> None:
     found = relabelled(manifest_of("hap", "neu", "hap", "sad", text_id="hap"), ("hap=happy", "neu = neutral"))
     assert labels_of(found) == ["happy", "neutral", "happy", "sad"] and found.clips[0].label("text_id") == "hap"
-    assert "hap = happy (2 clips), neu = neutral (1 clips)" in found.notes[0]
+    assert "hap = happy (2 clips), neu = neutral (1 clip)" in found.notes[0]
     with pytest.raises(InterpError, match="no clip has the label ang, fea"):
         relabelled(manifest_of("hap"), ("hap=happy", "ang=angry", "fea=fearful"))
     with pytest.raises(InterpError, match=r"'hap', '=x', 'sad' is given more than once: give each label once"):

@@ -147,7 +147,7 @@ class Patching(Experiment[PatchRequest, Plan, PatchingResult]):
             layer = "the embeddings" if best["layer"] == -1 else f"layer {best['layer']}"
             rate, reachable = best["flip_to_target_rate_reachable"], best["reachable_count"]
             reach = f"{rate:.2f} of {reachable} reachable ones flip at {layer}" if reachable else "none is reachable"
-            yield f"{kind}: {best['n']} pairs; {reach}"
+            yield f"{kind}: {best['n']} pair{'s' * (best['n'] != 1)}; {reach}"
             if len(rows := result.heads_of(str(kind))):
                 yield f"{kind}: {headline(rows, result.agreement_of(str(kind)))}"
             if len(exchanged := result.subspace_of(str(kind))):

@@ -40,7 +40,7 @@ _MARGINS = f"""
   flex: 1 0 100%; }}
 .st-key-{HEADING} > [data-testid='stElementContainer']:has([data-testid='stHeading']) {{ flex: 1 1 0; }}
 .st-key-{HEADING} > :is([data-testid='stLayoutWrapper'], .stVerticalBlock) {{ flex: 0 0 auto; }}
-
+:is(.st-key-{BAR}, .st-key-{NOTE}) {{ flex-wrap: nowrap; }}
 [class*='st-key-{MARK}'] {{ display: none; }}
 [class*='st-key-{CARD}'] {{ position: relative; }}
 [class*='st-key-{CARD}']:hover {{ border-color: currentColor; }}
@@ -54,6 +54,12 @@ _MARGINS = f"""
 [class*='st-key-{STEPS}'] > [data-testid='stElementContainer']:has(> .stButton) {{ flex: 0 0 auto; min-width: 0; }}
 [class*='st-key-{STEPS}'] > [data-testid='stElementContainer'] > .stButton button {{ padding: 0.25rem 0.4rem; }}
 [data-testid='stMainBlockContainer'] [data-testid='stVerticalBlock'] {{ gap: 0.65rem; }}
+"""
+# While a part of the page runs again, Streamlit fades what it may replace over a second, from half a second on: each
+# frame of that is drawn anew, which slows the very run that it waits for. Here it begins later and is short.
+_STALE = """
+[data-stale='true'], [data-stale='true'] :is(details, summary) {
+  transition-delay: 1.5s !important; transition-duration: 0.2s !important; }
 """
 # Streamlit's own grey for the words of a chart is 3.7:1 on white; here they take the colour of the page's text. The
 # green of its code is too faint for a caption.
@@ -94,4 +100,4 @@ _PRESENTED = f"""
 
 def apply(*, presented: bool) -> None:
     """Put the rules on the page; `presented`: those of the presenter mode too."""
-    st.html(f"<style>{_MARGINS}{_CHART_WORDS}{_STACKED}{_PRESENTED if presented else ''}</style>")
+    st.html(f"<style>{_MARGINS}{_STALE}{_CHART_WORDS}{_STACKED}{_PRESENTED if presented else ''}</style>")

@@ -254,8 +254,11 @@ def _layer_summary(index: Indexed, look: Look) -> None:
     matched = index.row(look.kind, look.prompt, look.strength, "matched", look.layer)
     if matched is None:
         return
-    rate, count, counted = "flip_to_target_rate_reachable", "reachable_count", "the reachable pairs"
     text = f"**{layer_title(look.layer)}**: "
+    if not matched["eligible_count"]:
+        st.markdown(f"{text}no pair is eligible, since every A answers the target already.")
+        return
+    rate, count, counted = "flip_to_target_rate_reachable", "reachable_count", "the reachable pairs"
     if not matched[count]:
         rate, count, counted = "flip_to_target_rate_eligible", "eligible_count", "the eligible pairs"
         text += "no pair is reachable; "

@@ -59,9 +59,13 @@ def bases_of(name: str, folder: Path) -> dict[str, Path]:
         entry: (local_base_of(str(folder), said) if here else None) or _in_the_cache(said)
         for entry, said in named_bases(folder).items()
     }
-    inside = next((INSIDE[one] for one in _told(folder)[1] if one in INSIDE), {})
-    found |= {part: folder / place for part, place in inside.items() if (folder / place / CONFIG).is_file()}
-    return {entry: base for entry, base in found.items() if base is not None}
+    return {entry: base for entry, base in found.items() if base is not None} | _inside(folder)
+
+
+def _inside(folder: Path) -> dict[str, Path]:
+    """The models in folders inside a model's own that are parts of it and are there."""
+    parts = next((INSIDE[one] for one in _told(folder)[1] if one in INSIDE), {})
+    return {part: folder / place for part, place in parts.items() if (folder / place / CONFIG).is_file()}
 
 
 def find_base(name: str, said: str) -> Path | None:
@@ -81,10 +85,10 @@ def local_base_of(name: str, said: Any) -> Path | None:
 
 
 def local_bases(name: str) -> list[Path]:
-    """Every folder of this machine that a model folder's config names as a part of it."""
+    """Every folder of this machine that is a part of a model folder: that its config names, or that lies inside."""
     try:
         folder = Path(name).expanduser()
-        found = [local_base_of(name, said) for said in named_bases(folder).values()]
+        found = [*(local_base_of(name, said) for said in named_bases(folder).values()), *_inside(folder).values()]
     except (OSError, ValueError, RuntimeError):
         return []
     return [base for base in found if base is not None]

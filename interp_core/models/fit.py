@@ -164,7 +164,10 @@ def check_tokens(name: str, tokenizer: Any, known: int, *, start: int | None = N
     elif start is not None and word and tokenizer.convert_tokens_to_ids(word) != start:
         said = f"has {tokenizer.convert_ids_to_tokens(start)} at token {start}, where the model begins with {word}"
     if said:
-        raise InterpError(f"the tokenizer of {name} {said}; copy the tokenizer files of the original model into it.")
+        raise InterpError(
+            f"the tokenizer of {name} {said}; copy the tokenizer files, and generation_config.json where there is one, "
+            "of the original model into it."
+        )
 
 
 def check_counts(name: str, about: Any) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 
 from interp_core.models.arch import ENCODERS, EncoderArch
 
+STARTS = ("decoder_start_token_id", "bos_token_id")
+"""What a generation config, or else a config, calls the token that every text begins with; the first that is said."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListenerArch:

@@ -32,7 +32,7 @@ from interp_core.models.fit import check_extractor, check_settings, check_tokens
 from interp_core.models.hub import fetched
 from interp_core.models.inside import weight_files, weights_hash
 from interp_core.models.lacking import refuse_part, refuse_speaking, refuse_unknown
-from interp_core.models.listeners import LISTENERS
+from interp_core.models.listeners import LISTENERS, STARTS
 from interp_core.models.merge import merge_adapter
 from interp_core.models.quantised import ACTIVATIONS, BITS, check_packages, settings, stored_bits
 from interp_core.models.source import reading, resolve
@@ -317,7 +317,7 @@ def _encoder(opening: Opening) -> Subject:
 
 
 def _listener(opening: Opening) -> Subject:
-    kind, wanted = opening.config.model_type, (opening.config.architectures or [""])[0]
+    kind, wanted = opening.config.model_type, str((opening.config.architectures or [""])[0])
     if kind in ENCODERS and wanted.endswith("ForAudioClassification"):
         return _encoder(opening)
     row, (opened_as, _) = LISTENERS[kind], LISTENERS_AS.get(kind, PLAIN)
@@ -337,12 +337,23 @@ def _listener(opening: Opening) -> Subject:
 
 
 def _start(opening: Opening) -> int | None:
-    """The token that every text of a model begins with, by its generation config or else its config."""
+    """The token that every text of a model begins with, by its generation config or else its config, as `Listener`."""
     made = Path(opening.source) / "generation_config.json"
     told = opening.read("generation config", lambda: json.loads(made.read_text("utf-8"))) if made.is_file() else {}
-    told = {} if told.get("_from_model_config") else told  # the library then reads the config alone
-    found = (told.get("decoder_start_token_id"), opening.config.decoder_start_token_id, told.get("bos_token_id"))
-    return next((one for one in found if one is not None), None)
+    if not isinstance(told, dict):
+        raise InterpError(f"{made} holds no settings; copy that of the original model into its place.")
+    said = [
+        (file, key, value)
+        for key in STARTS
+        for file, value in ((made.name, told.get(key)), ("config.json", getattr(opening.config, key, None)))
+    ]
+    file, key, start = next((one for one in said if one[2] is not None), ("", "", None))
+    if start is not None and (not isinstance(start, int) or start < 0):
+        raise InterpError(
+            f"{file} of {opening.name} says {key}={start!r:.80}, expected the number of a token; copy that file of the "
+            "original model into its place."
+        )
+    return start
 
 
 def _clap(opening: Opening) -> Subject:

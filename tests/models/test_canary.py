@@ -92,5 +92,10 @@ def test_folders_that_do_not_fit_are_one_sentence(name: str, tmp_path: Path) -> 
     assert f"at token 5, where the model begins with {begins}; copy the tokenizer files" in refused(folder)
     made.write_text(json.dumps(told))
     assert open_model(str(folder), device="cpu").default_prompts[0].startswith(begins)
+    made.unlink()  # then the library takes the config's
+    if name == "cohere":
+        assert "where the model begins with ▁; copy the tokenizer files, and generation_config.json" in refused(folder)
+    else:
+        assert open_model(str(folder), device="cpu").default_prompts[0].startswith(begins)
     (folder / "tokenizer.json").unlink()
     assert "tokenizer of " in refused(folder)

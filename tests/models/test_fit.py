@@ -269,7 +269,23 @@ def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(save: Save
 def test_a_tokenizer_without_the_token_that_starts_a_text_is_refused(tmp_path: Path) -> None:
     folder = save_moonshine(tmp_path / "model")
     change(folder / "config.json", decoder_start_token_id=10**4, vocab_size=10**5)
+    (folder / "generation_config.json").unlink()  # which the library follows, where it is
     assert "has no token 10000, with which the model begins every text" in refused(folder)
+
+
+@pytest.mark.parametrize("made", [{"_from_model_config": True}, {}])
+def test_the_token_that_starts_a_text_is_the_librarys_and_is_looked_at_on_opening(tmp_path: Path, made: dict) -> None:
+    folder = save_moonshine(tmp_path / "model")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**made, "decoder_start_token_id": 5}))
+    subject = open_model(str(folder), device="cpu")
+    text = subject.hf.generate(torch.zeros(1, 8000), max_new_tokens=1)
+    assert text[0, 0] == 5 and subject.default_prompts[0].startswith(subject.tokenizer.convert_ids_to_tokens(5))
+    for start, said in ((10**4, "has no token 10000"), ("x", "start_token_id='x', expected"), (-1, "id=-1, expected")):
+        file.write_text(json.dumps({**made, "decoder_start_token_id": start}))
+        assert said in refused(folder)
+    file.write_text("[]")
+    assert "generation_config.json holds no settings" in refused(folder)
 
 
 def test_the_tokenizer_of_another_whisper_is_refused(tmp_path: Path) -> None:

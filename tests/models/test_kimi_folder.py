@@ -127,6 +127,15 @@ def test_the_parts_weights_are_hashed_counted_and_watched(folder: Path, tmp_path
     Engine(model_roots=(tmp_path,)).check_model(str(folder))
 
 
+@pytest.mark.parametrize("part", [TOKENIZER, WHISPER])
+def test_a_part_that_is_a_link_out_of_the_folders_of_models_is_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    shutil.move(folder / part, tmp_path / "elsewhere")
+    (folder / part).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InterpError, match="outside the folders that may be read"):
+        Engine(model_roots=(folder,)).check_model(str(folder))
+    Engine(model_roots=(tmp_path,)).check_model(str(folder))
+
+
 # ---- which weights ---------------------------------------------------------------------------------------------------
 
 
@@ -170,11 +179,13 @@ def test_a_tokenizer_that_was_saved_as_a_whole_model_gives_the_same_codes(folder
     assert torch.equal(answer(folder), expected)
 
 
-def test_weights_of_the_tokenizer_that_are_not_numbers_give_no_codes(folder: Path) -> None:
+@pytest.mark.parametrize("harm", [torch.nan, torch.inf])
+@pytest.mark.parametrize("module", ["layers.1.fc2", "codebook"])
+def test_weights_of_the_tokenizer_that_are_not_numbers_give_no_codes(folder: Path, module: str, harm: float) -> None:
     subject = opened(folder)
     with torch.no_grad():
-        subject.hf.audio_tokenizer.layers[1].fc2.weight.view(-1)[0] = torch.nan
-    with pytest.raises(InterpError, match="the states of GLM-4-Voice's tokenizer become NaN or infinite"):
+        subject.hf.audio_tokenizer.get_submodule(module).weight.view(-1)[0] = harm
+    with pytest.raises(InterpError, match="of GLM-4-Voice's tokenizer become NaN or infinite"):
         prompt_clip(subject, tone(1.0, 300), PROMPT, "a")
 
 
@@ -237,6 +248,13 @@ def cut(path: Path) -> None:
         (lambda f: change_config(f / TOKENIZER, quantize_vocab_size=None), "says no quantize_vocab_size, so it is no"),
         (lambda f: change_config(f / TOKENIZER, encoder_causal_attention=True), "encoder_causal_attention=True, which"),
         (lambda f: change_config(f / TOKENIZER, pooling_type="sum"), "pooling_type=sum, which is not known"),
+        (lambda f: change_config(f / TOKENIZER, quantize_causal_block_size=-1), "quantize_causal_block_size=-1, which"),
+        (lambda f: change_config(f / TOKENIZER, quantize_causal_block_size=3), "quantize_causal_block_size=3, which"),
+        (
+            lambda f: change_config(f / TOKENIZER, encoder_causal_convolution="no"),
+            "encoder_causal_convolution=no, which",
+        ),
+        (lambda f: change_config(f, audio_tokenizer=5), "audio_tokenizer and no text behind it, expected a folder"),
         (lambda f: change_config(f / TOKENIZER, pooling_position=3), "pooling_position=3, which is not known"),
         (lambda f: change_config(f / WHISPER, max_source_positions=750), "'whisper' that hears 750 frames"),
         (lambda f: change_config(f / WHISPER, model_type="wav2vec2"), "of a 'wav2vec2' that hears 1500 frames"),

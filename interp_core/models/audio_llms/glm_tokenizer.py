@@ -45,7 +45,7 @@ class GlmSpeechTokenizer(nn.Module):
         Returns:
             [pieces, frames // (2 * pooling)] numbers of the codebook's vectors.
         Raises:
-            InterpError: states that are NaN or infinite, which are near to nothing.
+            InterpError: states or vectors that are NaN or infinite, which are near to nothing.
         """
         config, pool = self.config, self.config.pooling_kernel_size
         edge = (2, 0) if config.encoder_causal_convolution else (1, 1)
@@ -62,14 +62,14 @@ class GlmSpeechTokenizer(nn.Module):
                 pieces = hidden.unflatten(1, (-1, pool))
                 hidden = pieces.mean(2) if config.pooling_type == "avg" else pieces.amax(2)
                 seen = _added(hidden, heard[:, ::pool], block and block // pool)
-        if not hidden.isfinite().all():
-            raise InterpError(
-                "the states of GLM-4-Voice's tokenizer become NaN or infinite, so no code is the nearest; its weights "
-                "are damaged, fetch them again."
-            )
         # By a call of the module: weights that were put off to memory or disk are there during one alone.
         vectors = self.codebook(torch.arange(config.quantize_vocab_size, device=hidden.device))
         distances = hidden.pow(2).sum(-1, keepdim=True) + vectors.pow(2).sum(-1) - 2 * hidden @ vectors.T
+        if not distances.isfinite().all():  # argmin takes NaN for the least of all
+            raise InterpError(
+                "the states or the codebook of GLM-4-Voice's tokenizer become NaN or infinite, so no code is the "
+                "nearest; its weights are damaged, fetch them again."
+            )
         return distances.argmin(-1)
 
 

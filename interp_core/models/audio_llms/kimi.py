@@ -210,8 +210,13 @@ def _parts(name: str, folder: Path) -> dict[str, Path]:
             f"{folder} lacks whisper-large-v3/config.json, of the encoder that Kimi-Audio hears with; copy that folder "
             "of the original model into it."
         )
+    said, here = named_bases(folder).get(TOKENIZER), Path(name).expanduser().exists()
+    if said is None:
+        raise InterpError(
+            f"config.json of {folder} says {TOKENIZER} and no text behind it, expected a folder or a hub id; take the "
+            "entry out, which stands for THUDM/glm-4-voice-tokenizer."
+        )
     if TOKENIZER not in found:
-        said, here = named_bases(folder)[TOKENIZER], Path(name).expanduser().exists()
         raise InterpError(
             "Kimi-Audio takes the codes of a recording from a second model, GLM-4-Voice's tokenizer, and "
             f"{shown(said)} is neither a folder here nor in the hub's cache; fetch it"
@@ -269,7 +274,10 @@ def _check_tokenizer(place: Path, about: dict[str, Any]) -> None:
             f"config.json of {place} says no {', '.join(absent)}, so it is none of GLM-4-Voice's tokenizer; fetch "
             "THUDM/glm-4-voice-tokenizer."
         )
+    block, pool = about["quantize_causal_block_size"], about["pooling_kernel_size"]
     fits = {
+        "quantize_causal_block_size": block is None or (isinstance(block, int) and block >= pool and block % pool == 0),
+        "encoder_causal_convolution": isinstance(about["encoder_causal_convolution"], bool),
         "pooling_position": about["pooling_position"] <= about["quantize_position"],
         "pooling_type": about["pooling_type"] in ("avg", "max"),
         "encoder_causal_attention": not about["encoder_causal_attention"],

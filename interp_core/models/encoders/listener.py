@@ -22,7 +22,7 @@ from interp_core.models.arch import EncoderArch
 from interp_core.models.block_model import Place
 from interp_core.models.encoders.subject import Encoder
 from interp_core.models.labels import LabelTokens, first_tokens
-from interp_core.models.listeners import ListenerArch
+from interp_core.models.listeners import STARTS, ListenerArch
 from interp_core.models.probe import Probe
 from interp_core.models.prompted import Prompted, RecordingSpan
 from interp_core.models.subject import Subject
@@ -83,8 +83,7 @@ class Listener(Encoder):
     @property
     def start(self) -> str:
         """The token that every text begins with."""
-        made = (getattr(self.hf.generation_config, name, None) for name in ("decoder_start_token_id", "bos_token_id"))
-        told = (next(made), self.config.decoder_start_token_id, next(made))
+        told = (getattr(about, key, None) for key in STARTS for about in (self.hf.generation_config, self.config))
         return self.tokenizer.convert_ids_to_tokens(next(one for one in told if one is not None))
 
     @property

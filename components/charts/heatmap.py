@@ -27,6 +27,7 @@ MOST_WRITTEN = 14  # rows or columns up to which the number stands in the cell
 LETTERS_OF_TITLE, LINE_PX = 46, 20
 CELL_PX = (14, 44)  # least and most
 MOST_PX = 520  # of all rows together
+POINT_PX = 6  # plotly holds all markers that the mouse is over to be equally near, and least of all counts this for one
 
 
 def heatmap(
@@ -93,7 +94,7 @@ def heatmap(
         y=[row for row, _ in cells],
         mode="markers",
         name="cells",
-        marker={"symbol": "square", "size": side, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
+        marker={"size": POINT_PX, "color": "rgba(0,0,0,0)", "line": {"width": 0}},
         customdata=[list(cell) for cell in cells],
         text=[_said(cell, told, row_names, column_names, number, hover, marks) for cell in cells],
         hovertemplate="%{text}<extra></extra>",
@@ -133,7 +134,7 @@ def heatmap(
         font={"size": FONT_PX},
         hoverlabel={"align": "left", "font": {"size": FONT_PX}},
         hovermode="closest",
-        hoverdistance=-1,  # the nearest marker is meant wherever in a cell the mouse is: cells are wider than markers
+        hoverdistance=-1,  # the nearest middle of a cell is meant, however far it is: that is the cell of the mouse
         plot_bgcolor="rgba(0,0,0,0)",
     )
     return figure

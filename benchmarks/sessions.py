@@ -105,7 +105,7 @@ class Seen:
     pages: Counter[str] = field(default_factory=Counter)
     pressed: int = 0
     compared: int = 0
-    unheard: int = 0
+    unheard: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
     def note(self, address: str, drawn: Any) -> None:
@@ -118,7 +118,15 @@ class Seen:
 
 def _apart(one: str, other: str) -> str:
     before, after = json.loads(one), json.loads(other)
-    return ", ".join(sorted(key for key in {*before, *after} if before.get(key) != after.get(key)))
+    apart = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    return "; ".join(f"{key}: {_first_apart(before.get(key), after.get(key))}" for key in apart)
+
+
+def _first_apart(one: Any, other: Any) -> str:
+    """Where two charts differ first, and what they have there."""
+    here, there = json.dumps(one), json.dumps(other)
+    at = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), min(len(here), len(there)))
+    return f"{here[max(at - 60, 0) : at + 60]} | {there[max(at - 60, 0) : at + 60]}"
 
 
 async def visitor(browser: Browser, seen: Seen) -> Page:
@@ -181,12 +189,13 @@ async def wander(page: Page, address: str, seen: Seen, rng: random.Random, until
             if not names or time.monotonic() > until:
                 break
             started, before = time.monotonic(), page.url
-            await page.evaluate(PRESS, rng.choice(names))
+            name = rng.choice(names)
+            await page.evaluate(PRESS, name)
             # A busy server begins late, and until then the page still rests with what it showed before.
             while page.url == before and time.monotonic() < started + HEARD_S:
                 await asyncio.sleep(0.02)
             if page.url == before:
-                seen.unheard += 1
+                seen.unheard[f"{name.removeprefix('st-key-')} on {page.url.removeprefix(address)}"] += 1
                 continue
             if not await at_rest(page, seen, "a step"):
                 return
@@ -298,7 +307,7 @@ def main() -> int:
     print(
         f"{len(seen.seconds)} steps, half of them within {half:.2f} s, the longest {max(seen.seconds, default=0):.1f} s"
     )
-    print(f"{seen.unheard} more steps left the address as it was for {HEARD_S:g} s")
+    print(f"{seen.unheard.total()} more steps left the address as it was for {HEARD_S:g} s: {[*seen.unheard]}")
     print(f"{seen.compared} times charts were compared, of {len(seen.drawn)} addresses; {points} points in the table")
     print(f"{len(seen.faults)} faults")
     print("\n".join(Counter(seen.faults)))

@@ -27,7 +27,7 @@ MOST_WRITTEN = 14  # rows or columns up to which the number stands in the cell
 LETTERS_OF_TITLE, LINE_PX = 46, 20
 CELL_PX = (14, 44)  # least and most
 MOST_PX = 520  # of all rows together
-POINT_PX = 6  # plotly holds all markers that the mouse is over to be equally near, and least of all counts this for one
+POINT_PX = 6  # of the markers that take clicks: none overlap, since plotly holds all below the mouse to be equally near
 
 
 def heatmap(

@@ -295,8 +295,12 @@ def _put_right(drafts: Sequence[_Draft]) -> list[str]:
         ("are written with backslashes, which are read as folders", slashed),
         ("end in a blank and are kept", blank),
     )
-    first = {what: repr(some[0].file).replace("\\\\", "\\") for what, some in said if some}
-    return [f"{len(some)} of {len(drafts)} paths {what}: {first[what]} first." for what, some in said if some]
+    return [f"{len(some)} of {len(drafts)} paths {what}: {_quoted(some[0].file)} first." for what, some in said if some]
+
+
+def _quoted(text: str) -> str:
+    """As Python writes it, so that blanks and odd letters are seen, but for backslashes, which stand as they are."""
+    return repr(text).replace("\\\\", "\\")
 
 
 def _silent(drafts: Sequence[_Draft]) -> tuple[str, ...]:

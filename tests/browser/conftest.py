@@ -107,6 +107,18 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
             process.kill()
 
 
+@pytest.fixture(scope="session")
+def app_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the dashboard of `app` keeps its runs."""
+    return tmp_path_factory.getbasetemp() / "app-runs"
+
+
+@pytest.fixture(scope="session")
+def app(serve: Serve, app_runs: Path) -> str:
+    """The address of the dashboard as it ships, one server for all tests that change nothing of it."""
+    return serve(ROOT / "app.py", env={"PATCHBAY_RUNS": str(app_runs)})
+
+
 def _start_server(
     script: Path, arguments: tuple[str, ...], env: Mapping[str, str], options: Mapping[str, str], log: Path
 ) -> tuple[subprocess.Popen[bytes], str]:

@@ -10,7 +10,6 @@ import pytest
 
 from tests.browser.drive import wait_for, wait_idle
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = {  # what has to be there before the page is looked at
     "": ".stPageLink, [data-testid='stPageLink']",
     "patching": ".st-key-curve .js-plotly-plot .annotation-text",
@@ -41,10 +40,9 @@ FAINT = """least => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page_name", PAGES)
-def test_no_page_has_a_serious_fault(serve: Any, open_page: Any, tmp_path_factory: Any, page_name: str, scheme: str):
+def test_no_page_has_a_serious_fault(app: str, open_page: Any, page_name: str, scheme: str):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="requirements-dev.txt brings axe")
-    runs = tmp_path_factory.getbasetemp() / "axe-runs"
-    page = open_page(f"{serve(ROOT / 'app.py', env={'PATCHBAY_RUNS': str(runs)})}/{page_name}", scheme=scheme)
+    page = open_page(f"{app}/{page_name}", scheme=scheme)
     wait_for(page, "place => !!document.querySelector(place)", PAGES[page_name], timeout=120)
     wait_idle(page, timeout=60)
     page.wait_for_timeout(500)
@@ -68,12 +66,10 @@ def exported(page: Any, button: str) -> str:
     return Path(download.value.path()).read_text("utf-8")
 
 
-def test_a_link_to_a_run_that_is_gone_says_so_on_every_page(serve: Any, open_page: Any, tmp_path_factory: Any):
-    runs = tmp_path_factory.getbasetemp() / "axe-runs"
-    address = serve(ROOT / "app.py", env={"PATCHBAY_RUNS": str(runs)})
-    page = open_page(address)
+def test_a_link_to_a_run_that_is_gone_says_so_on_every_page(app: str, app_runs: Path, open_page: Any):
+    page = open_page(app)
     for name in OF_RUNS:
-        page.goto(f"{address}/{name}?run={runs}/gone")
+        page.goto(f"{app}/{name}?run={app_runs}/gone")
         wait_for(
             page, "text => document.querySelector('[data-testid=stMain]').innerText.includes(text)", "gone", timeout=60
         )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.browser.drive import PlayerDriver, wait_idle, wait_plot
 
-ROOT = Path(__file__).resolve().parents[2]
 TOO_WIDE = "() => (main => main.scrollWidth - main.clientWidth)(document.querySelector('[data-testid=stMain]'))"
 VERDICT = "[data-testid='stMarkdown']:has-text('with B at')"
 
@@ -24,11 +22,9 @@ VERDICT = "[data-testid='stMarkdown']:has-text('with B at')"
     ],
 )
 def test_the_first_screen_holds_what_the_page_is_about(
-    serve: Any, open_page: Any, tmp_path_factory: Any, query: str, width: int, height: int, parts: set[str]
+    app: str, open_page: Any, query: str, width: int, height: int, parts: set[str]
 ):
-    runs = tmp_path_factory.getbasetemp() / "axe-runs"
-    address = serve(ROOT / "app.py", env={"PATCHBAY_RUNS": str(runs)})
-    page = open_page(f"{address}/patching{query}", width=width, height=height)
+    page = open_page(f"{app}/patching{query}", width=width, height=height)
     wait_idle(page, timeout=120)
     wait_plot(page, "curve", timeout=60)
     player = PlayerDriver(page, "player")
@@ -47,10 +43,8 @@ def test_the_first_screen_holds_what_the_page_is_about(
     assert page.console_errors == []
 
 
-def test_a_click_anywhere_in_an_example_opens_it_and_its_note_closes_beside_it(
-    serve: Any, open_page: Any, tmp_path_factory: Any
-):
-    page = open_page(serve(ROOT / "app.py", env={"PATCHBAY_RUNS": str(tmp_path_factory.getbasetemp() / "axe-runs")}))
+def test_a_click_anywhere_in_an_example_opens_it_and_its_note_closes_beside_it(app: str, open_page: Any):
+    page = open_page(app)
     wait_idle(page, timeout=60)
     page.get_by_role("link", name="Open Patching").first.wait_for()
     title = page.get_by_text("Patch a voice's emotion").bounding_box()

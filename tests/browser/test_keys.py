@@ -49,11 +49,8 @@ def pressed(page: Any, key: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("page_name", STEPPED)
-def test_keys_step_through_what_a_page_selects_and_each_is_in_the_panel(
-    serve: Any, open_page: Any, tmp_path_factory: Any, page_name: str
-):
-    runs = tmp_path_factory.getbasetemp() / "axe-runs"
-    page = open_page(f"{serve(ROOT / 'app.py', env={'PATCHBAY_RUNS': str(runs)})}/{page_name}")
+def test_keys_step_through_what_a_page_selects_and_each_is_in_the_panel(app: str, open_page: Any, page_name: str):
+    page = open_page(f"{app}/{page_name}")
     there, moves = STEPPED[page_name]
     wait_for(page, "place => !!document.querySelector(place)", there, timeout=120)
     wait_idle(page, timeout=120)

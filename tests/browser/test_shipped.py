@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.browser.drive import PlayerDriver, click_point, wait_for, wait_idle, wait_plot
 
-ROOT = Path(__file__).resolve().parents[2]
 SAYS = "text => document.querySelector('[data-testid=\"stMain\"]').innerText.includes(text)"
 CELL = """([key, name]) => {
   const data = document.querySelector(`.st-key-${key} .js-plotly-plot`)._fullData;
@@ -21,11 +19,9 @@ ALPHA = "() => new URL(location.href).searchParams.get('st_alpha')"
 
 
 @pytest.fixture
-def opened(serve: Any, open_page: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    runs = tmp_path_factory.getbasetemp() / "axe-runs"
-
+def opened(app: str, open_page: Any) -> Any:
     def at(view: str) -> Any:
-        page = open_page(f"{serve(ROOT / 'app.py', env={'PATCHBAY_RUNS': str(runs)})}/{view}")
+        page = open_page(f"{app}/{view}")
         wait_idle(page, timeout=120)
         return page
 

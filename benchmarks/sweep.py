@@ -7,7 +7,8 @@
 Every way runs in this process, in turn, round after round; a figure is the median over the rounds of (time of the way
 / time of a clean pass in that round). It holds everything that the way needs: clean runs, captures, sweep,
 readout. Process CPU time is the figure to read on a shared machine, wall time on a GPU. Label logits are
-compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1. So
+compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1. Peak
+memory is that of one more call of each way, beside what was there before it (`peak.py`). So
 does a set that is slower than is wanted: 100 pairs over 40 clips through 28 layers, the decoder alone, have to be 10
 times as fast as the plain loop and 6 times as fast as the best other library at 120 audio positions, 25 and 12 times
 at 750.
@@ -33,6 +34,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from benchmarks.chart import draw
+from benchmarks.peak import peak_memory
 from benchmarks.peers import peers
 from benchmarks.scene import LABELS, LONGEST, Size, clips, draw_pairs, random_subject
 from benchmarks.ways import BATCH, Pairs, Way, clean_pass, ours, plain_loop
@@ -48,11 +51,12 @@ WANTED_OF = {"layers": 28, "pairs": 100, "clips": 40}
 
 @dataclass
 class Figures:
-    """Ratios of one way to a clean pass, one a round, and its distance from the reference."""
+    """Ratios of one way to a clean pass, one a round, its distance from the reference, and its peak memory in bytes."""
 
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     off: float = 0.0
+    peak: int | None = None
 
 
 class Bench:
@@ -61,6 +65,7 @@ class Bench:
     def __init__(self, subject: AudioLLM, points: tuple[int, ...], args: argparse.Namespace) -> None:
         self.subject, self.points, self.args = subject, points, args
         self.faults: list[str] = []
+        self.drawn: dict[str, dict[str, Figures]] = {}
         self.fast = ours(subject, points, "fast")
         self.fast_tower = ours(subject, points, "fast", tower=True)
         self.wavefront = ours(subject, points, "wavefront")
@@ -81,8 +86,9 @@ class Bench:
         return time.process_time() - cpu, time.perf_counter() - wall
 
     def measure(
-        self, ways: Sequence[Way], made: Sequence[Prompted], pairs: Pairs, expected: Tensor, rounds: int
-    ) -> dict[str, Figures]:
+        self, ways: Sequence[Way], made: Sequence[Prompted], pairs: Pairs, expected: Tensor, rounds: int,
+        remembered: Pairs | None = None,
+    ) -> dict[str, Figures]:  # fmt: skip
         """Run every way in turn, round after round, each beside clean passes of the recipients.
 
         Args:
@@ -91,7 +97,9 @@ class Bench:
             pairs: (recipient, donor) each.
             expected: [n_checked, n_points, n_labels] label logits of the first pairs.
             rounds: how many.
+            remembered: the pairs of which peak memory is measured; those that are timed unless given.
         """
+        remembered = pairs if remembered is None else remembered
         figures = {way.name: Figures() for way in ways}
         recipients = [a for a, _ in pairs]
         for number in range(rounds):
@@ -110,6 +118,8 @@ class Bench:
             for name, took in spent.items():
                 figures[name].cpu.append(took[0] / cpu)
                 figures[name].wall.append(took[1] / wall)
+        for way in ways:
+            figures[way.name].peak = peak_memory(partial(way.sweep, made, remembered), self.subject.device)
         return figures
 
     def distance(self, name: str, found: Tensor, expected: Tensor) -> float:
@@ -150,14 +160,15 @@ class Bench:
         loops = [figures.get(loop.name) for loop in (self.loop, self.loop_tower)]
         print(f"\n**{title}**{note}\n")
         print(
-            "| way | passes (CPU) | passes (wall) | of plain loop | of plain loop with tower | max abs diff | rounds |"
+            "| way | passes (CPU) | passes (wall) | of plain loop | of plain loop with tower | peak memory, MB "
+            "| max abs diff | rounds |"
         )
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for name, found in figures.items():
             shares = ["-" if loop is None else f"{median(found.cpu) / median(loop.cpu):.3f}" for loop in loops]
             print(
                 f"| {name} | {median(found.cpu):.2f} | {median(found.wall):.2f} | {' | '.join(shares)} "
-                f"| {found.off:.1e} | {len(found.cpu)} |",
+                f"| {in_mb(found.peak)} | {found.off:.1e} | {len(found.cpu)} |",
                 flush=True,
             )
 
@@ -175,7 +186,10 @@ class Bench:
             if not ways or (ways is not every and self.args.equal_only):
                 continue
             expected = self.reference(made, [pair])
-            self.table(title, self.measure(ways, made, [pair], expected, self.args.rounds))
+            figures = self.measure(ways, made, [pair], expected, self.args.rounds)
+            self.table(title, figures)
+            if ways is every:
+                self.drawn[title] = figures
 
     def many_pairs(self, n_audio: int, mixed: bool) -> None:
         """Pairs over shared clips: the first few are compared with the reference, all are timed."""
@@ -186,21 +200,30 @@ class Bench:
             lengths = [min(n_audio - quarter + step, LONGEST) for step in steps]
         made = clips(self.subject, lengths, self.args.seed)
         pairs = draw_pairs(n_clips, n_pairs, self.args.seed)
-        expected = self.reference(made, pairs[: self.args.checked])
-        figures = self.measure([self.fast, self.fast_tower], made, pairs, expected, self.args.set_rounds)
         some = pairs[: self.args.checked]
+        expected = self.reference(made, some)
+        figures = self.measure([self.fast, self.fast_tower], made, pairs, expected, self.args.set_rounds, some)
         if not mixed and some:  # a pass a layer and pair each: a few pairs say what a pair costs
             figures |= self.measure([self.loop, *self.others], made, some, expected, 1)
             self.speed(n_audio, figures)
         used = len({i for pair in pairs for i in pair})
         spread = f"{min(lengths)} to {max(lengths)}" if mixed else str(n_audio)
         by_count = (used + len(pairs) * len(self.points)) / len(pairs)
+        title = f"{len(pairs)} pairs over {used} clips of {spread} audio positions, per pair"
         self.table(
-            f"{len(pairs)} pairs over {used} clips of {spread} audio positions, per pair",
+            title,
             figures,
             f" (batches of {BATCH}; by count, the plain loop costs {by_count:.1f} passes a pair; loops and other "
-            f"libraries over the first {len(some)} pairs)",
+            f"libraries over the first {len(some)} pairs, and so is all peak memory)",
         )
+        if not mixed:
+            self.drawn[title] = figures
+            peak = peak_memory(partial(self.fast.sweep, made, pairs), self.subject.device)
+            print(f"\n{self.fast.name}, over all {len(pairs)} pairs: peak memory {in_mb(peak)} MB")
+
+
+def in_mb(peak: int | None) -> str:
+    return "-" if peak is None else f"{peak / 2**20:.0f}"
 
 
 def _kept(way: Way, made: Sequence[Prompted], pairs: Pairs, found: list[Tensor]) -> None:
@@ -227,6 +250,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--equal-only", action="store_true", help="leave out single pairs of unequal lengths")
     parser.add_argument("--no-sets", action="store_true", help="leave out the sets of pairs")
     parser.add_argument("--no-peers", action="store_true", help="leave out other libraries")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw passes and peak memory of every way, too")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     parser.add_argument("--seed", type=int, default=0)
@@ -257,6 +281,14 @@ def main() -> int:
         if not args.no_sets:
             bench.many_pairs(n_audio, mixed=False)
             bench.many_pairs(n_audio, mixed=True)
+    if args.plot:
+        draw(
+            args.plot,
+            {
+                title: {name: (median(found.cpu), found.peak) for name, found in figures.items()}
+                for title, figures in bench.drawn.items()
+            },
+        )
     for fault in bench.faults:
         print(f"FAULT: {fault}", file=sys.stderr)
     return 1 if bench.faults else 0

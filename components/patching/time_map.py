@@ -159,10 +159,16 @@ def over_pairs(index: Indexed, kind: str, pair_id: str) -> None:
 def _masks(table: pd.DataFrame) -> None:
     if table.empty:
         return
-    st.markdown("**Is the window needed?** A's own top window masked at its layer, beside random windows of its length")
+    st.markdown(
+        "**Is the window needed?** The top window masked at its layer, in A and in B itself, beside random windows of "
+        "its length"
+    )
+    # What most people ask for on top: reachable pairs, then all.
+    table = table.sort_values("pairs", key=lambda pairs: pairs != "reachable", kind="stable")
     shown = pd.DataFrame(
         {
-            "masked by": table["mask"].map({"mean": "A's mean", "silence": "silence"}),
+            "masked in": table["side"].map({"recipient": "A", "donor": "B"}),
+            "by": table["mask"].map({"mean": "its mean", "silence": "silence"}),
             "pairs": [f"{n} {pairs}" for n, pairs in zip(table["n"], table["pairs"], strict=True)],
             "moves more": [
                 f"{100 * share:.0f} %" + (f" ({100 * low:.0f} to {100 * high:.0f})" if low == low else "")
@@ -181,8 +187,9 @@ def _masks(table: pd.DataFrame) -> None:
     st.dataframe(shown, hide_index=True, alt="How far masking the top window moves the answer.")
     st.caption(
         "Moves more: pairs whose answer the top window moves more than random ones on average, with a 95 % interval; "
-        "moved: root mean square change of the answers' logits, nats. Where top and random are close, the patch shows "
-        "what the window can bring, not that A needs it there."
+        "moved: root mean square change of the answers' logits, nats. Where top and random are close in A, the patch "
+        "shows what the window can bring, not that A's own answer needs it there; in B, whether B's answer needs the "
+        "window that brings it to A."
     )
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import torch
 
+from interp_core.data.pairs import Pair
 from interp_core.experiments.cost import WAY_BACK, Cost, ready_seconds, timed, token_seconds
 from interp_core.experiments.patching import conflict, words
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.head_map import map_chunks
 from interp_core.experiments.patching.head_table import RANDOM_HEADS
-from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS
+from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS, masked_side, sides_of
 from interp_core.experiments.patching.plan import Plan
 from interp_core.experiments.patching.run import flows_of
 from interp_core.experiments.patching.subspace import subspace_chunks
@@ -83,21 +84,27 @@ def _time_map(plan: Plan, store: CleanStore) -> float:
             continue
         if chunk.condition not in per_pair:
             patches = patches_of(plan, store, chunk)[0]
-            per_pair[chunk.condition] = sum(_windows(plan, store, chunk.condition, p) for p in patches) / len(patches)
+            every = zip(chunk.pairs, patches, strict=True)
+            passes = sum(_windows(plan, store, chunk.condition, pair, patch) for pair, patch in every)
+            per_pair[chunk.condition] = passes / len(patches)
         total += per_pair[chunk.condition] * len(chunk.pairs)
-    lengths = {len(store.samples(pair.recipient)) for pair in plan.pairs.pairs} if total else set()
-    return total + len(lengths)  # a clean run of silence as long as each recipient
+    if not total:
+        return 0.0
+    masked = [clip for pair in plan.pairs.pairs for clip in (pair.recipient, pair.donor)[: len(sides_of(plan))]]
+    return total + len({len(store.samples(clip)) for clip in masked})  # a clean run of silence as long as each
 
 
-def _windows(plan: Plan, store: CleanStore, condition: str, patch: Patch) -> float:
+def _windows(plan: Plan, store: CleanStore, condition: str, pair: Pair, patch: Patch) -> float:
     method = plan.settings.method
     windows = windows_of(plan.settings, patch)
     passes = sum(cost(store.subject, window.of(patch), plan.spec, method) for window in windows)
     if condition == "matched":  # masked windows lie anywhere, at a layer that is known afterwards: the first costs most
-        first, middle = replace(plan.spec, layers=plan.spec.layers[:1]), windows[len(windows) // 2]
-        random = min(RANDOM_WINDOWS, sum(w.stop - w.first for w in windows) - (middle.stop - middle.first))
-        mask = Patch(patch.recipient, patch.recipient, middle.positions, middle.positions.double(), averaged=True)
-        passes += len(MASKS) * (1 + random) * cost(store.subject, mask, first, method)
+        first = replace(plan.spec, layers=plan.spec.layers[:1])
+        for side in sides_of(plan):
+            _, run, span, middle = masked_side(side, pair, patch, windows[len(windows) // 2])
+            random = min(RANDOM_WINDOWS, span.frames - (middle.stop - middle.first))
+            mask = Patch(run, run, middle.positions, middle.positions.double(), averaged=True)
+            passes += len(MASKS) * (1 + random) * cost(store.subject, mask, first, method)
     return passes
 
 

@@ -90,6 +90,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
     time_map, necessity = (_together(named(start)) for start in ("time_map_", "time_necessity_"))
     if len(time_map) and (lacking := {"kind", "layer", "window", "mean"} - set(time_map.columns)):
         raise InterpError(f"{folder}: its time map lacks the columns {', '.join(sorted(lacking))}; run it again.")
+    if len(necessity) and "side" not in necessity:  # written when windows were masked in the recipient alone
+        necessity.insert(0, "side", "recipient")
     subspace = _together(named("subspace_"))
     if len(subspace) and (lacking := {"kind", "condition", "layer", "rank"} - set(subspace.columns)):
         raise InterpError(f"{folder}: its subspaces lack the columns {', '.join(sorted(lacking))}; run it again.")

@@ -1,23 +1,29 @@
-"""Is the top window needed? The window and layer of a pair's map at which B moves A most, masked in A itself.
+"""Is the top window needed? The window and layer of a pair's map at which B moves A most, masked in A and in B.
 
-A patch from B shows what a window can bring, not that A's own answer needs it. So the same positions at the same layer
-are replaced by A's mean state over the recording (`mean`) and by the states of silence of A's length through the same
-stem (`silence`), and how far the answer moves is compared with random windows of the same length elsewhere: those that
-share no position with the top window, since one that does masks a part of what is to be compared.
+A patch from B shows what a window can bring, not that A's own answer needs it there, nor that B's does. So at the same
+layer the positions that were replaced are masked in A, and those whose states were put there in B: by the recording's
+own mean state (`mean`) and by the states of silence of its length through the same stem (`silence`). How far the answer
+moves is compared with random windows of the same length elsewhere in that recording: those that share no position with
+the top window, since one that does masks a part of what is to be compared.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
+from interp_core.data.clips import Clip
+from interp_core.data.pairs import Pair
 from interp_core.errors import InterpError
 from interp_core.experiments.patching.chunks import Step, patches_of, read_labels, records_by_chunk, rounded
 from interp_core.experiments.patching.controls import seed_of
 from interp_core.experiments.patching.plan import Chunk, Plan
+from interp_core.experiments.patching.positions import in_bands, source_frames
 from interp_core.experiments.patching.time_map import TIME, pair_map, run_time_chunk
 from interp_core.experiments.patching.windows import Span, Window, windows_of
 from interp_core.maths.arrays import Floats
@@ -29,14 +35,16 @@ from interp_core.maths.stats import (
     wilson,
 )
 from interp_core.sinks import Sink, recorded
+from interp_core.trace.clean import CleanRun
 from interp_core.trace.patch import Patch
 from interp_core.trace.store import CleanStore
 from interp_core.trace.sweep import sweep
 
 MASKS = ("mean", "silence")
+SIDES = ("recipient", "donor")
 RANDOM_WINDOWS = 20
 COLUMNS = [
-    *["mask", "pairs", "n", "share_more", "low", "high", "top_moved_mean", "random_moved_mean", "rank_mean"],
+    *["side", "mask", "pairs", "n", "share_more", "low", "high", "top_moved_mean", "random_moved_mean", "rank_mean"],
     *["random_windows", "n_clusters", "interval_method", "kind"],
 ]
 
@@ -53,7 +61,9 @@ def run_time_maps(
     chunks = [chunk for chunk in plan.map_chunks if chunk.map == TIME]
     masked = [chunk for chunk in chunks if chunk.condition == "matched"]
     for kind in dict.fromkeys(chunk.kind for chunk in masked):
-        counts = {chunk.number: len(MASKS) * len(chunk.pairs) for chunk in masked if chunk.kind == kind}
+        counts = {
+            chunk.number: len(sides_of(plan)) * len(MASKS) * len(chunk.pairs) for chunk in masked if chunk.kind == kind
+        }
         sink.expect(records_file(kind), counts)
     windows: list[dict[str, Any]] = []
     masks: list[dict[str, Any]] = []
@@ -68,15 +78,20 @@ def run_time_maps(
     return windows, masks
 
 
+def sides_of(plan: Plan) -> tuple[str, ...]:
+    """Where windows are masked: in both recordings, or in the recipient alone where a mean over clips is the donor."""
+    return SIDES if plan.means is None else SIDES[:1]
+
+
 def run_masks(plan: Plan, store: CleanStore, chunk: Chunk, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mask the top window of every pair of a chunk, and random ones.
+    """Mask the top window of every pair of a chunk, and random ones, in A and in B.
 
     Args:
         found: the chunk's records of `run_time_chunk`.
     Returns:
-        One record a pair and mask: the top cell (layer, window, seconds) with its effect under the patch, moved
-        (`moved` of the top window), random_moved of the random windows, rank among both (1: the top window moves the
-        answer most), and the label logits of all.
+        One record a pair, side and mask: the top cell (layer, window, seconds in the recording of that side) with its
+        effect under the patch, moved (`moved` of the top window), random_moved of the random windows, rank among both
+        (1: the top window moves the answer most), and the label logits of all.
     """
     labels, prompt = plan.labels[chunk.prompt], plan.settings.prompts[chunk.prompt]
     records = []
@@ -85,41 +100,65 @@ def run_masks(plan: Plan, store: CleanStore, chunk: Chunk, found: Sequence[Mappi
         windows = windows_of(plan.settings, patch)
         effects = pair_map(own, labels.labels)
         row, column = np.unravel_index(int(effects.argmax()), effects.shape)
-        layer, top = int(own[row]["layer"]), windows[column]
-        span = Span(patch.recipient.prompted, patch)
-        tried = [top, *_elsewhere(span, top, seed_of(plan.settings.seed, "random windows", pair.pair_id))]
-        for mask in MASKS:
-            kinds = (plan.spec.kind,)
-            donor = patch.recipient if mask == "mean" else store.silence(pair.recipient, prompt, kinds)
-            masked = [_masked(patch, donor, window, mask) for window in tried]
-            spec = replace(plan.spec, layers=(layer,))
-            after = sweep(store.subject, masked, labels, spec, method=plan.settings.method).label_logits[:, 0].numpy()
-            base, _ = read_labels(labels, patch.recipient.logits)
-            how_far = moved(np.asarray(base), after)
-            records.append(
-                {
-                    "kind": chunk.kind,
-                    "pair_id": pair.pair_id,
-                    "recipient": pair.recipient.clip_id,
-                    "donor": pair.donor.clip_id,
-                    "target": pair.target,
-                    "base_prediction": own[0]["base_prediction"],
-                    "donor_prediction": own[0]["donor_prediction"],
-                    "mask": mask,
-                    "layer": layer,
-                    "window": int(column),
-                    "start_s": round(top.seconds[0], 4),
-                    "stop_s": round(top.seconds[1], 4),
-                    "patched_effect": round(float(effects[row, column]), 5),
-                    "moved": round(float(how_far[0]), 5),
-                    "random_moved": rounded(how_far[1:]),
-                    "random_start_s": [round(window.seconds[0], 4) for window in tried[1:]],
-                    "rank": int((how_far[1:] >= how_far[0]).sum()) + 1,
-                    "base_logits": base,
-                    "masked_logits": [rounded(logits) for logits in after],
-                }
-            )
+        layer = int(own[row]["layer"])
+        spec = replace(plan.spec, layers=(layer,))
+        for side in sides_of(plan):
+            heard = masked_side(side, pair, patch, windows[column])
+            # The recipient's are drawn by the name that they had before donors were masked, too.
+            drawn = ("random windows", pair.pair_id) if side == "recipient" else ("random windows", side, pair.pair_id)
+            tried = [heard.top, *_elsewhere(heard.span, heard.top, seed_of(plan.settings.seed, *drawn))]
+            base, _ = read_labels(labels, heard.run.logits)
+            for mask in MASKS:
+                by = heard.run if mask == "mean" else store.silence(heard.clip, prompt, (plan.spec.kind,))
+                masked = [_masked(heard.run, by, window, mask) for window in tried]
+                swept = sweep(store.subject, masked, labels, spec, method=plan.settings.method)
+                after = swept.label_logits[:, 0].numpy()
+                how_far = moved(np.asarray(base), after)
+                records.append(
+                    {
+                        "kind": chunk.kind,
+                        "pair_id": pair.pair_id,
+                        "recipient": pair.recipient.clip_id,
+                        "donor": pair.donor.clip_id,
+                        "target": pair.target,
+                        "base_prediction": own[0]["base_prediction"],
+                        "donor_prediction": own[0]["donor_prediction"],
+                        "side": side,
+                        "mask": mask,
+                        "layer": layer,
+                        "window": int(column),
+                        "start_s": round(heard.top.seconds[0], 4),
+                        "stop_s": round(heard.top.seconds[1], 4),
+                        "patched_effect": round(float(effects[row, column]), 5),
+                        "moved": round(float(how_far[0]), 5),
+                        "random_moved": rounded(how_far[1:]),
+                        "random_start_s": [round(window.seconds[0], 4) for window in tried[1:]],
+                        "rank": int((how_far[1:] >= how_far[0]).sum()) + 1,
+                        "base_logits": base,
+                        "masked_logits": [rounded(logits) for logits in after],
+                    }
+                )
     return records
+
+
+class MaskedSide(NamedTuple):
+    """One recording of a pair: its clean run, the span that a patch replaces or reads, and the top window in it."""
+
+    clip: Clip
+    run: CleanRun
+    span: Span
+    top: Window
+
+
+def masked_side(side: str, pair: Pair, patch: Patch, window: Window) -> MaskedSide:
+    """A window of a patch in the recipient's recording, or in the donor's where its states came from there."""
+    if side == "recipient":
+        return MaskedSide(pair.recipient, patch.recipient, Span(patch.recipient.prompted, patch), window)
+    assert patch.donor is not None, "a map has a donor"
+    b = patch.donor.prompted
+    frames, of_window = (source_frames(b, source) for source in (patch.source, window.source))
+    span = Span(b, in_bands(b, b, torch.arange(*frames), torch.arange(*frames).double(), 1.0))
+    return MaskedSide(pair.donor, patch.donor, span, span.window(of_window[0] - frames[0], of_window[1] - frames[0]))
 
 
 def moved(base: Floats, masked: Floats) -> Floats:
@@ -144,9 +183,9 @@ def _elsewhere(span: Span, top: Window, seed: int) -> list[Window]:
     return [span.window(int(start), int(start) + length) for start in sorted(drawn)]
 
 
-def _masked(patch: Patch, donor: Any, window: Window, mask: str) -> Patch:
-    """The recipient with a window of its own masked, at full strength."""
-    a, positions = patch.recipient, window.positions
+def _masked(a: CleanRun, donor: CleanRun, window: Window, mask: str) -> Patch:
+    """A run with a window of its own masked, at full strength."""
+    positions = window.positions
     if mask == "mean":
         return Patch(a, a, positions, a.prompted.recording.positions().double(), averaged=True)
     if donor.prompted.n_pos != a.prompted.n_pos or donor.prompted.audio != a.prompted.audio:
@@ -166,18 +205,21 @@ def summarise_masks(
     Args:
         records: of `run_masks`. clusters, draws, seed, cluster_column: as in `metrics.summarise`.
     Returns:
-        COLUMNS, one row a kind, mask and set of pairs (reachable, all): share_more with its 95 % limits (pigeonhole;
-        Wilson with n = clusters at exactly 0 or 1; NaN under 10 clusters), the mean of `moved` of top windows and of
-        random ones, the mean rank of the top window among itself and the random ones, and how many of these there
-        were on average. Pairs whose span has no room for another window are left out: `n` counts those that are in.
+        COLUMNS, one row a kind, side, mask and set of pairs (reachable, all): share_more with its 95 % limits
+        (pigeonhole; Wilson with n = clusters at exactly 0 or 1; NaN under 10 clusters), the mean of `moved` of top
+        windows and of random ones, the mean rank of the top window among itself and the random ones, and how many of
+        these there were on average. Pairs whose span has no room for another window are left out: `n` counts those that
+        are in.
     """
     rows = []
     for kind in dict.fromkeys(record["kind"] for record in records):
-        for mask in MASKS:
-            every = [r for r in records if r["kind"] == kind and r["mask"] == mask and r["random_moved"]]
+        of_kind = [record for record in records if record["kind"] == kind]
+        sides = dict.fromkeys(record["side"] for record in of_kind)
+        for side, mask in product(sides, MASKS):
+            every = [r for r in of_kind if (r["side"], r["mask"]) == (side, mask) and r["random_moved"]]
             reachable = [r for r in every if r["base_prediction"] != r["target"] == r["donor_prediction"]]
             for pairs, some in (("reachable", reachable), ("all", every)):
-                about = {"kind": kind, "mask": mask, "pairs": pairs, "n": len(some)}
+                about = {"kind": kind, "side": side, "mask": mask, "pairs": pairs, "n": len(some)}
                 rows.append(about | (_shares(some, clusters, draws, seed, cluster_column) if some else {}))
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -100,17 +100,23 @@ def _audio(a: Prompted, b: Prompted, align: Align) -> Aligned:
     n_a, n_b = a1 - a0, b1 - b0
     if align == "truncate":
         m = min(n_a, n_b)
-        return _in_bands(a, b, torch.arange(m), torch.arange(m, dtype=torch.float64), m / n_a)
-    return _in_bands(a, b, torch.arange(n_a), torch.linspace(0, n_b - 1, n_a, dtype=torch.float64), 1.0)
+        return in_bands(a, b, torch.arange(m), torch.arange(m, dtype=torch.float64), m / n_a)
+    return in_bands(a, b, torch.arange(n_a), torch.linspace(0, n_b - 1, n_a, dtype=torch.float64), 1.0)
 
 
-def _in_bands(a: Prompted, b: Prompted, frames: Tensor, source: Tensor, covered: float) -> Aligned:
+def in_bands(a: Prompted, b: Prompted, frames: Tensor, source: Tensor, covered: float) -> Aligned:
     """Turn frames of the audio, counted from its start, into positions: the same frames in every band."""
     (bands, stride_a), (_, stride_b) = a.bands, b.bands
     band = torch.arange(bands)[:, None]
     return Aligned(
         (frames + a.audio[0] + band * stride_a).flatten(), (source + b.audio[0] + band * stride_b).flatten(), covered
     )
+
+
+def source_frames(b: Prompted, source: Tensor) -> tuple[int, int]:
+    """The frames [first, stop) of donor `b`'s audio that sources [m], the same in every band, lie in or next to."""
+    of_first_band = source.view(b.bands[0], -1)[0] - b.audio[0]
+    return round(float(of_first_band.min())), round(float(of_first_band.max())) + 1
 
 
 def _text(a: Prompted, b: Prompted, span_a: tuple[int, int], span_b: tuple[int, int]) -> Aligned:
@@ -152,7 +158,7 @@ def _window(a: Prompted, b: Prompted, window: tuple[float, float], align: Align)
     if align == "resample":  # ends on ends, as for the whole span
         offsets = offsets * (b.audio[1] - b.audio[0] - 1) / max(found.of - 1, 1)
     first, stop = _asked_for(window, found.step)
-    return _in_bands(a, b, inside, offsets, len(inside) / (stop - first))
+    return in_bands(a, b, inside, offsets, len(inside) / (stop - first))
 
 
 def _seconds(positions: str) -> tuple[float, float] | None:

@@ -159,6 +159,11 @@ def test_windows_of_a_time_map_get_the_mean_of_the_whole_span(engine, meant, mea
     np.testing.assert_allclose(record["patched_logits"][0], by_hook.numpy(), atol=1e-4 * max(1, by_hook.abs().max()))
 
 
+def test_no_recording_brought_a_mean_so_windows_are_masked_in_a_alone(engine, meant):
+    result = run(PATCHING, engine, replace(meant, maps=("time",), windows=2, controls=(), max_pairs=2))
+    assert set(result.mask_records.side) == {"recipient"} == set(result.necessity.side)
+
+
 def test_a_time_map_of_a_clip_that_is_longer_than_b_with_its_question_has_a_cost(engine, meant, tmp_path):
     manifest = write_corpus(tmp_path, texts=10)
     for name in ("neutral", "happy"):

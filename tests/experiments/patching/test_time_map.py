@@ -1,5 +1,6 @@
 """The time map: each window patched alone as a plain loop would, over pairs with intervals and p, and its masks."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -14,11 +15,11 @@ from interp_core.errors import InterpError
 from interp_core.experiments.experiment import open_result, run
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import PATCHING, map_by_hand
-from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS, moved, summarise_masks
+from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS, SIDES, masked_side, moved, summarise_masks
 from interp_core.experiments.patching.plan import Chunk
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.experiments.patching.time_map import COLUMNS, effects, pair_map, run_time_chunk, summarise_time
-from interp_core.experiments.patching.windows import Span, shares
+from interp_core.experiments.patching.windows import Span, shares, windows_of
 from tests.experiments.conftest import PROMPTS
 from tests.experiments.plain_loop import PlainLoop
 from tests.experiments.time_planted import clips as planted_clips
@@ -212,8 +213,9 @@ def test_the_layer_and_half_that_carry_the_label_are_named_and_nothing_else(seed
     assert best.flip_to_target_rate_reachable > 0.5
     top = result.mask_records
     assert ((top.layer == layer) & (top.window == half)).all()
-    shares = result.necessity[result.necessity.pairs == "reachable"].set_index("mask").share_more
-    assert shares["silence"] == 1.0, "masking the window that carries it moves the answer more than masking the other"
+    shares = result.necessity[result.necessity.pairs == "reachable"].set_index(["side", "mask"]).share_more
+    for side in SIDES:
+        assert shares[side, "silence"] == 1.0, "masking the window that carries it moves the answer more than the other"
     # The mean over both halves puts half of it into either: what one loses, the other gains.
     moved = result.mask_records[result.mask_records["mask"] == "mean"]
     assert moved["moved"].to_numpy() == pytest.approx(np.concatenate(moved["random_moved"].to_list()), rel=0.2)
@@ -226,12 +228,14 @@ def test_with_shuffled_labels_hardly_a_set_has_a_named_cell(tmp_path):
     assert sum((table.p_adjusted < 0.05).any() for table in found) <= 3  # of a rate of .05: chance of more is .002
 
 
-def test_masks_are_the_clips_own_mean_and_silence_as_a_plain_loop_puts_them(made, loop, clips, timed_ready):
-    rows = made.mask_records[made.mask_records.kind == "prosody"]
+@pytest.mark.parametrize("side", SIDES)
+def test_masks_are_the_clips_own_mean_and_silence_as_a_plain_loop_puts_them(side, made, loop, clips, timed_ready):
+    rows = made.mask_records[(made.mask_records.kind == "prosody") & (made.mask_records.side == side)]
     assert set(rows["mask"]) == set(MASKS)
     silent = {}
     for row in rows[rows.pair_id.isin(rows.pair_id.unique()[:2])].itertuples():
-        a = clips[row.recipient]
+        a = clips[getattr(row, side)]
+        np.testing.assert_allclose(row.base_logits, loop.read(loop.forward(a))[0], rtol=0, atol=1e-4)
         start, stop, _ = loop.span(a)
         first, last = start + round(row.start_s / 0.04), start + round(row.stop_s / 0.04)
         own = loop.state(a, row.layer)
@@ -259,22 +263,58 @@ def test_masks_are_the_clips_own_mean_and_silence_as_a_plain_loop_puts_them(made
         assert row.patched_effect == pytest.approx(effects(matched, EMOTIONS)[0][row.window], abs=1e-4)
 
 
+def test_windows_of_b_are_where_the_states_came_from(engine, timed):
+    ready = PATCHING.prepare(engine, replace(timed, align="resample"))
+    [patch, *_], _, _ = patches_of(ready.plan, ready.store, ready.plan.chunks[0])
+    pair = ready.plan.pairs.pairs[0]
+    (start, stop), (b_start, b_stop) = patch.recipient.prompted.audio, patch.donor.prompted.audio
+    windows = windows_of(ready.plan.settings, patch)
+    for window in windows:
+        _, run, span, top = masked_side("donor", pair, patch, window)
+        assert run is patch.donor and span.frames == b_stop - b_start
+        ends = [(window.positions[i] - start) * (b_stop - b_start - 1) / (stop - start - 1) for i in (0, -1)]
+        assert top.positions.tolist() == list(
+            range(b_start + round(float(ends[0])), b_start + round(float(ends[1])) + 1)
+        )
+        assert top.seconds[0] == pytest.approx(0.04 * (int(top.positions[0]) - b_start))
+        assert masked_side("recipient", pair, patch, window).top is window
+    truncated = PATCHING.prepare(engine, timed)
+    [patch, *_], _, _ = patches_of(truncated.plan, truncated.store, truncated.plan.chunks[0])
+    for window in windows_of(timed, patch):
+        top = masked_side("donor", pair, patch, window).top
+        assert top.positions.tolist() == window.source.long().tolist() and top.seconds == window.seconds
+
+
+def test_a_folder_of_when_windows_were_masked_in_a_alone_still_opens(folder, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "run")
+    for path in old.glob("time_necessity_*.csv"):
+        table = pd.read_csv(path)
+        table[table.side == "recipient"].drop(columns="side").to_csv(path, index=False)
+    config = json.loads((old / "patching_config.json").read_text())
+    config.pop("written_sha256", None)
+    (old / "patching_config.json").write_text(json.dumps(config))
+    read = open_result(PATCHING, old)
+    assert set(read.necessity.side) == {"recipient"} and len(read.necessity) == 8
+
+
 def test_a_shift_of_all_logits_is_no_movement():
     base = np.array([1.0, 2.0, 3.0])
     assert moved(base, base + 7) == pytest.approx(0) and moved(base, base + [0, 0, 3]) == pytest.approx(2**0.5)
 
 
 def test_the_share_counts_pairs_whose_top_window_moves_more_than_the_mean_random_one():
-    def row(pair, top, random, answer="b"):
+    def row(pair, top, random, answer="b", side="recipient"):
         return {
-            "kind": "k", "mask": "mean", "pair_id": f"p{pair}", "recipient": f"c{pair}", "donor": f"d{pair}",
-            "target": "a", "base_prediction": answer, "donor_prediction": "a", "moved": top, "random_moved": random,
-            "rank": 1 + sum(other >= top for other in random),
+            "kind": "k", "side": side, "mask": "mean", "pair_id": f"p{pair}", "recipient": f"c{pair}",
+            "donor": f"d{pair}", "target": "a", "base_prediction": answer, "donor_prediction": "a",
+            "moved": top, "random_moved": random, "rank": 1 + sum(other >= top for other in random),
         }  # fmt: skip
 
     rows = [row(0, 2.0, [1.0, 2.5]), row(1, 1.0, [1.0, 1.5]), row(2, 3.0, [0.0, 0.0], answer="a"), row(3, 1.0, [])]
-    table = summarise_masks(rows, CLUSTERS)
-    table = table[table["mask"] == "mean"].set_index("pairs")
+    table = summarise_masks([*rows, row(0, 1.0, [1.0, 2.5], side="donor")], CLUSTERS)
+    in_b = table[(table["side"] == "donor") & (table["mask"] == "mean")].set_index("pairs")
+    assert in_b.n.to_dict() == {"reachable": 1, "all": 1} and in_b.share_more["all"] == 0
+    table = table[(table["side"] == "recipient") & (table["mask"] == "mean")].set_index("pairs")
     assert table.n.to_dict() == {"reachable": 2, "all": 3}  # a pair without another window says nothing
     assert table.share_more.to_dict() == {"reachable": 1 / 2, "all": 2 / 3}
     assert table.rank_mean["all"] == pytest.approx((2 + 3 + 1) / 3) and "10 needed" in table.interval_method["all"]
@@ -291,7 +331,7 @@ def test_the_folder_holds_map_masks_and_picture_and_reads_back(folder, made):
         assert (folder / f"time_necessity_{kind}.csv").exists()
     assert {"time_map", "necessity"} <= set(made.tables())
     assert "time_map_prosody" in made.figures()
-    assert len(made.time_records) == 2 * 6 * len(made.pairs) and len(made.mask_records) == 2 * len(made.pairs)
+    assert len(made.time_records) == 2 * 6 * len(made.pairs) and len(made.mask_records) == 4 * len(made.pairs)
 
 
 def test_a_run_without_a_map_has_no_such_tables_and_a_lost_map_is_missed(folder, result, tmp_path):

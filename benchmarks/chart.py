@@ -1,0 +1,37 @@
+"""Draws what each way to sweep takes: passes and peak memory beside each other, a row of panels for each table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+OURS, OTHERS = "#2563eb", "#9ca3af"
+
+
+def draw(path: Path, tables: Mapping[str, Mapping[str, tuple[float, int | None]]]) -> None:
+    """Write a picture of some tables.
+
+    Args:
+        path: of the picture, in any format that matplotlib writes.
+        tables: title -> way -> (clean passes of CPU time a pair, peak memory in bytes or None).
+    """
+    most = sum(len(ways) for ways in tables.values())
+    figure = Figure(figsize=(11, 0.34 * most + 1.0 * len(tables)), layout="constrained")
+    heights = [len(ways) for ways in tables.values()]
+    panels = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights, sharey="row")
+    for (passes, memory), (title, ways) in zip(panels, tables.items(), strict=True):
+        names = sorted(ways, key=lambda name: ways[name][0], reverse=True)
+        colours = [OURS if name.startswith("Patchbay") else OTHERS for name in names]
+        peaks = [(ways[name][1] or 0) / 2**20 for name in names]
+        bars = passes.barh(names, [ways[name][0] for name in names], color=colours)
+        passes.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8)
+        bars = memory.barh(names, peaks, color=colours)
+        memory.bar_label(bars, [f"{peak:.0f}" if peak else "not known" for peak in peaks], padding=3, fontsize=8)
+        passes.set_title(title, loc="left", fontsize=10)
+        passes.set_xlabel("clean passes of the decoder, CPU time")
+        memory.set_xlabel("peak memory, MB")
+        for panel in (passes, memory):
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.tick_params(labelsize=8)
+            panel.margins(x=0.12)
+    figure.savefig(path, dpi=110)

@@ -29,16 +29,17 @@ class Prepared:
 
     def known(self, key: Hashable) -> Any:
         """The value of a key, None where there is none."""
-        name = _name(key)
+        name = name_of(key)
         return self.values.get(name, self._known.get(name))
 
     def keep(self, key: Hashable, make: Callable[[], Any]) -> None:
         """Keep the value of a key, which is made unless it is known."""
-        if (name := _name(key)) not in self.values:
+        if (name := name_of(key)) not in self.values:
             self.values[name] = self._known[name] if name in self._known else json.loads(json.dumps(make()))
 
 
-def _name(key: Hashable) -> str:
+def name_of(key: Hashable) -> str:
+    """Under which name the value of a key is kept."""
     return hashlib.sha256(repr(key).encode()).hexdigest()[:32]
 
 

@@ -12,7 +12,9 @@ from interp_core.storage import plain, read_json
 CONFIG_ENDING = "_config.json"
 """How the file ends that makes a folder a run folder; it holds an object with the `command` of the run."""
 SETTINGS = "settings."
-MAY_DIFFER = frozenset({"created", "finished", "times", "versions", "resume", "asked", "rests_on", "written_sha256"})
+MAY_DIFFER = frozenset(
+    {"created", "finished", "times", "versions", "resume", "asked", "rests_on", "choice", "written_sha256"}
+)
 """Entries of a config that may be others in a run and its resumption."""
 
 

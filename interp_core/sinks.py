@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp_core.errors import InterpError
+from interp_core.resuming import CONFIG_ENDING
 from interp_core.runs import RunWriter
 from interp_core.shards import Shard
 from interp_core.storage import dump_line, replace_file, sealed_bytes, unsealed
@@ -132,10 +133,13 @@ def prepared_in(folder: Path) -> dict[str, Any]:
     """What the preparation of the run in a folder computed, see `prepared`; nothing where that is lost or broken.
 
     Of a folder that is shared by several, such as the shards of a run or the epochs of a training, also what lies in
-    those directly below it: the values are named by what they follow from, whoever computed them.
+    those directly below it: the values are named by what they follow from, whoever computed them. A finished run keeps
+    those alone that a choice among several rests on, in its config.
     """
     folder, name = Path(folder).expanduser(), _chunk_file(PREPARED, 0)
     found: dict[str, Any] = {}
+    for path in folder.glob(f"*/*{CONFIG_ENDING}"):
+        found |= _of_choice(path)
     for path in (*sorted(folder.glob(f"*/{name}")), folder / name):
         try:
             whole = unsealed(path.read_bytes())
@@ -145,6 +149,14 @@ def prepared_in(folder: Path) -> dict[str, Any]:
             with np.load(io.BytesIO(whole), allow_pickle=False) as kept:
                 found |= json.loads(str(kept[PREPARED]))
     return found
+
+
+def _of_choice(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        return dict(config["choice"]["prepared"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return {}  # none was made, or whoever opens the run says what is wrong with its config
 
 
 def _chunk_file(name: str, chunk: int) -> str:

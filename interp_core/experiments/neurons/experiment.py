@@ -45,7 +45,8 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         self, engine: Engine, request: AblateRequest, progress: Progress = silent
     ) -> Ready[AblateRequest, AblationPlan]:
         request.check()
-        asked, request = request, resolve(epochs.one_of(engine, request, self.accuracy))
+        asked, one = request, epochs.one_of(engine, request, self.accuracy)
+        request, choice = resolve(one), epochs.choice_of(engine, one)
         store = engine.store(request, progress)
         subject = store.subject
         filters = {"train": request.train, "id": request.id, "ood": request.ood}
@@ -83,6 +84,9 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
         facts = {"splits": splits.said, "unanswered": both_sides(used, task, labels.labels)}
         so = "do not count in accuracies"
         rests_on = [splits.said, *of_labels(used, task, labels.labels, so), *of_labels(used, domain), *low]
+        if choice:
+            facts["choice"] = choice
+            rests_on.insert(0, choice["said"])
         return Ready(asked, found, engine, store, manifest, made, facts, notes, used, rests_on)
 
     def cost(self, ready: Ready[AblateRequest, AblationPlan]) -> Cost:
@@ -143,7 +147,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
     ) -> Mapping[str, AblateRequest]:
         if not request.epoch:
             return {"": request}
-        chosen = epochs.chosen(request, lambda one: self.accuracy(engine, one), say)
+        chosen = epochs.chosen(engine, request, self.accuracy, say)
         return {f"epoch_{epoch:05}": one for epoch, one in chosen.items()}
 
     def accuracy(self, engine: Engine, request: AblateRequest) -> tuple[float, float]:
@@ -157,7 +161,7 @@ class Neurons(Experiment[AblateRequest, AblationPlan, AblationResult]):
             right = names == np.asarray([clip.label(ready.request.task) or "" for clip in plan.clips])
             return float(right[plan.splits.id].mean()), float(right[plan.splits.ood].mean())
 
-        inside, out = once(("accuracy of the unedited model", engine.key_of(request)), measured)
+        inside, out = once(epochs.accuracy_key(engine, request), measured)
         return inside, out
 
 

@@ -1,8 +1,8 @@
 """Checkpoints over epochs: found by name, chosen by what is asked, ablated each into its own folder."""
 
 import json
+import re
 import shlex
-from functools import partial
 
 import pytest
 import torch
@@ -11,10 +11,13 @@ from interp_core.__main__ import main
 from interp_core.cli import BAD_INPUT, DONE, INTERRUPTED
 from interp_core.engine import Engine
 from interp_core.errors import InterpError
+from interp_core.experiments import basis
+from interp_core.experiments.experiment import run
 from interp_core.experiments.neurons import experiment
 from interp_core.experiments.neurons.epochs import checkpoints, chosen
 from interp_core.experiments.neurons.experiment import NEURONS
 from interp_core.experiments.neurons.request import AblateRequest
+from interp_core.runs import read_config
 from interp_core.sinks import MEMORY
 from tests.experiments.neurons.test_neurons_experiment import QUICK, pictures
 
@@ -49,17 +52,18 @@ def test_checkpoints_are_found_by_their_numbers_in_order(training):
 
 
 def test_the_best_is_that_of_the_unedited_models_and_peeking_is_said(training):
-    said, accuracy = [], partial(NEURONS.accuracy, Engine())
-    scores = {e: accuracy(one) for e, one in chosen(asked(training, "all"), accuracy).items()}
+    said, engine = [], Engine()
+    accuracy = NEURONS.accuracy
+    scores = {e: accuracy(engine, one) for e, one in chosen(engine, asked(training, "all"), accuracy).items()}
     assert scores[2] == (0.5, 0.5)  # half of the patches are tumour
     for choice, place in (("best-id", 0), ("peak-ood", 1)):
-        (best,) = chosen(asked(training, choice), accuracy, said.append)
+        (best,) = chosen(engine, asked(training, choice), accuracy, said.append)
         assert scores[best][place] == max(score[place] for score in scores.values())
     assert sum("too high" in line for line in said) == 1
     with pytest.raises(InterpError, match="epoch 3 is not among 1, 2, 10"):
-        chosen(asked(training, "3"), accuracy)
+        chosen(engine, asked(training, "3"), accuracy)
     with pytest.raises(InterpError, match="is no number and none of all"):
-        chosen(asked(training, "latest"), accuracy)
+        chosen(engine, asked(training, "latest"), accuracy)
 
 
 def test_a_choice_that_was_begun_on_is_not_made_again_by_a_run_that_goes_on(training, tmp_path, monkeypatch, capsys):
@@ -84,11 +88,45 @@ def test_a_choice_that_was_begun_on_is_not_made_again_by_a_run_that_goes_on(trai
     assert sum(counts) == 0 and capsys.readouterr().err.count("right in domain") == 3
     (sealed,) = (tmp_path / "out").glob("epoch_*/chunk_prepared_*")
     sealed.unlink()
+    config = sealed.with_name("ablation_config.json")
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "choice"}))
     assert main([*line, "--resume"]) == INTERRUPTED
     assert sum(counts) == 3, "what is lost is measured again"
     counts.clear()
     monkeypatch.setattr(experiment, "run_sweep", sweep)
     assert main([*line, "--resume"]) == DONE and sum(counts) == 0
+    capsys.readouterr()
+    assert main([*line, "--resume"]) == DONE and not counts[1:], "a finished run is read back"
+    assert "What these numbers rest on" in capsys.readouterr().err
+    (folder,) = (tmp_path / "out").glob("epoch_*")
+    other = training[0] / "checkpoints" / ("epoch_1.pt" if folder.name != "epoch_00001" else "epoch_2.pt")
+    before = other.read_bytes()
+    other.write_bytes((training[0] / "checkpoints" / "epoch_10.pt").read_bytes())
+    try:
+        counts.clear()
+        main([*line, "--resume"])
+        assert sum(counts) == 1, "a checkpoint that holds something else now is measured again, and no other"
+    finally:
+        other.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    "choice, place, warned", [("best-id", "in domain", False), ("peak-ood", "out of domain", True)]
+)
+def test_how_a_checkpoint_was_chosen_stands_in_its_run(training, tmp_path, choice, place, warned):
+    result = run(NEURONS, Engine(), asked(training, choice), out=tmp_path / "run")
+    said = read_config(tmp_path / "run")["choice"]
+    assert said["by"] == choice and [*said["accuracies"]] == ["1", "2", "10"]
+    best = re.search(r"epoch_(\d+)", result.config["model"]["id"])[1]
+    at = 1 if warned else 0
+    assert said["accuracies"][best][at] == max(found[at] for found in said["accuracies"].values())
+    line = basis.line(result.config)
+    assert f"epoch {best}, chosen of 1, 2, 10" in line
+    equal = [e for e, a in said["accuracies"].items() if a[at] == said["accuracies"][best][at] and e != best]
+    assert ("as high at epoch" in line) == bool(equal) and all(e in line.split("as high at")[-1] for e in equal)
+    assert place in line and ("too high" in line) == warned
+    named = run(NEURONS, Engine(), asked(training, best), out=tmp_path / "named")
+    assert "choice" not in named.config and "chosen" not in basis.line(named.config)
 
 
 def test_every_epoch_gets_a_folder_of_its_own(training, tmp_path, capsys):

@@ -167,18 +167,20 @@ def _masks(table: pd.DataFrame) -> None:
     table = table.sort_values("pairs", key=lambda pairs: pairs != "reachable", kind="stable")
     shown = pd.DataFrame(
         {
-            "masked in": table["side"].map({"recipient": "A", "donor": "B"}),
-            "by": table["mask"].map({"mean": "its mean", "silence": "silence"}),
+            "masked": [
+                f"{'A' if side == 'recipient' else 'B'}, by {'its mean' if mask == 'mean' else mask}"
+                for side, mask in zip(table["side"], table["mask"], strict=True)
+            ],
             "pairs": [f"{n} {pairs}" for n, pairs in zip(table["n"], table["pairs"], strict=True)],
             "moves more": [
-                f"{100 * share:.0f} %" + (f" ({100 * low:.0f} to {100 * high:.0f})" if low == low else "")
+                f"{100 * share:.0f} %" + (f" ({100 * low:.0f}-{100 * high:.0f})" if low == low else "")
                 for share, low, high in zip(table["share_more"], table["low"], table["high"], strict=True)
             ],
             "top, random": [
                 f"{top:.2f}, {random:.2f}"
                 for top, random in zip(table["top_moved_mean"], table["random_moved_mean"], strict=True)
             ],
-            "mean rank": [
+            "rank": [
                 f"{rank:.1f} of {of + 1:.0f}"
                 for rank, of in zip(table["rank_mean"], table["random_windows"], strict=True)
             ],
@@ -187,9 +189,9 @@ def _masks(table: pd.DataFrame) -> None:
     st.dataframe(shown, hide_index=True, alt="How far masking the top window moves the answer.")
     st.caption(
         "Moves more: pairs whose answer the top window moves more than random ones on average, with a 95 % interval; "
-        "moved: root mean square change of the answers' logits, nats. Where top and random are close in A, the patch "
-        "shows what the window can bring, not that A's own answer needs it there; in B, whether B's answer needs the "
-        "window that brings it to A."
+        "moved: root mean square change of the answers' logits, nats; rank: of the top window, mean over pairs. Where "
+        "top and random are close in A, the patch shows what the window can bring, not that A's own answer needs it "
+        "there; in B, whether B's answer needs the window that brings it to A."
     )
 
 

@@ -217,7 +217,7 @@ class Bench:
             f"libraries over the first {len(some)} pairs, and so is all peak memory)",
         )
         if not mixed:
-            self.drawn[title] = figures
+            self.drawn[f"{title}; memory: the first {len(some)} pairs"] = figures
             peak = peak_memory(partial(self.fast.sweep, made, pairs), self.subject.device)
             print(f"\n{self.fast.name}, over all {len(pairs)} pairs: peak memory {in_mb(peak)} MB")
 

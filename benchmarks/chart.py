@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 OURS, OTHERS = "#2563eb", "#9ca3af"
 
 
-def draw(path: Path, tables: Mapping[str, Mapping[str, tuple[float, int | None]]]) -> None:
+def draw(path: Path, tables: Mapping[str, Mapping[str, tuple[float, int | None]]], clock: str) -> None:
     """Write a picture of some tables.
 
     Args:
         path: of the picture, in any format that matplotlib writes.
-        tables: title -> way -> (clean passes of CPU time a pair, peak memory in bytes or None).
+        tables: title -> way -> (clean passes a pair, peak memory in bytes or None).
+        clock: by which passes are counted: CPU or wall.
     """
     most = sum(len(ways) for ways in tables.values())
     figure = Figure(figsize=(11, 0.34 * most + 1.0 * len(tables)), layout="constrained")
@@ -26,9 +27,12 @@ def draw(path: Path, tables: Mapping[str, Mapping[str, tuple[float, int | None]]
         bars = passes.barh(names, [ways[name][0] for name in names], color=colours)
         passes.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8)
         bars = memory.barh(names, peaks, color=colours)
-        memory.bar_label(bars, [f"{peak:.0f}" if peak else "not known" for peak in peaks], padding=3, fontsize=8)
+        told = [
+            "not known" if ways[name][1] is None else f"{peak:.0f}" for name, peak in zip(names, peaks, strict=True)
+        ]
+        memory.bar_label(bars, told, padding=3, fontsize=8)
         passes.set_title(title, loc="left", fontsize=10)
-        passes.set_xlabel("clean passes of the decoder, CPU time")
+        passes.set_xlabel(f"clean passes of the decoder, {clock} time")
         memory.set_xlabel("peak memory, MB")
         for panel in (passes, memory):
             panel.spines[["top", "right"]].set_visible(False)

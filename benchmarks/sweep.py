@@ -281,13 +281,15 @@ def main() -> int:
         if not args.no_sets:
             bench.many_pairs(n_audio, mixed=False)
             bench.many_pairs(n_audio, mixed=True)
+    clock = "wall" if args.device == "cuda" else "cpu"
     if args.plot:
         draw(
             args.plot,
             {
-                title: {name: (median(found.cpu), found.peak) for name, found in figures.items()}
+                title: {name: (median(getattr(found, clock)), found.peak) for name, found in figures.items()}
                 for title, figures in bench.drawn.items()
             },
+            {"cpu": "CPU"}.get(clock, clock),
         )
     for fault in bench.faults:
         print(f"FAULT: {fault}", file=sys.stderr)

@@ -31,6 +31,7 @@ from components.charts import clicks, so_far
 from components.clips import owner
 from components.guard import Ended, readable_errors, show
 from components.shown import Shown
+from components.widgets import choosing
 from components.words import md
 from interp_core.errors import InterpError
 from interp_core.experiments import EXPERIMENTS, experiment_of
@@ -105,7 +106,7 @@ def draw(
     offered = offers(subject, usual)
     opened = state.open_settings(command)
     with actions.popover("Settings and run", icon=":material/tune:", key=opened, on_change=lambda: None):
-        filled = form.draw(usual, offers=offered, skip=skip, run=run)
+        filled, above_buttons = form.draw(usual, offers=offered, skip=skip, run=run)
     for fault in filled.faults:
         show(fault)
     asked = fill(filled.request)
@@ -119,8 +120,10 @@ def draw(
     except InterpError as error:
         show(error)
         return
-    if filled.weighed and (cost := _weigh(key, asked)):
-        st.info(md(f"{cost}."), icon=":material/timer:")
+    if filled.weighed:
+        with above_buttons:
+            if cost := _weigh(key, asked):
+                st.info(md(f"{cost}."), icon=":material/timer:")
     if not _current(asked, key, explore, facts) and without_run is not None:
         _needs_no_run(asked, without_run)
 
@@ -180,6 +183,12 @@ def _current(asked: Request, key: str, explore: View | None, facts: Callable[[Sh
         nothing = "Nothing has been computed for these settings yet."
         if cost is None:
             st.info(f"{nothing} They can be mended under *Settings and run* and in the sidebar.")
+            if st.session_state.get(state.CLIPS) and server.engine().demo(asked.model):
+                st.button(
+                    "Back to the model's own clips", icon=":material/undo:", key="back_to_own",
+                    on_click=choosing(state.CLIPS), args=("",),
+                    help=f"Now *Clips* in the sidebar are those of {md(st.session_state[state.CLIPS])}.",
+                )  # fmt: skip
             return False
         st.info(f"{nothing} {md(cost)}.")
         with st.container(horizontal=True):

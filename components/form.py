@@ -40,7 +40,9 @@ class Filled(Generic[Q]):
     weighed: bool = False
 
 
-def draw(usual: Q, *, offers: Offers | None = None, skip: Collection[str] = (), run: str = "Run") -> Filled[Q]:
+def draw(
+    usual: Q, *, offers: Offers | None = None, skip: Collection[str] = (), run: str = "Run"
+) -> tuple[Filled[Q], DeltaGenerator]:
     """Draw the settings of an experiment as one form; nothing of it counts before its button is pressed.
 
     Args:
@@ -49,6 +51,8 @@ def draw(usual: Q, *, offers: Offers | None = None, skip: Collection[str] = (), 
             an empty one is not drawn: this model has no such choice, and the setting becomes empty.
         skip: fields that are asked for elsewhere.
         run: what its button says.
+    Returns:
+        What it gave, and the place above its buttons, where what it will take is said.
     """
     offers = offers or {}
     known = declared(type(usual))
@@ -65,6 +69,7 @@ def draw(usual: Q, *, offers: Offers | None = None, skip: Collection[str] = (), 
             with st.expander("More settings", icon=":material/tune:"):
                 more = fields(filled.request, rare, offers)
             filled = Filled(more.request, False, filled.faults + more.faults)
+        above_buttons = st.container()
         with st.container(horizontal=True):
             pressed = st.form_submit_button(run, type="primary", icon=":material/play_arrow:")
             weighed = st.form_submit_button("What it will take", icon=":material/timer:")
@@ -73,9 +78,9 @@ def draw(usual: Q, *, offers: Offers | None = None, skip: Collection[str] = (), 
     try:
         filled.request.check()
     except InterpError as error:
-        return Filled(usual, False, (*filled.faults, for_a_person(str(error), type(usual))))
+        return Filled(usual, False, (*filled.faults, for_a_person(str(error), type(usual)))), above_buttons
     sound = not filled.faults
-    return replace(filled, pressed=pressed and sound, weighed=weighed and sound)
+    return replace(filled, pressed=pressed and sound, weighed=weighed and sound), above_buttons
 
 
 def fields(usual: Q, names: Iterable[str], offers: Offers | None = None, *, beside: int = 2) -> Filled[Q]:

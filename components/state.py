@@ -202,6 +202,18 @@ def mark_window(text: str) -> None:
         st.session_state[ONLY_WINDOW] = False
 
 
+def follow(key: str, usual: str) -> None:
+    """Before a widget whose default depends on another choice: a value that was the default becomes the new one.
+
+    A link leaves out what is the default, so a value that stayed behind would be another one to whoever follows it.
+    """
+    before = f"{key}-usual"
+    known = before in st.session_state and key in st.session_state  # a widget that a link is about to fill has no value
+    if known and st.session_state[key] == st.session_state[before] != usual:
+        st.session_state[key] = usual
+    st.session_state[before] = usual
+
+
 def linked_text(key: str) -> str:
     """A selection that is no widget's, which the link carries; "" for none. To be called where it is drawn."""
     said = str(st.session_state.setdefault(key, st.query_params.get(key, "")) or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -16,6 +16,8 @@ from components import page_style, state
 from components.words import md
 
 ROW_PX, MOST_PX = 35, 400
+CLICKS: tuple[Literal["single-row", "single-cell"], ...] = ("single-row", "single-cell")
+"""What a click on a table selects: its box marks a row, and so does any cell; see `clicked_row`."""
 
 
 def choice(
@@ -67,6 +69,7 @@ def stepped(
         st.session_state[key] = options[min(max(at, 0), len(options) - 1)]
 
     settings: dict[str, Any] = {"key": key, "bind": state.BOUND, "help": help}
+    state.follow(key, first)
     if width is not None:
         with steps_row(name, vertical_alignment="bottom", width="content"):
             at = options.index(first)
@@ -154,11 +157,25 @@ def picking_table(
     settings["height"] = min(settings.get("height", MOST_PX), ROW_PX * (len(rows) + 1) + 3)
 
     def picked() -> None:
-        chosen = st.session_state[key].selection.rows
-        if chosen and chosen[0] < len(ids):
-            on_pick(ids[chosen[0]])
+        row = clicked_row(key)
+        if row is not None and row < len(ids):
+            on_pick(ids[row])
 
-    st.dataframe(rows, hide_index=True, key=key, on_select=picked, selection_mode="single-row", **settings)
+    st.dataframe(rows, hide_index=True, key=key, on_select=picked, selection_mode=CLICKS, **settings)
+
+
+def clicked_row(key: str) -> int | None:
+    """The row of a table that was clicked, in any of its cells; None where it was let go of. For its callback.
+
+    A cell that is clicked is selected alone; its row is marked in its place, as by a click on the row's box.
+    """
+    selection = st.session_state[key].selection
+    cells = selection.get("cells") or []
+    if not cells:
+        return selection.rows[0] if selection.rows else None
+    row = int(cells[0][0])
+    st.session_state[key] = {"selection": {"rows": [row], "columns": [], "cells": []}}
+    return row
 
 
 def folded(label: str, icon: str, *, key: str) -> ExpanderContainer:

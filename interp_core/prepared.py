@@ -37,6 +37,10 @@ class Prepared:
         if (name := name_of(key)) not in self.values:
             self.values[name] = self._known[name] if name in self._known else json.loads(json.dumps(make()))
 
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep a value of now in the place of one that is known."""
+        self.values[name_of(key)] = json.loads(json.dumps(value))
+
 
 def name_of(key: Hashable) -> str:
     """Under which name the value of a key is kept."""

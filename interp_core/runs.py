@@ -85,6 +85,9 @@ class RunWriter:
                     writer.was_finished = True
                     return writer
                 new["created"] = old.get("created")
+                if "choice" in old and "choice" not in new:  # gone on with by what was chosen, without choosing again
+                    new["choice"] = old["choice"]
+                    new["rests_on"] = [*new.get("rests_on", ()), old["choice"]["said"]]
                 if unknown(old):  # of an earlier version: what is done may rest on other files than those of now
                     new = {**new, **{side: old[side] for side in (*SIDES, "manifest") if side in old}}
             for draft in folder.glob(".*.tmp"):

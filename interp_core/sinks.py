@@ -138,7 +138,7 @@ def prepared_in(folder: Path) -> dict[str, Any]:
     """
     folder, name = Path(folder).expanduser(), _chunk_file(PREPARED, 0)
     found: dict[str, Any] = {}
-    for path in folder.glob(f"*/*{CONFIG_ENDING}"):
+    for path in (*folder.glob(f"*/*{CONFIG_ENDING}"), *folder.glob(f"*{CONFIG_ENDING}")):
         found |= _of_choice(path)
     for path in (*sorted(folder.glob(f"*/{name}")), folder / name):
         try:
@@ -153,9 +153,12 @@ def prepared_in(folder: Path) -> dict[str, Any]:
 
 def _of_choice(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text("utf-8"))
-        return dict(config["choice"]["prepared"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        text = path.read_text("utf-8")
+        if '"choice"' not in text:  # of most runs, whose configs are long
+            return {}
+        kept = json.loads(text)["choice"]["prepared"]
+        return {name: [float(one) for one in values] for name, values in kept.items() if len(values) == 2}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}  # none was made, or whoever opens the run says what is wrong with its config
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from components.charts.words import COUNT_OF, layer_name, plain, row_reading
+from interp_core.experiments.wording import p_said
 from interp_core.looks import BLUE, CATEGORIES, GREY, LENS, Look
 from interp_core.maths.stats import SIGNIFICANT
 
@@ -128,7 +129,7 @@ def _hover(look: Look, row: pd.Series, x: str, y: str) -> str:
     place = layer_name(row[x]) if x == "layer" else f"{x} {row[x]:g}"
     lines = [f"<b>{look.name}</b>, {place}", row_reading(row, y)]
     if math.isfinite(row.get("p_adjusted", math.nan)):
-        lines.append(f"adjusted p = {row['p_adjusted']:.3f} against a random donor")
+        lines.append(f"adjusted {p_said(row['p_adjusted'])} against a random donor")
     count = row.get(COUNT_OF.get(y, "n"), math.nan)
     if count < FEW:
         lines.append(f"fewer than {FEW} pairs: hollow")

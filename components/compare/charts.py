@@ -17,6 +17,7 @@ from scipy.stats import norm
 from components.charts.parts import FONT_PX, new_figure, reference_line, ring_at, whiskers
 from components.charts.words import plain
 from interp_core.errors import InterpError
+from interp_core.experiments.wording import p_said
 from interp_core.looks import COMPARED, GREEN, GREY, Look
 from interp_core.maths.scores import error_curve
 
@@ -274,5 +275,5 @@ def _probe_text(row: Mapping) -> str:
     if row["low"] == row["low"]:
         lines.append(f"95 % interval {row['low']:.3f} to {row['high']:.3f}")
     counted = f"n = {int(row['n'])} clips in {int(row['n_groups'])} groups"
-    lines.append(counted + (f"; p = {row['p']:.3f}" if row["p"] == row["p"] else ""))
+    lines.append(counted + (f"; {p_said(row['p'])}" if row["p"] == row["p"] else ""))
     return "<br>".join([*lines, *([plain(row["note"])] if row["note"] else [])])

@@ -27,6 +27,7 @@ from components.charts.parts import (
     whiskers,
 )
 from components.charts.words import plain
+from interp_core.experiments.wording import p_said
 from interp_core.looks import BLUE, CATEGORIES, GREEN, GREY, HEADS, VERMILLION
 from interp_core.maths.fisher import ClassPlane
 from interp_core.maths.stats import SIGNIFICANT
@@ -108,7 +109,7 @@ def reading(row: dict, view: str, value: float) -> str:
     }
     said = [lines.get(view, f"{value:+z.3f}")]
     if math.isfinite(row["p_adjusted"]):
-        said.append(f"adjusted p = {row['p_adjusted']:.3f}" + (f" {MARK}" if row["p_adjusted"] < SIGNIFICANT else ""))
+        said.append(f"adjusted {p_said(row['p_adjusted'])}" + (f" {MARK}" if row["p_adjusted"] < SIGNIFICANT else ""))
     return "\n".join(said)
 
 

@@ -172,7 +172,9 @@ def _map(result: HeadsResult, view: str, kind: str, selected: tuple[int, int]) -
     else:
         numbers, note = heads[values[view]].to_numpy(), ""
     sure = int((heads["p_adjusted"] < SIGNIFICANT).sum())
-    figure = heads_charts.head_map(heads, numbers, view, selected, f"{note}: {sure} separate the classes beyond chance")
+    # Of an effect the mark says nothing: what is tested is the separation.
+    note += f"{', marked' if note else ''}: {sure} separate the classes beyond chance"
+    figure = heads_charts.head_map(heads, numbers, view, selected, note)
     heatmap.show(
         figure,
         key=state.HEADS_MAP,
@@ -181,7 +183,9 @@ def _map(result: HeadsResult, view: str, kind: str, selected: tuple[int, int]) -
     )
     tested = heads["p_adjusted"].notna().any()
     why = "" if tested else f" {md(result.notes['head']['p'])}."
-    st.caption(f"{heads_charts.MARK} adjusted p < .05 over all heads.{why} Blocks run downwards, as the model runs.")
+    of = "Fisher's F has an adjusted p < .05 over all heads; of what is shown this is no test"
+    of = of if view in EFFECTS else "adjusted p < .05 over all heads"
+    st.caption(f"{heads_charts.MARK} {of}.{why} Blocks run downwards, as the model runs.")
     if len(result.ablation):
         _used(result, kind, selected)
     return figure

@@ -28,6 +28,7 @@ from interp_core.experiments.neurons.figures import PLANTED
 from interp_core.experiments.neurons.limits import ERASURE_LIMITS, LIMITS
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.experiments.neurons.sweep import AblationResult
+from interp_core.experiments.wording import p_said
 from interp_core.models.subject import Subject
 from interp_core.sites import STAGES
 
@@ -137,7 +138,7 @@ def _verdict(result: AblationResult) -> None:
     report, evidence = result.report, result.report["evidence"]
     st.markdown(f"At K = {md(evidence['k'])}, fixed beforehand: {VERDICTS[report['verdict']]}  \n{md(report['why'])}.")
     if planted := report.get("planted"):
-        st.markdown(f":gray-badge[:material/science: The shortcut was planted] {md(planted)}.")
+        st.markdown(f":gray-badge[:material/science: The shortcut was planted]: {md(planted)}.")
     rows = [
         ("domain probe, drop", evidence["domain_drop"], f"random at most {_number(evidence['random_drop'])}"),
         ("head out of domain, change", evidence["ood_change"], _interval(evidence["ood_low"], evidence["ood_high"])),
@@ -231,7 +232,7 @@ def _neurons(result: AblationResult) -> None:
         agreement = result.report["score_agreement"]["domain"]
         st.caption(
             f"Of the {md(k)} best for the domain and for the task {md(shared['shared'])} are the same; chance gives "
-            f"{shared['expected']:.1f} (hypergeometric p = {shared['p']:.3f}). Both ways of scoring the domain agree "
+            f"{shared['expected']:.1f} (hypergeometric {p_said(shared['p'])}). Both ways of scoring the domain agree "
             f"with a rank correlation of {md(_number(agreement))}."
         )
 

@@ -19,6 +19,7 @@ from components.widgets import folded
 from components.words import md
 from interp_core.data.collection import clean_name
 from interp_core.data.pairs import Pair
+from interp_core.experiments.wording import p_said
 from interp_core.maths.stats import guessing_p
 from interp_core.models.subject import Subject
 
@@ -96,8 +97,7 @@ def _tally(given: Sequence[Answer], pair_id: str, listener: str) -> None:
     here = [one.right for one in given if one.pair == pair_id]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if n:
-            p = guessing_p(right, n)
-            shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+            shown = p_said(guessing_p(right, n))
             st.markdown(
                 f"**{right} of {n} right**, {shown} (exact binomial, one-sided: as many or more by guessing). "
                 f"This pair: {sum(here)} of {len(here)}.",

@@ -50,21 +50,27 @@ def draw(asked: PatchRequest, subject: Subject) -> None:
         clips = {clip.clip_id: clip for clip in server.engine().manifest(asked).clips}
         bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
         left, right = st.columns([1, 1.3], gap="medium")
-        with left:
-            a = clips[st.selectbox("A, whose answer is changed", list(clips), key=state.HAND_A, bind=state.BOUND)]
-            edit = _choose(subject.sample_rate)
-            b = edited(a, edit)
-            names = (a.clip_id, f"B: {edit.text}")
-            sounds = [
-                clip_audio.player_clip(clip, name, subject.sample_rate)
-                for clip, name in zip((a, b), names, strict=True)
-            ]
-            ab_player(sounds[0], sounds[1], key=state.PLAYER)
-            _measured(asked, subject, a, b)
-        with right:
-            swept = by_hand.curve(asked, subject, a, b)
-            _moved(swept.at)
-            by_hand.logits(swept)
+        try:
+            with left:
+                a = clips[st.selectbox("A, whose answer is changed", list(clips), key=state.HAND_A, bind=state.BOUND)]
+                edit = _choose(subject.sample_rate)
+                b = edited(a, edit)
+                names = (a.clip_id, f"B: {edit.text}")
+                sounds = [
+                    clip_audio.player_clip(clip, name, subject.sample_rate)
+                    for clip, name in zip((a, b), names, strict=True)
+                ]
+                ab_player(sounds[0], sounds[1], key=state.PLAYER)
+                _measured(asked, subject, a, b)
+            with right:
+                swept = by_hand.curve(asked, subject, a, b)
+                _moved(swept.at)
+                by_hand.logits(swept)
+        except InterpError:
+            with bar:  # the step back is wanted most where a step led to what cannot be made
+                st.space("stretch")
+                toolbar.draw(asked.key)
+            raise
         with bar:
             by_hand.keep(asked, a, b)
             _every_clip(asked, edit)
@@ -139,7 +145,7 @@ def _moved(at: pd.Series) -> None:
     along = float(part @ whole) / size if size else 0.0
     st.caption(
         f"The edit moves the model's logits by {size:.2f} nats (all labels, a shift of all taken out); the patch at "
-        f"{layer_title(at['layer']).lower()} carries {along:.2f} of them."
+        f"{layer_title(at['layer']).lower()} carries {along:z.2f} of them."
     )
 
 

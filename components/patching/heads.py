@@ -24,6 +24,7 @@ from interp_core.experiments.patching.head_map import PairHeads
 from interp_core.experiments.patching.head_words import headline
 from interp_core.experiments.patching.limits import HEAD_LIMITS
 from interp_core.experiments.patching.request import PatchRequest
+from interp_core.experiments.wording import p_said
 
 VIEW = "Heads"
 NO_MAP = "This run has no map of heads: choose heads under Maps in the settings, and run. Below, the curve over layers."
@@ -36,6 +37,7 @@ def choose(index: Indexed, kind: str, prompt: int) -> Cell | None:
         return None
     names = [f"L{layer:d}H{head:d}" for layer, head in zip(rows["layer"], rows["head"], strict=True)]
     best = int(rows["true_mean"].abs().fillna(-1).to_numpy().argmax())
+    state.follow(state.HEAD, names[best])
     chosen = st.selectbox(
         f"Head, of {len(names)}: click one", names, index=best, key=state.HEAD, bind=state.BOUND, width=170
     )
@@ -83,7 +85,7 @@ def head_text(row: pd.Series) -> str:
         if row["n_random_donor"] > 0:
             text += f", with a random donor {row['random_donor_mean']:+z.3f} (n = {int(row['n_random_donor'])})"
         p = row["p_adjusted"]
-        text += "." if p != p else f"; adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
+        text += "." if p != p else f"; adjusted {p_said(p)}."
         if row["n_signs"] > 0:
             share = 100 * row["wrong_sign_rate"]
             text += f" Wrong sign in {share:.0f} % of {int(row['n_signs'])} pairs."

@@ -122,6 +122,7 @@ def _choose(rows: pd.DataFrame) -> tuple[int, int]:
     cells = _off_diagonal(rows)
     names = [_name(*cell) for cell in cells]
     first = _name(*_best(rows))
+    state.follow(state.BACK_CELL, first)
     if st.session_state.get(state.BACK_CELL, first) not in names:
         st.session_state[state.BACK_CELL] = first
     chosen = st.selectbox(

@@ -27,6 +27,7 @@ from interp_core.experiments.facts import signature
 from interp_core.experiments.patching.experiment import map_by_hand
 from interp_core.experiments.patching.request import PatchRequest
 from interp_core.experiments.patching.time_map import pair_map
+from interp_core.experiments.wording import p_said
 from interp_core.looks import GREY, RUNS
 from interp_core.maths.stats import SIGNIFICANT
 
@@ -157,12 +158,12 @@ def over_pairs(index: Indexed, kind: str, pair_id: str) -> None:
 
 
 def _masks(table: pd.DataFrame) -> None:
+    table = table[table["n"] > 0] if len(table) else table
     if table.empty:
         return
-    st.markdown(
-        "**Is the window needed?** The top window masked at its layer, in A and in B itself, beside random windows of "
-        "its length"
-    )
+    in_b = "donor" in set(table["side"])
+    where = "in A, and in B where its states came from" if in_b else "in A"
+    st.markdown(f"**Is the window needed?** The top window masked at its layer, {where}, beside random windows")
     # What most people ask for on top: reachable pairs, then all.
     table = table.sort_values("pairs", key=lambda pairs: pairs != "reachable", kind="stable")
     shown = pd.DataFrame(
@@ -191,7 +192,7 @@ def _masks(table: pd.DataFrame) -> None:
         "Moves more: pairs whose answer the top window moves more than random ones on average, with a 95 % interval; "
         "moved: root mean square change of the answers' logits, nats; rank: of the top window, mean over pairs. Where "
         "top and random are close in A, the patch shows what the window can bring, not that A's own answer needs it "
-        "there; in B, whether B's answer needs the window that brings it to A."
+        f"there{'; in B, whether its own answer needs the window that brings it to A' if in_b else ''}."
     )
 
 
@@ -232,7 +233,7 @@ def _cell(value: float, window: tuple[float, float]) -> str:
 
 def _interval(low: float, high: float, p: float) -> str:
     said = f"95 % {low:+z.2f} to {high:+z.2f}" if low == low else "no interval: too few clusters"
-    return f"{said}\np {p:.3f}, adjusted" if p == p else said
+    return f"{said}\n{p_said(p)}, adjusted" if p == p else said
 
 
 def _named(window: Sequence[float]) -> str:

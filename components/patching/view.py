@@ -35,6 +35,7 @@ from interp_core.experiments.patching.one_pair import flipped
 from interp_core.experiments.patching.plan import fitting
 from interp_core.experiments.patching.request import MAPS, PatchRequest
 from interp_core.experiments.patching.subspace_figures import subspace_figure
+from interp_core.experiments.wording import p_said
 from interp_core.models.subject import Subject
 
 SITES = ("resid_post", "attn_out", "mlp_out", "head_out", "cross_out", "cross_head_out")
@@ -272,7 +273,7 @@ def _layer_summary(index: Indexed, look: Look) -> None:
         text += f"; with {other} {share(random, rate, count)}"
     p = matched["p_adjusted"]
     if p == p:
-        text += f"; over all pairs adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+        text += f"; over all pairs adjusted {p_said(p)}"
     st.markdown(f"{text}.")
 
 

@@ -25,6 +25,7 @@ from components.charts.words import plain
 from components.words import layer_text
 from interp_core.experiments.probes import tables
 from interp_core.experiments.probes.lens import Nearest
+from interp_core.experiments.wording import p_said
 from interp_core.looks import PROBES, Look, look_of_probe
 from interp_core.maths.stats import SIGNIFICANT
 
@@ -145,7 +146,7 @@ def _add(figure: go.Figure, rows: pd.DataFrame, look: Look, *, chosen: bool) -> 
 def _beside(row: Mapping[str, Any]) -> list[str]:
     said = [tables.beside_of(row)] if tables.beside_of(row) else []
     if row["p_adjusted"] == row["p_adjusted"]:
-        said.append(f"adjusted p = {row['p_adjusted']:.3f}")
+        said.append(f"adjusted {p_said(row['p_adjusted'])}")
     return [*said, f"n = {row['n']}"]
 
 

@@ -27,6 +27,7 @@ from interp_core.experiments.probes.limits import LIMITS
 from interp_core.experiments.probes.plan import points_of
 from interp_core.experiments.probes.request import READ_AT, ProbesRequest
 from interp_core.experiments.probes.run import ProbesResult
+from interp_core.experiments.wording import p_said
 from interp_core.models.subject import Subject
 
 SITES = ("resid_post", "attn_out", "mlp_out")
@@ -83,6 +84,7 @@ def _choose(result: ProbesResult) -> tuple[str, str, int]:
         row = best.iloc[0] if len(best) else tables.of_target(result.table, target).iloc[0]
         every = list(dict.fromkeys(charts.curve_of(result.table)))
         own = f"{row['site']}, {row['place']}"
+        state.follow(state.PB_AT, own)
         at = st.selectbox("Where", every, index=every.index(own), key=state.PB_AT, bind=state.BOUND, width=145)
         at = at if at in every else own
         rows = tables.of_target(result.table, target)
@@ -139,7 +141,7 @@ def _reading(result: ProbesResult, target: str, at: str, layer: int) -> str:
     where = "What enters layer 0" if layer < 0 else layer_title(layer)
     beside = f"; {md(tables.beside_of(row))}" if tables.beside_of(row) else ""
     p = row["p_adjusted"]
-    sure = f"; adjusted p = {p:.3f} over all {_points(result, target)} points" if p == p else ""
+    sure = f"; adjusted {p_said(p)} over all {_points(result, target)} points" if p == p else ""
     chosen = f"; selectivity {row['selectivity']:z.2f}" if row["selectivity"] == row["selectivity"] else ""
     of = f", n = {int(row['n'])} clips" + (
         f" of {int(row['units'])} {md(row['unit'])}" if row["unit"] != "none" else ""

@@ -14,7 +14,7 @@ from components.runs import rows as runs
 from components.runs import selected
 from components.runs.rows import Row
 from components.runs.typed import every_with_typed
-from components.widgets import OF_LINES, list_steps, steps_row
+from components.widgets import CLICKS, OF_LINES, clicked_row, list_steps, steps_row
 from components.words import md
 
 ROW_PX = 35
@@ -78,8 +78,8 @@ def _table(kept: Sequence[Row], n_every: int) -> None:
         st.session_state[state.RUNS_ARMED] = ""
 
     def clicked() -> None:
-        chosen = st.session_state[key].selection.rows
-        pick(names[chosen[0]] if chosen else "")
+        row = clicked_row(key)
+        pick("" if row is None else names[row])
 
     shown = f"{len(kept)} of {n_every} runs" if len(kept) < n_every else f"{n_every} runs"
     damaged = sum(row.state == "damaged" for row in kept)
@@ -94,8 +94,9 @@ def _table(kept: Sequence[Row], n_every: int) -> None:
         column_config=COLUMNS,
         key=key,
         on_select=clicked,
-        selection_mode="single-row",
+        selection_mode=CLICKS,
         selection_default={"selection": {"rows": [names.index(now)] if now in names else []}},
-        height=ROW_PX * (min(len(kept), MOST_ROWS_IN_VIEW) + 1) + 3,
+        # Half of a line more where there are more, which says so.
+        height=int(ROW_PX * (min(len(kept), MOST_ROWS_IN_VIEW + 0.5) + 1)) + 3,
         alt=f"{shown}, one a line: experiment, model, what was asked, when, state, source, notes.",
     )

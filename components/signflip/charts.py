@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from components.charts import heatmap
 from components.charts.parts import line_of, mark_at, new_figure
 from interp_core.experiments.signflip.tables import OUTPUT
+from interp_core.experiments.wording import p_said
 from interp_core.looks import FLIPPED
 
 PROXIES: Mapping[str, str] = {
@@ -86,7 +87,7 @@ def _hover(row: pd.Series) -> str:
     if row["random_mean"] == row["random_mean"]:
         lines.append(
             f"random neurons {100 * row['random_mean']:.2f} ({100 * row['random_low']:.2f} to "
-            f"{100 * row['random_high']:.2f}), p = {row['p_random']:.3f}"
+            f"{100 * row['random_high']:.2f}), {p_said(row['p_random'])}"
         )
     if row["n_undefined"]:
         lines.append(f"{int(row['n_undefined'])} clips have a base of 0: left out")

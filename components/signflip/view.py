@@ -25,6 +25,7 @@ from interp_core.experiments.signflip.limits import LIMITS
 from interp_core.experiments.signflip.request import SignflipRequest
 from interp_core.experiments.signflip.run import SignflipResult
 from interp_core.experiments.signflip.tables import OUTPUT
+from interp_core.experiments.wording import p_said
 from interp_core.models.bundled import demo_of
 from interp_core.models.subject import Subject
 
@@ -132,7 +133,7 @@ def _reading(result: SignflipResult, proxy: str, flipped: int, measured: int) ->
     error = f"standard error {_percent(row['se'])} over {int(row['n_units'])} units"
     text += f"changes by {_percent(row['change'])} ({error})"
     if row["random_mean"] == row["random_mean"]:
-        text += f"; random neurons {_percent(row['random_mean'])}, p = {row['p_random']:.2f}"
+        text += f"; random neurons {_percent(row['random_mean'])}, {p_said(row['p_random'])}"
     if proxy == "zcr" and measured == flipped:
         again = rows[(rows["proxy"] == "zcr_refit") & (rows["flipped"] == flipped)].iloc[0]
         said = "0 by construction" if again["by_construction"] else _percent(float(again["change"]))

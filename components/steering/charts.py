@@ -14,6 +14,7 @@ from components.charts.parts import add_band, line_of, mark_at, new_figure, rate
 from components.charts.words import plain
 from interp_core.experiments.steering.by_hand import ByHand
 from interp_core.experiments.steering.tables import HALF, moved_by
+from interp_core.experiments.wording import p_said
 from interp_core.looks import GREY, RUNS, STEERING, Look
 
 
@@ -110,7 +111,7 @@ def _hover(row: pd.Series) -> str:
     lines.append(f"{100 * row['changed_rate']:.0f} % of {int(row['n'])} answers change at all")
     lines.append(f"{100 * row['label_mass_mean']:.0f} % of the probability stays on the answers")
     if row["p_adjusted"] == row["p_adjusted"]:
-        lines.append(f"adjusted p = {row['p_adjusted']:.3f}, ranked among random vectors")
+        lines.append(f"adjusted {p_said(row['p_adjusted'])}, ranked among random vectors")
     return "<br>".join(lines)
 
 

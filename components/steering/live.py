@@ -78,6 +78,12 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
 def _source() -> str:
     """Whose clips are steered: those of the run, or a collection of own recordings; its name."""
     own = {option(one.name): str(one.manifest) for one in owner.visible() if len(one.table())}
+    asked = state.linked_text(state.ST_OF)
+    if asked not in ("", OF_THE_RUN, *own):
+        st.warning(
+            f"The link asks for clips of {md(asked)}, which are recordings of somebody else: only the browser that "
+            "made them sees them. Below are clips of the run."
+        )
     if not own:
         return OF_THE_RUN
     chosen = st.selectbox("Clips", [OF_THE_RUN, *own], key=state.ST_OF, bind=state.BOUND, width=230)

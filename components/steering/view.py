@@ -100,6 +100,7 @@ def _choose(result: SteeringResult) -> tuple[str, int]:
     label = labels[names.index(chosen)] if chosen in names else first
     texts = [str(layer) for layer in layers]
     usual = texts.index(str(best_layer(result.dose, label)))
+    state.follow(state.ST_LAYER, texts[usual])
     at = st.selectbox("Added behind layer", texts, index=usual, key=state.ST_LAYER, bind=state.BOUND, width=150)
     return label, int(at) if at in texts else layers[usual]
 

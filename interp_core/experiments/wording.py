@@ -1,4 +1,4 @@
-"""Two answers in words beside each other: which words differ, and whose words a third answer has."""
+"""Two answers in words beside each other: which words differ, and whose words a third answer has; p values as texts."""
 
 import string
 from collections.abc import Sequence
@@ -13,6 +13,11 @@ from interp_core.trace.generate import Written as Written  # pages show these
 Origin = Literal["both", "A", "B", "neither"]
 """Of a word of an edited answer: of the words that A's and B's share, of A's own, of B's own, or of neither."""
 NO_JIWER = "the word error rate takes the package jiwer, which is not installed: pip install jiwer, or .[words]"
+
+
+def p_said(p: float) -> str:
+    """A p value as it is written everywhere: `p = 0.012`, and `p < 0.001` where three places would show none."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def compared(text: str) -> list[str]:

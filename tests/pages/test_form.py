@@ -39,7 +39,7 @@ def drawn() -> None:
     from components import form
     from tests.pages.test_form import OFFERS, Sample
 
-    filled = form.draw(Sample("m", max_clips=4), offers=OFFERS)
+    filled, _ = form.draw(Sample("m", max_clips=4), offers=OFFERS)
     st.session_state["filled"] = filled
 
 

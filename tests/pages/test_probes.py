@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from components import server, state
+from components.words import layer_text, option
 from interp_core.engine import Engine
 from interp_core.experiments import experiment_of
 from interp_core.experiments.experiment import open_result, run
@@ -100,6 +101,20 @@ def test_a_click_on_a_cell_or_a_point_selects_target_and_layer_and_the_table_has
     assert by_key(at, "dataframe", state.PB_CLIPS).value["clip"].iloc[0] == worst
     at = send(at, table, {"rows": [3], "columns": [], "cells": []})
     assert f"**{shown.loc[off.index[3], 'clip_id']}** is answered" in words(at) and told(at, state.PB_PLAYER)["clips"]
+
+
+def test_a_link_shows_what_the_page_shows_where_a_default_depends_on_another_choice(open_app, probed):
+    best = probed.best.set_index("target")
+    first = best.index[0]
+    other = next(name for name in best.index if name != first)
+    own = (best.loc[other, "site"] + ", " + best.loc[other, "place"], best.loc[other, "layer"])
+    assert own != (best.loc[first, "site"] + ", " + best.loc[first, "place"], best.loc[first, "layer"]), "control"
+    at = visit(open_app, "probes", model=NAME)
+    at = at.selectbox(key=state.PB_TARGET).set_value(option(tables.name_of(other, is_label=False))).run()
+    shown = at.selectbox(key=state.PB_AT).value, at.selectbox(key=state.PB_LAYER).value
+    assert shown == (own[0], layer_text(int(own[1]))), "the best point of a target until another is chosen"
+    linked = visit(open_app, "probes", model=NAME, pb_target=at.selectbox(key=state.PB_TARGET).value)
+    assert (linked.selectbox(key=state.PB_AT).value, linked.selectbox(key=state.PB_LAYER).value) == shown
 
 
 def test_the_lens_is_the_logit_lens_at_every_audio_position_and_a_click_says_a_cells_values(open_app, probed):

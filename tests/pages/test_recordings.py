@@ -104,6 +104,14 @@ def test_two_clips_by_hand_stand_on_patching_where_there_is_no_run_and_need_no_l
     assert {at.selectbox(key=key).value for key in (state.HAND_A, state.HAND_B)} == {"low", "high"}
 
 
+def test_a_page_that_needs_labels_leads_back_from_recordings_without_any_to_the_models_own_clips(open_app, two):
+    made_of.change(two, shared=True)
+    at = open_app(clips=str(two.manifest))
+    back = next(one for one in at.button if one.label == "Back to the model's own clips")
+    assert back.click().run().text_input(key=state.CLIPS).value == ""
+    assert faults(at) == [] and "Back to the model's own clips" not in [one.label for one in at.button]
+
+
 def demo_labels():
     return running.engine().demo(NAME).labels
 

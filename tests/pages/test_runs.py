@@ -130,6 +130,18 @@ def test_notes_are_kept_in_the_folder_and_shown_in_the_table(kept):
     assert len(listed(at)) == 1
 
 
+def test_a_click_on_any_cell_of_a_line_chooses_it_and_marks_the_line(kept):
+    at = visit()
+    table = by_key(at, "dataframe", state.RUNS_TABLE)
+    at = send(at, table, {"rows": [], "columns": [], "cells": [[1, "model"]]})
+    assert faults(at) == []
+    key = table.proto.id.rpartition("None-")[2] or table.proto.id
+    assert at.session_state[key]["selection"]["rows"] == [1]
+    chosen = at.query_params[state.RUN]
+    at = select(visit(), 1)
+    assert at.query_params[state.RUN] == chosen
+
+
 def test_a_run_is_deleted_at_the_second_press_and_another_selection_disarms(kept):
     at = select(visit(), 0)
     at = button(at, "Delete …").click().run()

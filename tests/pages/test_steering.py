@@ -131,6 +131,11 @@ def test_an_own_recording_without_a_label_is_steered_by_the_runs_vector(open_app
     assert trace(drawn(at, state.ST_ANSWERS), "steered, alpha 4")
 
 
+def test_a_link_to_recordings_of_somebody_else_says_so(open_app):
+    at = visit(open_app, "steering", st_clips_of="Theirs", st_clip="hello")
+    assert "The link asks for clips of Theirs, which are recordings of somebody else" in words(at)
+
+
 def test_the_vectors_of_the_page_are_those_of_the_folder(assets, steered):
     assert steered.vectors.to_bytes() == (assets / NAME / "run-steer" / FILE).read_bytes()
 

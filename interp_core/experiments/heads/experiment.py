@@ -140,7 +140,7 @@ class HeadEffect:
 
     @property
     def title(self) -> str:
-        named = ", ".join(f"L{layer}H{head}" for layer, head in self.heads[:1])
+        named = ", ".join(f"layer {layer}, head {head}" for layer, head in self.heads[:1])
         more = f" and {len(self.heads) - 1} more" if len(self.heads) > 1 else ""
         return f"Without {named}{more}: {Path(self.request.model).name}"
 

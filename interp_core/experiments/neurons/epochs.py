@@ -9,7 +9,7 @@ from interp_core.engine import Engine
 from interp_core.errors import InterpError, few
 from interp_core.experiments.neurons.files import EPOCH
 from interp_core.experiments.neurons.request import AblateRequest
-from interp_core.prepared import current, name_of, once
+from interp_core.prepared import current, name_of
 
 CHOICES = ("all", "best-id", "peak-ood")
 Accuracy = Callable[[Engine, AblateRequest], tuple[float, float]]
@@ -81,7 +81,8 @@ def chosen(
         "accuracies": {str(number): found for number, found in measured.items()},
         "prepared": {name_of(accuracy_key(engine, all_[number])): found for number, found in measured.items()},
     }
-    once(_choice_key(engine, all_[best]), lambda: choice)
+    # Not `once`: another process may have chosen among other files, or by something else.
+    current().put(_choice_key(engine, all_[best]), choice)
     return {best: all_[best]}
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from interp_core.errors import InterpError
 from interp_core.experiments.figures import save_png
 from interp_core.experiments.patching import conflict
+from interp_core.experiments.patching.necessity import SIDES, with_side
 from interp_core.experiments.patching.result import PatchingResult
 from interp_core.runs import RunWriter
 from interp_core.storage import read_csv, read_json, read_lines, read_records
@@ -91,7 +92,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
     if len(time_map) and (lacking := {"kind", "layer", "window", "mean"} - set(time_map.columns)):
         raise InterpError(f"{folder}: its time map lacks the columns {', '.join(sorted(lacking))}; run it again.")
     if len(necessity) and "side" not in necessity:  # written when windows were masked in the recipient alone
-        necessity.insert(0, "side", "recipient")
+        necessity.insert(0, "side", SIDES[0])
     subspace = _together(named("subspace_"))
     if len(subspace) and (lacking := {"kind", "condition", "layer", "rank"} - set(subspace.columns)):
         raise InterpError(f"{folder}: its subspaces lack the columns {', '.join(sorted(lacking))}; run it again.")
@@ -113,7 +114,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> PatchingResult:
         time_map=time_map,
         necessity=necessity,
         time_records=pd.DataFrame(windows),
-        mask_records=pd.DataFrame(masks),
+        mask_records=pd.DataFrame(map(with_side, masks)),
         edits=_optional(folder / "edits.csv"),
         edit_doses=_optional(folder / "edit_doses.csv"),
         conflict=conflict.read(folder, config),

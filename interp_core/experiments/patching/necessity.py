@@ -3,8 +3,8 @@
 A patch from B shows what a window can bring, not that A's own answer needs it there, nor that B's does. So at the same
 layer the positions that were replaced are masked in A, and those whose states were put there in B: by the recording's
 own mean state (`mean`) and by the states of silence of its length through the same stem (`silence`). How far the answer
-moves is compared with random windows of the same length elsewhere in that recording: those that share no position with
-the top window, since one that does masks a part of what is to be compared.
+moves is compared with random windows of the same length elsewhere in the span that is patched: those that share no
+position with the top window, since one that does masks a part of what is to be compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,8 +74,14 @@ def run_time_maps(
         windows += found
         if chunk in masked:
             mask = partial(run_masks, plan, store, chunk, found)
-            masks += recorded(sink, records_file(chunk.kind), chunk.number, mask)
+            kept = recorded(sink, records_file(chunk.kind), chunk.number, mask)
+            masks += [with_side(record) for record in kept]
     return windows, masks
+
+
+def with_side(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of when windows were masked in the recipient alone, with its side; others as they are."""
+    return {"side": SIDES[0], **record}
 
 
 def sides_of(plan: Plan) -> tuple[str, ...]:

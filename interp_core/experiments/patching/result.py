@@ -36,7 +36,7 @@ class PatchingResult(Result):
     answers: in words, one row a pair and layer; see `words`. words_moved: their means, one row a kind and layer.
         head_map, head_agreement: every head's estimate and the verified ones' truth; how far the two agree. Or empty.
         time_map, necessity: `summarise_time` and `summarise_masks`; empty where no time map was asked for.
-        time_records, mask_records: what they rest on, one row a pair and layer, and one a pair and mask.
+        time_records, mask_records: what they rest on, one row a pair and layer, and one a pair, side and mask.
         edits: what each edit did to each recording; edit_doses: the effect by dose. Empty where no donor is edited.
         conflict: of the clips alone: later layers in earlier ones, and prompts that state an answer.
         subspace, subspace_records: `summarise_subspace`, and a row a pair and layer; empty where none was exchanged.

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from interp_core.experiments.wording import p_said
 from interp_core.maths.stats import SIGNIFICANT
 
 RATE, CHANGE = "flip_to_target_rate_reachable", "delta_logprob_target_mean"
@@ -35,7 +36,7 @@ def sentence(rows: pd.DataFrame, layer: int) -> str:
     )
     p = own["p_adjusted"]
     if p == p:
-        said += f"; adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} against the random ones"
+        said += f"; adjusted {p_said(p)} against the random ones"
         said += "" if p < SIGNIFICANT else ", not told from them"
     elif "not testable" in own["interval_method"]:
         said += f"; {own['interval_method'][own['interval_method'].index('not testable') :]}"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from interp_core.experiments.probes.request import EMB
+from interp_core.experiments.wording import p_said
 from interp_core.maths.stats import SIGNIFICANT
 
 NAMES = {
@@ -108,7 +109,8 @@ def summary(table: pd.DataFrame) -> Iterator[str]:
             sure = f"{row['beyond']} of {row['points']} points beyond chance (adjusted p < {SIGNIFICANT})"
             yield f"{name}: best at {where}: {told}; {of}; {sure}"
         else:
-            yield f"{name}: no point beyond chance (least adjusted p {_least(table, row):.3f}); {told} at {where}; {of}"
+            least = p_said(_least(table, row))
+            yield f"{name}: no point beyond chance (least adjusted {least}); {told} at {where}; {of}"
     for name in targets(table):
         rows = of_target(table, name)
         if not rows["score"].notna().any():

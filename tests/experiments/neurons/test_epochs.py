@@ -18,14 +18,14 @@ from interp_core.experiments.neurons.epochs import checkpoints, chosen
 from interp_core.experiments.neurons.experiment import NEURONS
 from interp_core.experiments.neurons.request import AblateRequest
 from interp_core.runs import read_config
-from interp_core.sinks import MEMORY
+from interp_core.sinks import MEMORY, prepared_in
 from tests.experiments.neurons.test_neurons_experiment import QUICK, pictures
 
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
     """(run folder with three epochs, corpus): epoch 2's head always answers tumour, epoch 10's is the first upside
-    down."""
+    down. Half of the patches of either domain are right with each."""
     root = tmp_path_factory.mktemp("training")
     model, corpus = pictures(root)
     state = torch.load(model, weights_only=True)
@@ -110,23 +110,66 @@ def test_a_choice_that_was_begun_on_is_not_made_again_by_a_run_that_goes_on(trai
         other.write_bytes(before)
 
 
+SCORES = {1: (0.5, 0.9), 2: (0.8, 0.3), 10: (0.6, 0.9)}
+"""By epoch, in domain and out of domain: each place has another best, and out of domain there are two."""
+
+
+def scored(_engine, request):
+    return SCORES[int(re.search(r"epoch_(\d+)", request.model)[1])]
+
+
 @pytest.mark.parametrize(
-    "choice, place, warned", [("best-id", "in domain", False), ("peak-ood", "out of domain", True)]
+    "choice, best, place",
+    [
+        ("best-id", 2, "accuracy in domain (80.0%)"),
+        ("peak-ood", 1, "out of domain (90.0%, as high at epoch 10), on the"),
+    ],
 )
-def test_how_a_checkpoint_was_chosen_stands_in_its_run(training, tmp_path, choice, place, warned):
-    result = run(NEURONS, Engine(), asked(training, choice), out=tmp_path / "run")
+def test_how_a_checkpoint_was_chosen_stands_in_its_run(training, tmp_path, monkeypatch, choice, best, place):
+    monkeypatch.setattr(NEURONS, "accuracy", scored)
+    request = asked(training, choice)
+    (epoch,) = chosen(Engine(), request, scored)
+    assert epoch == best
+    result = run(NEURONS, Engine(), request, out=tmp_path / "run")
+    assert result.config["model"]["id"].endswith(f"epoch_{best}.pt")
     said = read_config(tmp_path / "run")["choice"]
-    assert said["by"] == choice and [*said["accuracies"]] == ["1", "2", "10"]
-    best = re.search(r"epoch_(\d+)", result.config["model"]["id"])[1]
-    at = 1 if warned else 0
-    assert said["accuracies"][best][at] == max(found[at] for found in said["accuracies"].values())
+    assert said["by"] == choice and said["accuracies"] == {str(e): list(found) for e, found in SCORES.items()}
     line = basis.line(result.config)
-    assert f"epoch {best}, chosen of 1, 2, 10" in line
-    equal = [e for e, a in said["accuracies"].items() if a[at] == said["accuracies"][best][at] and e != best]
-    assert ("as high at epoch" in line) == bool(equal) and all(e in line.split("as high at")[-1] for e in equal)
-    assert place in line and ("too high" in line) == warned
-    named = run(NEURONS, Engine(), asked(training, best), out=tmp_path / "named")
+    assert f"epoch {best}, chosen of 1, 2, 10 by" in line and place in line
+    assert ("too high" in line) == (choice == "peak-ood")
+    named = run(NEURONS, Engine(), asked(training, str(best)), out=tmp_path / "named")
     assert "choice" not in named.config and "chosen" not in basis.line(named.config)
+
+
+def test_a_run_that_was_chosen_keeps_its_choice_however_it_is_gone_on_with(training, tmp_path, monkeypatch):
+    sweep = experiment.run_sweep
+
+    def stopped(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NEURONS, "accuracy", scored)
+    monkeypatch.setattr(experiment, "run_sweep", stopped)
+    line = shlex.split(asked(training, "peak-ood").command_line(str(tmp_path / "out")))[3:]
+    assert main(line) == INTERRUPTED
+    (folder,) = (tmp_path / "out").iterdir()
+    begun = read_config(folder)
+    again = ["ablate", "--config", str(folder / "ablation_config.json"), "--out", str(folder), "--resume"]
+    assert main(again) == INTERRUPTED
+    assert read_config(folder)["choice"] == begun["choice"] and "too high" in basis.line(read_config(folder))
+    monkeypatch.setitem(SCORES, 2, (0.8, 0.95))  # another checkpoint would be chosen now
+    monkeypatch.setattr(experiment, "run_sweep", sweep)
+    assert main([*line, "--resume"]) == DONE
+    now = read_config(tmp_path / "out" / "epoch_00002")["choice"]
+    assert now["accuracies"]["2"] == [0.8, 0.95] and "as high" not in now["said"]
+    assert main(again) == DONE and "too high" in basis.line(read_config(folder))
+
+
+@pytest.mark.parametrize("damage", [5, {"x": 5}, {"x": ["a", "b"]}, {"x": [1, 2, 3]}, None])
+def test_a_damaged_choice_is_measured_again(tmp_path, damage):
+    (tmp_path / "run_config.json").write_text(json.dumps({"choice": {"prepared": damage}}))
+    assert prepared_in(tmp_path) == {}
+    (tmp_path / "run_config.json").write_text(json.dumps({"choice": {"prepared": {"x": [0.5, 1]}}}))
+    assert prepared_in(tmp_path) == {"x": [0.5, 1.0]}, "control"
 
 
 def test_every_epoch_gets_a_folder_of_its_own(training, tmp_path, capsys):

@@ -9,6 +9,7 @@ import soundfile
 from interp_core.choices import EMOTIONS
 from interp_core.errors import InterpError
 from interp_core.experiments.experiment import open_result, run
+from interp_core.experiments.patching import necessity
 from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import (
     PATCHING,
@@ -160,6 +161,14 @@ def test_windows_of_a_time_map_get_the_mean_of_the_whole_span(engine, meant, mea
 
 
 def test_no_recording_brought_a_mean_so_windows_are_masked_in_a_alone(engine, meant):
+    result = run(PATCHING, engine, replace(meant, maps=("time",), windows=2, controls=(), max_pairs=2))
+    assert set(result.mask_records.side) == {"recipient"} == set(result.necessity.side)
+
+
+def test_masks_kept_by_a_run_of_before_sides_are_of_the_recipient(engine, meant, monkeypatch):
+    run_masks = necessity.run_masks
+    before = lambda *given: [{k: v for k, v in one.items() if k != "side"} for one in run_masks(*given)]  # noqa: E731
+    monkeypatch.setattr(necessity, "run_masks", before)
     result = run(PATCHING, engine, replace(meant, maps=("time",), windows=2, controls=(), max_pairs=2))
     assert set(result.mask_records.side) == {"recipient"} == set(result.necessity.side)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,11 @@ from interp_core.experiments.patching.chunks import patches_of
 from interp_core.experiments.patching.experiment import PATCHING, map_by_hand
 from interp_core.experiments.patching.necessity import MASKS, RANDOM_WINDOWS, SIDES, masked_side, moved, summarise_masks
 from interp_core.experiments.patching.plan import Chunk
+from interp_core.experiments.patching.positions import in_bands
 from interp_core.experiments.patching.time_figures import time_figure
 from interp_core.experiments.patching.time_map import COLUMNS, effects, pair_map, run_time_chunk, summarise_time
-from interp_core.experiments.patching.windows import Span, shares, windows_of
+from interp_core.experiments.patching.windows import Span, shares
+from interp_core.trace.patch import Patch
 from tests.experiments.conftest import PROMPTS
 from tests.experiments.plain_loop import PlainLoop
 from tests.experiments.time_planted import clips as planted_clips
@@ -263,26 +266,33 @@ def test_masks_are_the_clips_own_mean_and_silence_as_a_plain_loop_puts_them(side
         assert row.patched_effect == pytest.approx(effects(matched, EMOTIONS)[0][row.window], abs=1e-4)
 
 
-def test_windows_of_b_are_where_the_states_came_from(engine, timed):
-    ready = PATCHING.prepare(engine, replace(timed, align="resample"))
-    [patch, *_], _, _ = patches_of(ready.plan, ready.store, ready.plan.chunks[0])
-    pair = ready.plan.pairs.pairs[0]
-    (start, stop), (b_start, b_stop) = patch.recipient.prompted.audio, patch.donor.prompted.audio
-    windows = windows_of(ready.plan.settings, patch)
-    for window in windows:
-        _, run, span, top = masked_side("donor", pair, patch, window)
-        assert run is patch.donor and span.frames == b_stop - b_start
-        ends = [(window.positions[i] - start) * (b_stop - b_start - 1) / (stop - start - 1) for i in (0, -1)]
-        assert top.positions.tolist() == list(
-            range(b_start + round(float(ends[0])), b_start + round(float(ends[1])) + 1)
-        )
-        assert top.seconds[0] == pytest.approx(0.04 * (int(top.positions[0]) - b_start))
+def heard(first, frames, bands):
+    """What a span asks of a clip: audio positions behind `first` others, in bands."""
+    of = SimpleNamespace(
+        clip_id="c", audio=(first, first + frames * bands), bands=(bands, frames), n_pos=first + frames * bands + 3,
+        seconds_per_position=0.04,
+    )  # fmt: skip
+    return SimpleNamespace(prompted=of)
+
+
+@pytest.mark.parametrize("align", ["truncate", "resample"])
+@pytest.mark.parametrize("a_frames, b_frames", [(13, 20), (20, 13), (13, 13)])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_windows_of_b_are_where_the_states_came_from(align, a_frames, b_frames, bands):
+    a, b = heard(4, a_frames, bands), heard(6, b_frames, bands)
+    both = min(a_frames, b_frames)
+    frames = torch.arange(both if align == "truncate" else a_frames)
+    source = frames.double() if align == "truncate" else torch.linspace(0, b_frames - 1, a_frames, dtype=torch.float64)
+    span = in_bands(a.prompted, b.prompted, frames, source, 1.0)
+    patch, pair = Patch(a, b, span.positions, span.source), SimpleNamespace(recipient="A", donor="B")
+    for window in Span(a.prompted, patch).cut(4):
+        clip, run, of_b, top = masked_side("donor", pair, patch, window)
+        assert (clip, run, of_b.frames) == ("B", b, b_frames if align == "resample" else both)
+        came_from = [round(one) for one in window.source.view(bands, -1)[0].tolist()]
+        expected = torch.arange(min(came_from), max(came_from) + 1) + torch.arange(bands)[:, None] * b_frames
+        assert top.positions.tolist() == expected.flatten().tolist()
+        assert top.seconds == pytest.approx((0.04 * (min(came_from) - 6), 0.04 * (max(came_from) + 1 - 6)))
         assert masked_side("recipient", pair, patch, window).top is window
-    truncated = PATCHING.prepare(engine, timed)
-    [patch, *_], _, _ = patches_of(truncated.plan, truncated.store, truncated.plan.chunks[0])
-    for window in windows_of(timed, patch):
-        top = masked_side("donor", pair, patch, window).top
-        assert top.positions.tolist() == window.source.long().tolist() and top.seconds == window.seconds
 
 
 def test_a_folder_of_when_windows_were_masked_in_a_alone_still_opens(folder, tmp_path):

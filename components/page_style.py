@@ -26,7 +26,8 @@ CARD = "card_"
 NARROW_PX, LOW_PX = 1100, 840
 
 # Streamlit leaves 80 pixels at each side, which charts need more than the page does, and 60 above for a bar with one
-# button in it; where the sidebar is folded away that bar holds the way back to it, and the room stays.
+# button in it; where the sidebar is folded away that bar holds the way back to it, and the room stays. What
+# says there that the page is busy stands beside the button of the settings, and not on it.
 _MARGINS = f"""
 [data-testid='stMainBlockContainer'] {{ padding-left: 2.5rem; padding-right: 2.5rem; }}
 [data-testid='stAppViewContainer']:not(:has([data-testid='stExpandSidebarButton']))
@@ -34,6 +35,7 @@ _MARGINS = f"""
 [data-testid='stHeader'] {{ background: transparent; }}
 [data-testid='stHeader'], [data-testid='stHeader'] * {{ pointer-events: none !important; }}
 [data-testid='stHeader'] :is(button, a, button *, a *) {{ pointer-events: auto !important; }}
+[data-testid='stStatusWidget'] {{ margin-right: 12rem; }}
 .st-key-{HEADING} {{ padding-right: 2rem; }}
 .st-key-{HEADING} h1 {{ white-space: nowrap; padding: 0; }}
 .st-key-{HEADING} > [data-testid='stElementContainer']:has([data-testid='stMarkdown'] p) {{ order: 3;

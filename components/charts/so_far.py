@@ -26,7 +26,7 @@ def figure(curves: pd.DataFrame) -> go.Figure:
         colour = CATEGORIES[at % len(CATEGORIES)]
         drawn.add_scatter(
             x=rows["x"], y=rows["value"], mode="lines+markers" if layers else "markers", name=plain(series),
-            line={"color": colour, "dash": DASHES[at % len(DASHES)], "width": 2},
+            line={"color": colour, "dash": DASHES[(at + at // len(CATEGORIES)) % len(DASHES)], "width": 2},
             marker={"color": colour, "symbol": MARKERS[at % len(MARKERS)], "size": 7},
             customdata=rows["n"], hovertemplate="%{x}: %{y:.3g}, of %{customdata} so far<extra></extra>",
         )  # fmt: skip
@@ -38,7 +38,7 @@ def figure(curves: pd.DataFrame) -> go.Figure:
     if curves["value"].between(0, 1).all():
         rate_axis(drawn)
     legend = {"y": 1.02, "font": {"size": FONT_PX - 1}}
-    return drawn.update_layout(height=320, margin={"t": 24, "b": 40}, legend=legend, showlegend=True)
+    return drawn.update_layout(height=320, margin={"t": 24, "b": 56}, legend=legend, showlegend=True)
 
 
 def alt(curves: pd.DataFrame) -> str:

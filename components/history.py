@@ -59,7 +59,5 @@ def step_selection(by: int) -> None:
     if known is None or not 0 <= known.at + by < len(known.steps):
         return
     known.at, known.moved = known.at + by, True
-    for key, value in known.steps[known.at].items():
-        if st.session_state.get(key) != value:
-            st.session_state[key] = value
+    state.take(**known.steps[known.at])
     st.session_state.pop(state.WINDOW_OF, None)

@@ -203,15 +203,21 @@ def mark_window(text: str) -> None:
 
 
 def follow(key: str, usual: str) -> None:
-    """Before a widget whose default depends on another choice: a value that was the default becomes the new one.
-
-    A link leaves out what is the default, so a value that stayed behind would be another one to whoever follows it.
-    """
+    """Before a widget whose default depends on another choice: a value that was the default becomes the new one, since
+    a link leaves out what is the default."""
     before = f"{key}-usual"
     known = before in st.session_state and key in st.session_state  # a widget that a link is about to fill has no value
     if known and st.session_state[key] == st.session_state[before] != usual:
         st.session_state[key] = usual
     st.session_state[before] = usual
+
+
+def take(**values: Any) -> None:
+    """Set widgets, for a callback: these are choices by hand, also where one is what was usual until now."""
+    for key, value in values.items():
+        if st.session_state.get(key) != value:
+            st.session_state[key] = value
+        st.session_state.pop(f"{key}-usual", None)
 
 
 def linked_text(key: str) -> str:

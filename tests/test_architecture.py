@@ -69,7 +69,7 @@ PAPERS = (
         ".dockerignore",
         ".ci/run",
     ),
-    *(".streamlit/*.toml", "benchmarks/*"),
+    *(".streamlit/*.toml", *(f"benchmarks/*.{end}" for end in ("py", "md", "txt"))),
 )
 OF_OTHER_PLACES = (
     r"/work/|/workspace|/home/|/root/|/tmp/|/mnt/|sandbox|\bissues? #?\d|\bbrief\b|pypi\.|pythonhosted|artifactory"

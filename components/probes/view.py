@@ -104,8 +104,8 @@ def _plots(result: ProbesResult, target: str, at: str, layer: int) -> go.Figure:
     names, layers = tables.targets(rows), sorted(int(one) for one in rows["layer"].unique())
 
     def on_cell(cell: tuple[int, int]) -> None:
-        st.session_state[state.PB_TARGET] = option(_name(result, names[cell[0]]))
-        st.session_state[state.PB_LAYER] = layer_text(layers[cell[1]])
+        named = {state.PB_TARGET: option(_name(result, names[cell[0]])), state.PB_LAYER: layer_text(layers[cell[1]])}
+        state.take(**named, **{state.PB_AT: at})
 
     for remark in result.remarks():
         st.caption(f"{md(remark[:1].upper() + remark[1:])}.")

@@ -110,8 +110,7 @@ def _plots(result: SteeringResult, label: str, layer: int, alpha: float) -> go.F
     labels, layers = steering_charts.rows_of(table)
 
     def on_cell(cell: tuple[int, int]) -> None:
-        st.session_state[state.ST_LABEL] = option(labels[cell[0]])
-        st.session_state[state.ST_LAYER] = str(layers[cell[1]])
+        state.take(**{state.ST_LABEL: option(labels[cell[0]]), state.ST_LAYER: str(layers[cell[1]])})
 
     for remark in result.remarks():
         st.caption(f"{md(remark[:1].upper() + remark[1:])}.")

@@ -34,5 +34,8 @@ def test_a_choice_that_was_the_default_follows_when_the_default_changes_and_one_
         state.follow("where", "last")
         state.follow("where", "mean")
         assert st.session_state["where"] == "mean"
+        state.take(where="mean")  # by hand, in one click with what its default depends on
+        state.follow("where", "last")
+        assert st.session_state["where"] == "mean"
     finally:
         st.session_state.clear()

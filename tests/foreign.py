@@ -26,7 +26,7 @@ OPTIONS = {"segmented_control": 1, "pills": 1, "radio": 1, "select_slider": 1, "
 among the arguments."""
 ESCAPE = {"md", "option"}
 COUNTS = {"nbytes", "seconds", "len", "int", "float", "round", "abs", "sum", "mean", "nunique", "share", "layer_title",
-          "layer_text", "undefined_before_onset"}  # fmt: skip
+          "p_said", "layer_text", "undefined_before_onset"}  # fmt: skip
 """Functions that give numbers, and words of their own around them."""
 KEEPS = {"upper", "lower", "capitalize", "strip", "rstrip", "replace", "removesuffix", "removeprefix", "format"}
 PASSED = {"facts": "counted"}

@@ -78,7 +78,7 @@ def draw(shown: Shown, asked: SteerRequest, subject: Subject, label: str, layer:
 def _source() -> str:
     """Whose clips are steered: those of the run, or a collection of own recordings; its name."""
     own = {option(one.name): str(one.manifest) for one in owner.visible() if len(one.table())}
-    asked = state.linked_text(state.ST_OF)
+    asked = st.session_state.get(state.ST_OF) or st.query_params.get(state.ST_OF, "")
     if asked not in ("", OF_THE_RUN, *own):
         st.warning(
             f"The link asks for clips of {md(asked)}, which are recordings of somebody else: only the browser that "

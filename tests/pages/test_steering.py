@@ -8,6 +8,7 @@ import soundfile
 from scipy.special import softmax
 
 from components import state
+from components.steering import live
 from interp_core.data import collection
 from interp_core.data.clips import ClipLimits
 from interp_core.data.collection import Caps, Upload
@@ -129,6 +130,12 @@ def test_an_own_recording_without_a_label_is_steered_by_the_runs_vector(open_app
     at = visit(open_app, "steering", st_clips_of="Mine", st_label="happy", st_layer="0", st_alpha="4")
     assert faults(at) == [] and "hello: " in words(at).replace("*", "")
     assert trace(drawn(at, state.ST_ANSWERS), "steered, alpha 4")
+    at = visit(open_app, "steering")
+    assert at.selectbox(key=state.ST_OF).value == live.OF_THE_RUN, "without a link the run's own clips"
+    at = at.selectbox(key=state.ST_OF).set_value("Mine").run()
+    assert faults(at) == [] and "hello: " in words(at).replace("*", "") and "somebody else" not in words(at)
+    at = visit(open_app, "steering", st_clips_of="Theirs")
+    assert at.selectbox(key=state.ST_OF).value == live.OF_THE_RUN and "recordings of somebody else" in words(at)
 
 
 def test_a_link_to_recordings_of_somebody_else_says_so(open_app):

@@ -7,11 +7,10 @@
 Every way runs in this process, in turn, round after round; a figure is the median over the rounds of (time of the way
 / time of a clean pass in that round). It holds everything that the way needs: clean runs, captures, sweep,
 readout. Process CPU time is the figure to read on a shared machine, wall time on a GPU. Label logits are
-compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1. Peak
-memory is that of one more call of each way, beside what was there before it (`peak.py`). So
+compared with the plain hook loop's; one that is off by more than 1e-4 * max(1, max |logit|) ends in exit code 1. So
 does a set that is slower than is wanted: 100 pairs over 40 clips through 28 layers, the decoder alone, have to be 10
 times as fast as the plain loop and 6 times as fast as the best other library at 120 audio positions, 25 and 12 times
-at 750.
+at 750. Peak memory is that of one more call of each way, beside what was there before it (`peak.py`).
 """
 
 import argparse
